@@ -1,0 +1,152 @@
+-- Blobs, links, manifests, tags, uploads and pins. Bytes first, row second: a crash leaves an orphan
+-- for the sweep, never a row without bytes.
+
+create table blobs(
+  digest text collate "C" primary key,
+  size_bytes bigint not null,
+  -- Object keys end in a random part and are never reused.
+  object_key text collate "C" constraint an_object_has_one_row unique,
+  bytes bytea,
+  stored_at timestamptz not null default clock_timestamp(),
+  constraint a_blob_is_inline_or_an_object check ((object_key is null) <> (bytes is null))
+);
+alter table blobs alter column bytes set storage external;
+
+-- What a manifest of a repository may refer to.
+create table blob_links(
+  repository_id bigint not null references repositories,
+  digest text collate "C" not null constraint a_link_has_its_blob references blobs,
+  -- A 201, a mount and a HEAD 200 each protect until here.
+  protected_until timestamptz not null,
+  primary key (repository_id, digest)
+) with (fillfactor = 80);
+create index blob_links_by_digest on blob_links(digest);
+
+create table manifests(
+  repository_id bigint not null references repositories,
+  digest text collate "C" not null,
+  sha256 text collate "C" not null,
+  sha512 text collate "C" not null,
+  media_type text collate "C" not null,
+  artifact_type text collate "C",
+  config_media_type text collate "C",
+  subject text collate "C",
+  annotations jsonb,
+  -- Of the manifest with its config and layers (of an index: with its children's).
+  total_size_bytes bigint not null,
+  body bytea not null,
+  pushed_by bigint not null references principals,
+  pushed_at timestamptz not null default clock_timestamp(),
+  primary key (repository_id, digest)
+);
+alter table manifests alter column body set storage external;
+create index manifests_by_subject on manifests(repository_id, subject, digest) where subject is not null;
+create index manifests_by_sha256 on manifests(sha256);
+create index manifests_by_age on manifests(repository_id, pushed_at desc, digest);
+
+create table manifest_blobs(
+  repository_id bigint not null,
+  manifest text collate "C" not null,
+  blob text collate "C" not null,
+  primary key (repository_id, manifest, blob),
+  foreign key (repository_id, manifest) references manifests,
+  constraint a_manifest_has_its_blobs foreign key (repository_id, blob) references blob_links
+);
+create index manifest_blobs_by_blob on manifest_blobs(repository_id, blob);
+
+create table manifest_children(
+  repository_id bigint not null,
+  manifest text collate "C" not null,
+  child text collate "C" not null,
+  -- "os/architecture[/variant]", null when the index does not say.
+  platform text collate "C",
+  primary key (repository_id, manifest, child),
+  foreign key (repository_id, manifest) references manifests,
+  constraint an_index_has_its_children foreign key (repository_id, child) references manifests
+);
+create index manifest_children_by_child on manifest_children(repository_id, child);
+
+-- What must stay, whatever retention or a delete says: promoted, deployed, a rollback candidate.
+create table pins(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null,
+  digest text collate "C" not null,
+  reason text collate "C" not null,
+  until timestamptz,
+  at timestamptz not null default clock_timestamp(),
+  constraint what_is_pinned_stays foreign key (repository_id, digest) references manifests
+);
+create index pins_by_manifest on pins(repository_id, digest);
+
+-- Write-once tags: a row is never updated, deleted or truncated. Deleting a tag hides it and keeps
+-- its name for its digest.
+create table tags(
+  repository_id bigint not null references repositories,
+  name text collate "C" not null,
+  digest text collate "C" not null,
+  claimed_by bigint not null references principals,
+  claimed_at timestamptz not null default clock_timestamp(),
+  constraint tags_are_immutable primary key (repository_id, name)
+);
+create index tags_by_digest on tags(repository_id, digest);
+create trigger tags_never_change before update or delete on tags
+  for each row execute function refuse_change();
+create trigger tags_are_never_truncated before truncate on tags
+  for each statement execute function refuse_change();
+
+-- Every hiding and showing again of a write-once tag. Who adds a row locks the tag's row first.
+create table tag_visibility(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null,
+  name text collate "C" not null,
+  hidden bool not null,
+  by bigint not null references principals,
+  at timestamptz not null default clock_timestamp(),
+  foreign key (repository_id, name) references tags
+);
+create trigger tag_visibility_is_append_only before update or delete on tag_visibility
+  for each row execute function refuse_change();
+
+-- One row for each tag that is hidden now; kept under the tag's lock, compared by fsck.
+create table tags_hidden(
+  repository_id bigint not null,
+  name text collate "C" not null,
+  primary key (repository_id, name),
+  foreign key (repository_id, name) references tags
+);
+
+-- Floating tags are append-only: the current one is the last row; a null digest is a deletion.
+create table floating_tags(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null references repositories,
+  name text collate "C" not null,
+  digest text collate "C",
+  moved_by bigint not null references principals,
+  moved_at timestamptz not null default clock_timestamp()
+);
+create index floating_tags_newest on floating_tags(repository_id, name, id desc);
+create index floating_tags_by_digest on floating_tags(repository_id, digest);
+create trigger floating_tags_are_append_only before update or delete on floating_tags
+  for each row execute function refuse_change();
+create trigger floating_tags_are_never_truncated before truncate on floating_tags
+  for each statement execute function refuse_change();
+
+-- Upload sessions. Whoever appends first claims the lease by compare-and-swap; staged bytes are
+-- named by the lease's token, so a late writer cannot touch another's bytes.
+create table uploads(
+  id uuid primary key,
+  repository_id bigint not null references repositories,
+  principal_id bigint not null references principals,
+  -- Bytes taken so far, durable.
+  offset_bytes bigint not null default 0,
+  algorithm text collate "C" not null default 'sha256',
+  hash_state bytea,
+  -- What the store keeps of it; its shape is storage's own.
+  staged jsonb not null default '{}',
+  lease uuid,
+  lease_until timestamptz,
+  created_at timestamptz not null default clock_timestamp(),
+  touched_at timestamptz not null default clock_timestamp()
+);
+create index uploads_by_age on uploads(touched_at);
+create index uploads_by_principal on uploads(principal_id);

@@ -1,0 +1,101 @@
+-- Signers and attestations. That a key signed an envelope never changes and is stored once; whether
+-- the key is trusted for it is judged on reading, so revoking a key needs no backfill.
+
+create table signers(
+  id bigint generated always as identity primary key,
+  name text collate "C" not null constraint a_signer_name_is_unique unique,
+  -- ed25519 | ed25519ph | ecdsa-p256 | ecdsa-p384 | rsa
+  scheme text collate "C" not null,
+  -- SHA-256 of the SubjectPublicKeyInfo's DER, hex.
+  key_id text collate "C" not null,
+  public_key_pem text collate "C" not null,
+  -- Globs; what the key is believed for.
+  repositories text[] collate "C" not null,
+  predicate_types text[] collate "C" not null,
+  valid_from timestamptz not null,
+  valid_until timestamptz,
+  registered_by bigint not null references principals,
+  registered_at timestamptz not null default clock_timestamp(),
+  constraint a_key_is_registered_once_a_scheme unique (key_id, scheme)
+);
+create trigger signers_never_change before update or delete on signers
+  for each row execute function refuse_change();
+
+-- A revocation distrusts what was received at or after `distrusted_from` (compromised: everything).
+create table signer_revocations(
+  id bigint generated always as identity primary key,
+  signer_id bigint not null constraint a_signer_is_revoked_once unique references signers,
+  distrusted_from timestamptz not null,
+  compromised bool not null,
+  reason text collate "C" not null,
+  revoked_by bigint not null references principals,
+  revoked_at timestamptz not null default clock_timestamp()
+);
+create trigger signer_revocations_never_change before update or delete on signer_revocations
+  for each row execute function refuse_change();
+
+-- Envelopes and bundles exactly as received.
+create table envelopes(
+  digest text collate "C" primary key,
+  media_type text collate "C" not null,
+  body bytea not null
+);
+alter table envelopes alter column body set storage external;
+
+create table predicate_types(
+  id int generated always as identity primary key,
+  uri text collate "C" not null constraint a_predicate_type_is_named_once unique
+);
+
+-- One envelope recorded in one repository. The columns behind predicate_type_id come from the
+-- payload and are believed only together with a signature that is trusted on reading.
+create table attestations(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null references repositories,
+  envelope text collate "C" not null references envelopes,
+  -- The OCI manifest that carries it and refers to the subject.
+  manifest text collate "C" not null,
+  -- Null when the bytes are malformed or opaque: kept and listed, never counted.
+  predicate_type_id int references predicate_types,
+  -- 'statement' | 'malformed' | 'opaque', with why for the last two.
+  form text collate "C" not null,
+  why text collate "C",
+  builder text collate "C",
+  source text collate "C",
+  commit_id text collate "C",
+  -- test-result: PASSED | WARNED | FAILED
+  result text collate "C",
+  -- The predicate, for gates that read more of it.
+  predicate jsonb,
+  received_by bigint not null references principals,
+  received_at timestamptz not null default clock_timestamp(),
+  constraint an_envelope_is_recorded_once_a_carrier unique (repository_id, envelope, manifest)
+);
+create index attestations_by_source on attestations(source, commit_id) where source is not null;
+create index attestations_by_builder on attestations(builder) where builder is not null;
+create trigger attestations_never_change before update or delete on attestations
+  for each row execute function refuse_change();
+
+-- Subjects that the signed statement names, by digest (hex with its algorithm).
+create table attestation_subjects(
+  repository_id bigint not null references repositories,
+  digest text collate "C" not null,
+  attestation_id bigint not null references attestations,
+  primary key (repository_id, digest, attestation_id)
+);
+
+-- This key signed exactly these bytes: verified once, true for ever.
+create table attestation_signatures(
+  attestation_id bigint not null references attestations,
+  signer_id bigint not null references signers,
+  primary key (attestation_id, signer_id)
+);
+create index attestation_signatures_by_signer on attestation_signatures(signer_id);
+
+-- Key hints of signatures that no registered signer verified: registering one judges what waits.
+create table attestation_hints(
+  attestation_id bigint not null references attestations,
+  hint text collate "C" not null,
+  primary key (attestation_id, hint)
+);
+create index attestation_hints_by_hint on attestation_hints(hint);

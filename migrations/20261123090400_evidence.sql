@@ -1,0 +1,53 @@
+-- Scan results. A set of findings is stored once, by the digest of its normalised content; runs
+-- point to it.
+
+create table finding_sets(
+  digest text collate "C" primary key,
+  -- Open findings by severity, for lists: {"critical": 0, "high": 2, ...}.
+  counts jsonb not null,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+create table findings(
+  finding_set text collate "C" not null references finding_sets,
+  position int not null,
+  -- The CVE where one is known, else the scanner's own id.
+  vulnerability text collate "C" not null,
+  aliases text[] collate "C" not null,
+  package text collate "C" not null,
+  purl text collate "C",
+  installed text collate "C" not null,
+  fixed_in text[] collate "C" not null,
+  -- The rating chosen by the configured order, with its source; all ratings are in `ratings`.
+  severity text collate "C" not null,
+  severity_source text collate "C" not null,
+  ratings jsonb not null,
+  -- Null: open. Otherwise why the scanner itself suppressed it.
+  suppressed text collate "C",
+  title text collate "C" not null default '',
+  primary key (finding_set, position)
+);
+create index findings_by_vulnerability on findings(vulnerability);
+create index findings_by_alias on findings using gin(aliases);
+
+create table scan_runs(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null references repositories,
+  -- The subject's manifest, and its bytes' SHA-256 (what gates look up).
+  manifest text collate "C" not null,
+  sha256 text collate "C" not null,
+  scanner text collate "C" not null,
+  scanner_version text collate "C" not null,
+  database_updated_at timestamptz,
+  -- When the scanner says it ran; never newer than received_at.
+  scanned_at timestamptz not null,
+  finding_set text collate "C" not null references finding_sets,
+  -- The OCI artifact that holds the raw report and refers to the subject.
+  report text collate "C" not null,
+  received_by bigint not null references principals,
+  received_at timestamptz not null default clock_timestamp()
+);
+create index scan_runs_newest on scan_runs(repository_id, sha256, scanner, id desc);
+create index scan_runs_by_finding_set on scan_runs(finding_set);
+create trigger scan_runs_never_change before update or delete on scan_runs
+  for each row execute function refuse_change();

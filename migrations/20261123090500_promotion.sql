@@ -1,0 +1,119 @@
+-- Policies, decisions, promotions, and the facts people add. No status column anywhere: the standing
+-- of a release is a fold over these rows.
+
+create table policy_documents(
+  digest text collate "C" primary key,
+  -- The canonical JSON of the parsed policy; `source` is the text as it was given.
+  body bytea not null,
+  source text not null
+);
+
+-- Versions of a policy. The open one (ended_at is null) is in force for its environment.
+create table policies(
+  id bigint generated always as identity primary key,
+  environment_id bigint not null references environments,
+  name text collate "C" not null,
+  digest text collate "C" not null references policy_documents,
+  repositories text[] collate "C" not null,
+  at timestamptz not null,
+  by bigint not null references principals,
+  ended_at timestamptz,
+  ended_by bigint references principals
+);
+create unique index a_policy_has_one_version_in_force on policies(environment_id, name) where ended_at is null;
+create trigger policies_only_end before update on policies
+  for each row execute function refuse_change_but_ending();
+
+-- A decision's id is the digest of its inputs: subject, policies and every fact it was judged on.
+create table decisions(
+  id text collate "C" primary key,
+  repository_id bigint not null references repositories,
+  environment_id bigint not null references environments,
+  manifest text collate "C" not null,
+  -- allow | deny | defer
+  outcome text collate "C" not null,
+  inputs bytea not null,
+  result jsonb not null,
+  decided_by bigint not null references principals,
+  decided_at timestamptz not null
+);
+alter table decisions alter column inputs set storage external;
+create index decisions_newest on decisions(repository_id, environment_id, decided_at desc);
+create trigger decisions_never_change before update or delete on decisions
+  for each row execute function refuse_change();
+
+create table promotions(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null references repositories,
+  environment_id bigint not null references environments,
+  manifest text collate "C" not null,
+  sha256 text collate "C" not null,
+  version text collate "C",
+  decision text collate "C" not null constraint a_promotion_has_its_decision references decisions,
+  -- promote | rollback
+  kind text collate "C" not null,
+  reason text collate "C" not null,
+  -- The DSSE envelope of the SLSA verification summary, and when it expires.
+  summary bytea not null,
+  valid_until timestamptz not null,
+  event_id bigint not null references events,
+  promoted_by bigint not null references principals,
+  promoted_at timestamptz not null,
+  constraint what_was_promoted_stays foreign key (repository_id, manifest) references manifests
+);
+alter table promotions alter column summary set storage external;
+create index promotions_newest on promotions(repository_id, environment_id, id desc);
+create index promotions_by_manifest on promotions(repository_id, environment_id, sha256, id desc);
+create trigger promotions_never_change before update or delete on promotions
+  for each row execute function refuse_change();
+
+create table blocks(
+  id bigint generated always as identity primary key,
+  sha256 text collate "C" not null,
+  sha512 text collate "C" not null,
+  -- null: in every environment.
+  environment_id bigint references environments,
+  why text collate "C" not null,
+  until timestamptz,
+  by bigint not null references principals,
+  at timestamptz not null,
+  ended_at timestamptz,
+  ended_by bigint references principals
+);
+create index blocks_open on blocks(sha256) where ended_at is null;
+create trigger blocks_only_end before update on blocks
+  for each row execute function refuse_change_but_ending();
+
+-- Stops promotions of an environment, of a repository, or of a repository in an environment.
+create table holds(
+  id bigint generated always as identity primary key,
+  repository_id bigint references repositories,
+  environment_id bigint references environments,
+  why text collate "C" not null,
+  until timestamptz,
+  by bigint not null references principals,
+  at timestamptz not null,
+  ended_at timestamptz,
+  ended_by bigint references principals,
+  constraint a_hold_has_a_scope check (repository_id is not null or environment_id is not null)
+);
+create index holds_open_by_environment on holds(environment_id) where ended_at is null and environment_id is not null;
+create index holds_open_by_repository on holds(repository_id) where ended_at is null and environment_id is null;
+create trigger holds_only_end before update on holds
+  for each row execute function refuse_change_but_ending();
+
+create table approvals(
+  id bigint generated always as identity primary key,
+  repository_id bigint not null references repositories,
+  sha256 text collate "C" not null,
+  environment_id bigint not null references environments,
+  why text collate "C" not null,
+  until timestamptz,
+  by bigint not null references principals,
+  at timestamptz not null,
+  ended_at timestamptz,
+  ended_by bigint references principals
+);
+create index approvals_open on approvals(repository_id, sha256, environment_id) where ended_at is null;
+create trigger approvals_only_end before update on approvals
+  for each row execute function refuse_change_but_ending();

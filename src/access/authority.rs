@@ -1,0 +1,170 @@
+//! Bindings, and the one place that makes a `Grant` of them.
+
+use super::{Act, Action, InEnvironment, Place, Role, Scope};
+use crate::names::{EnvironmentName, Pattern, RepositoryName};
+use std::marker::PhantomData;
+
+/// A principal's row id. Logged in events; never reused.
+pub type PrincipalId = i64;
+
+/// Who acts: a person, a pipeline, a cluster, or the anonymous public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The row that events name.
+    pub id: PrincipalId,
+    /// The name that people know.
+    pub name: String,
+}
+
+/// A role on the repositories that match a pattern, in all or in named environments.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// The role.
+    pub role: Role,
+    /// The repositories it covers.
+    pub repositories: Pattern,
+    /// The environments it covers; `None` is all of them.
+    pub environments: Option<Vec<EnvironmentName>>,
+}
+
+/// A principal with all its bindings.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    principal: Principal,
+    bindings: Vec<Binding>,
+}
+
+/// A permission as a value: this principal may do this action on the scope it carries.
+#[derive(Debug)]
+pub struct Grant<A: Act, S: Scope = RepositoryName> {
+    principal: Principal,
+    scope: S,
+    action: PhantomData<A>,
+}
+
+/// The answer no, with how much the caller may learn from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this needs the right to {}", action.as_str())]
+pub struct Denied {
+    /// What was asked for.
+    pub action: Action,
+    /// Whether the caller may see the scope at all; when not, the answer must be the same whether
+    /// or not the scope exists.
+    pub visible: bool,
+}
+
+impl Authority {
+    /// A principal's bindings, as `identity` read them.
+    pub fn new(principal: Principal, bindings: Vec<Binding>) -> Self {
+        Self { principal, bindings }
+    }
+
+    /// Who this is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// All that the principal is bound to.
+    pub fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+
+    /// A grant of the action on the scope, decided from the names alone.
+    pub fn may<A: Act, S: Scope>(&self, scope: &S) -> Result<Grant<A, S>, Denied> {
+        if self.allows(A::ACTION, scope.place()) {
+            return Ok(Grant {
+                principal: self.principal.clone(),
+                scope: scope.clone(),
+                action: PhantomData,
+            });
+        }
+        let seen = Place { environment: InEnvironment::Regardless, ..scope.place() };
+        Err(Denied { action: A::ACTION, visible: self.allows(Action::Pull, seen) })
+    }
+
+    /// Whether some binding allows the action at the place. For listings, which filter by it.
+    pub fn allows(&self, action: Action, place: Place<'_>) -> bool {
+        self.bindings.iter().any(|binding| binding.allows(action, place))
+    }
+
+    /// The patterns of all repositories on which the action is allowed in some environment; a list
+    /// query filters by them.
+    pub fn patterns(&self, action: Action) -> Vec<&Pattern> {
+        self.bindings.iter().filter(|b| b.role.includes(action)).map(|b| &b.repositories).collect()
+    }
+}
+
+impl Binding {
+    fn allows(&self, action: Action, place: Place<'_>) -> bool {
+        let repository = match place.repository {
+            Some(name) => self.repositories.matches(name.as_str()),
+            None => self.repositories.is_everything(),
+        };
+        let environment = match (&self.environments, place.environment) {
+            (None, _) | (Some(_), InEnvironment::Regardless) => true,
+            (Some(some), InEnvironment::One(name)) => some.contains(name),
+            (Some(_), InEnvironment::All) => false,
+        };
+        repository && environment && self.role.includes(action)
+    }
+}
+
+impl<A: Act, S: Scope> Grant<A, S> {
+    /// Who was allowed.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// What it was allowed on.
+    pub fn scope(&self) -> &S {
+        &self.scope
+    }
+}
+
+impl<A: Act> Grant<A, RepositoryName> {
+    /// The repository it was allowed on.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.scope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EveryLane, Everything, Lane, Promote, Pull, Push};
+    use super::*;
+
+    fn authority(role: Role, repositories: &str, environments: Option<&[&str]>) -> Authority {
+        let environments = environments.map(|names| names.iter().map(|n| n.parse().unwrap()).collect());
+        let binding = Binding { role, repositories: repositories.parse().unwrap(), environments };
+        Authority::new(Principal { id: 1, name: "ci".into() }, vec![binding])
+    }
+
+    fn name(text: &str) -> RepositoryName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_grant_carries_the_scope_it_was_asked_for() {
+        let pusher = authority(Role::Pusher, "team/*", None);
+        assert_eq!(pusher.may::<Push, _>(&name("team/app")).unwrap().repository(), &name("team/app"));
+    }
+
+    #[test]
+    fn a_refusal_says_whether_the_caller_may_see_the_place() {
+        let reader = authority(Role::Reader, "team/*", None);
+        assert!(reader.may::<Push, _>(&name("team/app")).unwrap_err().visible);
+        assert!(!reader.may::<Pull, _>(&name("other/app")).unwrap_err().visible);
+    }
+
+    #[test]
+    fn an_environment_limits_what_happens_there_and_nothing_else() {
+        let promoter = authority(Role::Promoter, "**", Some(&["staging"]));
+        let lane =
+            |environment: &str| Lane { repository: name("a"), environment: environment.parse().unwrap() };
+        assert!(promoter.may::<Promote, _>(&lane("staging")).is_ok());
+        assert!(promoter.may::<Promote, _>(&lane("prod")).is_err());
+        assert!(promoter.may::<Promote, _>(&EveryLane(name("a"))).is_err());
+        assert!(promoter.may::<Promote, _>(&Everything).is_err());
+        assert!(promoter.may::<Pull, _>(&name("a")).is_ok());
+    }
+}

@@ -1,0 +1,18 @@
+//! Access: principal x action x scope -> a `Grant`, or why not.
+//!
+//! Knows the actions, the roles (sets of actions) and how a binding covers a scope. Promises that a
+//! `Grant` exists only where a binding allows it, and that writers take the scope from it, never
+//! beside it. Pure: never looks anything up.
+
+mod action;
+mod authority;
+mod role;
+mod scope;
+
+pub use action::{
+    Act, Action, Administer, Approve, Attest, Audit, Block, Delete, Deploy, Hold, Override, Promote, Pull,
+    Push, Rollback, Scan, Sign,
+};
+pub use authority::{Authority, Binding, Denied, Grant, Principal, PrincipalId};
+pub use role::{Role, UnknownRole};
+pub use scope::{EveryLane, Everything, InEnvironment, Lane, Place, Scope};

@@ -1,0 +1,99 @@
+//! The service put together: what every request can reach, how it starts and how it stops.
+
+use crate::config::{Config, Database};
+use crate::failure::Failure;
+use crate::identity::Callers;
+use crate::jobs::Jobs;
+use crate::keys::Keys;
+use crate::postgres::{Db, Options};
+use crate::storage::Store;
+use crate::{http, identity, ledger, telemetry};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What every request can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The rooms with state of their own. Nothing here outlives a restart but what Postgres, the
+/// object store and the key file hold.
+pub struct Parts {
+    /// The configuration, complete.
+    pub config: Config,
+    /// Postgres.
+    pub db: Db,
+    /// The object store.
+    pub store: Store,
+    /// The registry's own keys and identity.
+    pub keys: Keys,
+    /// Who calls, cached with a generation.
+    pub callers: Callers,
+    /// Renders /metrics.
+    pub metrics: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// How often the log is sequenced.
+const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
+
+impl App {
+    /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
+    /// makes the keys, and reads or makes the first administrator's token.
+    pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
+        db.migrate().await?;
+        let store = Store::open(&config.storage).await?;
+        let keys = Keys::open(&db, &config).await?;
+        if let Some(path) = &config.admin_token_file {
+            identity::ensure_admin_token(&db, path).await?;
+        }
+        let callers = Callers::new(&db).await?;
+        let metrics = telemetry::start_metrics()?;
+        Ok(Self(Arc::new(Parts { config, db, store, keys, callers, metrics })))
+    }
+
+    /// Starts the loops that run beside the requests.
+    pub fn start_jobs(&self) -> Jobs {
+        let mut jobs = Jobs::default();
+        let app = self.clone();
+        jobs.every("sequencer", SEQUENCE_EVERY, move || {
+            let app = app.clone();
+            async move { ledger::sequence(&app.db).await.map(|_| ()) }
+        });
+        jobs
+    }
+}
+
+/// Runs the service until it is told to stop: starts Postgres if it is ours, serves, finishes the
+/// requests in flight, and stops Postgres last.
+pub async fn serve(config: Config) -> Result<(), Failure> {
+    telemetry::start_logs(&config)?;
+    let (url, private) = match &config.database {
+        Database::Given(url) => (url.clone(), None),
+        Database::Private(directory) => {
+            let cluster = crate::postgres::local::start(directory).await?;
+            (cluster.url(), Some(cluster))
+        }
+    };
+    let options = Options {
+        url,
+        max_connections: config.database_connections,
+        acquire_timeout: Duration::from_secs(10),
+    };
+    let db = Db::connect(&options).await?;
+    let app = App::assemble(config, db).await?;
+    let jobs = app.start_jobs();
+    let served = http::serve(app.clone()).await;
+    jobs.stop().await;
+    app.db.close().await;
+    if let Some(cluster) = private {
+        cluster.stop().await?;
+    }
+    served
+}

@@ -1,0 +1,1 @@
+//! Attestation: envelopes, bundles, statements, signers, verification summaries.

@@ -1,0 +1,1 @@
+//! Audit: the auditors' questions, fsck.

@@ -1,0 +1,327 @@
+//! Configuration: the command line over the environment over the file. The only reader of the
+//! environment and of the configuration file.
+
+use crate::failure::Failure;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One layer of settings as they are written; what is missing comes from the next layer.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// A TOML file with these settings, named as the options are, with underscores
+    #[arg(long, env = "PROOFMARK_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8470]
+    #[arg(long, env = "PROOFMARK_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Address and port for /metrics instead of the main one
+    #[arg(long, env = "PROOFMARK_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Data directory: private Postgres, file storage, keys [default: $XDG_DATA_HOME/proofmark]
+    #[arg(long, env = "PROOFMARK_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A Postgres (15 or newer) to use instead of the private one
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Connections to Postgres at the most [default: 32]
+    #[arg(long, env = "PROOFMARK_DATABASE_CONNECTIONS", value_name = "N")]
+    pub database_connections: Option<u32>,
+    /// Where large blobs live: file:///dir, s3://bucket/prefix, gs://, az:// [default: file:// in the data directory]
+    #[arg(long, env = "PROOFMARK_STORAGE", value_name = "URL")]
+    pub storage: Option<String>,
+    /// A file for the first administrator's token: written when missing, else its content is a token
+    #[arg(long, env = "PROOFMARK_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// The registry's own private keys; needed with DATABASE_URL (`proofmark key init` makes it)
+    #[arg(long, env = "PROOFMARK_KEYS", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// How clients reach the service, e.g. https://registry.example [default: from the listen address]
+    #[arg(long, env = "PROOFMARK_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// The registry's name in what it signs, fixed at the first start [default: from the public URL]
+    #[arg(long, env = "PROOFMARK_PUBLIC_NAME", value_name = "NAME")]
+    pub public_name: Option<String>,
+    /// A certificate chain (PEM) to serve TLS with
+    #[arg(long, env = "PROOFMARK_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "PROOFMARK_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve plain HTTP on an address that is not loopback
+    #[arg(long, env = "PROOFMARK_INSECURE_HTTP", value_name = "BOOL")]
+    pub insecure_http: Option<bool>,
+    /// Log lines as json or text [default: json, or text on a terminal]
+    #[arg(long, env = "PROOFMARK_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, e.g. info or proofmark=debug,sqlx=warn [default: info]
+    #[arg(long, env = "PROOFMARK_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Bytes of a manifest at the most [default: 16777216]
+    #[arg(long, env = "PROOFMARK_MAX_MANIFEST_BYTES", value_name = "BYTES")]
+    pub max_manifest_bytes: Option<u64>,
+    /// Bytes of a JSON document (envelope, report, policy) at the most [default: 67108864]
+    #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
+    pub max_document_bytes: Option<u64>,
+    /// Bytes of a blob at the most [default: 1099511627776]
+    #[arg(long, env = "PROOFMARK_MAX_BLOB_BYTES", value_name = "BYTES")]
+    pub max_blob_bytes: Option<u64>,
+    /// Upload bodies taken at the same time at the most; more get 429 [default: 256]
+    #[arg(long, env = "PROOFMARK_MAX_CONCURRENT_UPLOADS", value_name = "N")]
+    pub max_concurrent_uploads: Option<usize>,
+    /// Open upload sessions of one principal at the most [default: 1000]
+    #[arg(long, env = "PROOFMARK_MAX_SESSIONS_PER_PRINCIPAL", value_name = "N")]
+    pub max_sessions_per_principal: Option<u32>,
+    /// Seconds for a request's headers to arrive [default: 10]
+    #[arg(long, env = "PROOFMARK_HEADER_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    pub header_timeout_seconds: Option<u64>,
+    /// Seconds without a byte after which an upload's body is given up [default: 60]
+    #[arg(long, env = "PROOFMARK_BODY_IDLE_SECONDS", value_name = "SECONDS")]
+    pub body_idle_seconds: Option<u64>,
+    /// Seconds to finish requests in flight after SIGTERM [default: 300]
+    #[arg(long, env = "PROOFMARK_SHUTDOWN_SECONDS", value_name = "SECONDS")]
+    pub shutdown_seconds: Option<u64>,
+    /// Seconds that a push, mount or HEAD protects an unreferenced blob [default: 86400]
+    #[arg(long, env = "PROOFMARK_BLOB_GRACE_SECONDS", value_name = "SECONDS")]
+    pub blob_grace_seconds: Option<u64>,
+    /// Seconds after which an idle upload session is collected [default: 86400]
+    #[arg(long, env = "PROOFMARK_UPLOAD_EXPIRY_SECONDS", value_name = "SECONDS")]
+    pub upload_expiry_seconds: Option<u64>,
+    /// Seconds for which a verification summary is valid [default: 2592000]
+    #[arg(long, env = "PROOFMARK_SUMMARY_VALIDITY_SECONDS", value_name = "SECONDS")]
+    pub summary_validity_seconds: Option<u64>,
+    /// Seconds that a token of /auth/token lives, at least 60 [default: 300]
+    #[arg(long, env = "PROOFMARK_TOKEN_SECONDS", value_name = "SECONDS")]
+    pub token_seconds: Option<u64>,
+}
+
+/// How log lines are written.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// A private cluster in this directory.
+    Private(PathBuf),
+    /// A server that somebody else runs.
+    Given(String),
+}
+
+/// How a socket is served.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Plain HTTP.
+    Plain,
+    /// TLS with this chain and key.
+    Tls {
+        /// PEM file of the certificate chain.
+        cert: PathBuf,
+        /// PEM file of the private key.
+        key: PathBuf,
+    },
+}
+
+/// All bounds on what a caller may send; every one is a setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a manifest.
+    pub manifest_bytes: u64,
+    /// Bytes of a JSON document.
+    pub document_bytes: u64,
+    /// Bytes of a blob.
+    pub blob_bytes: u64,
+    /// Upload bodies at the same time.
+    pub concurrent_uploads: usize,
+    /// Open sessions of one principal.
+    pub sessions_per_principal: u32,
+    /// For a request's headers.
+    pub header_timeout: Duration,
+    /// Without a byte of a body.
+    pub body_idle: Duration,
+}
+
+/// The service's configuration, complete and checked.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is described at its setting")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
+    pub data: PathBuf,
+    pub database: Database,
+    pub database_connections: u32,
+    pub storage: String,
+    pub admin_token_file: Option<PathBuf>,
+    pub keys: Option<PathBuf>,
+    pub public_url: String,
+    pub public_name: Option<String>,
+    pub transport: Transport,
+    pub log_format: Option<LogFormat>,
+    pub log: String,
+    pub limits: Limits,
+    pub shutdown: Duration,
+    pub blob_grace: Duration,
+    pub upload_expiry: Duration,
+    pub summary_validity: Duration,
+    pub token_life: Duration,
+}
+
+/// A setting that cannot be used, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+impl Settings {
+    /// Fills what is missing from the file, then from the defaults.
+    pub fn resolve(mut self) -> Result<Config, Unusable> {
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Unusable(format!("cannot read the configuration file {}: {error}", path.display()))
+            })?;
+            let file: Self = toml::from_str(&text)
+                .map_err(|error| Unusable(format!("the configuration file {}: {error}", path.display())))?;
+            self.fill_from(file);
+        }
+        self.complete()
+    }
+
+    fn fill_from(&mut self, file: Self) {
+        macro_rules! fill {
+            ($($field:ident),* $(,)?) => { $(if self.$field.is_none() { self.$field = file.$field; })* };
+        }
+        fill!(
+            listen,
+            metrics_listen,
+            data,
+            database_url,
+            database_connections,
+            storage,
+            admin_token_file,
+            keys,
+            public_url,
+            public_name,
+            tls_cert,
+            tls_key,
+            insecure_http,
+            log_format,
+            log,
+            max_manifest_bytes,
+            max_document_bytes,
+            max_blob_bytes,
+            max_concurrent_uploads,
+            max_sessions_per_principal,
+            header_timeout_seconds,
+            body_idle_seconds,
+            shutdown_seconds,
+            blob_grace_seconds,
+            upload_expiry_seconds,
+            summary_validity_seconds,
+            token_seconds,
+        );
+    }
+
+    fn complete(self) -> Result<Config, Unusable> {
+        let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8470)));
+        let transport = transport(self.tls_cert, self.tls_key)?;
+        if matches!(transport, Transport::Plain)
+            && !listen.ip().is_loopback()
+            && !self.insecure_http.unwrap_or(false)
+        {
+            return Err(Unusable(format!(
+                "{listen} is not loopback: give PROOFMARK_TLS_CERT and PROOFMARK_TLS_KEY, or set \
+                 PROOFMARK_INSECURE_HTTP=true when something in front of the service speaks TLS"
+            )));
+        }
+        let data = match self.data {
+            Some(data) => data,
+            None => default_data()?,
+        };
+        let scheme = if matches!(transport, Transport::Plain) { "http" } else { "https" };
+        let seconds = |given: Option<u64>, default: u64| Duration::from_secs(given.unwrap_or(default));
+        Ok(Config {
+            listen,
+            metrics_listen: self.metrics_listen,
+            database: match self.database_url {
+                Some(url) => Database::Given(url),
+                None => Database::Private(data.join("postgres")),
+            },
+            database_connections: self.database_connections.unwrap_or(32),
+            storage: self
+                .storage
+                .unwrap_or_else(|| format!("file://{}", absolute(&data).join("objects").display())),
+            data,
+            admin_token_file: self.admin_token_file,
+            keys: self.keys,
+            public_url: self
+                .public_url
+                .map_or_else(|| format!("{scheme}://{listen}"), |url| url.trim_end_matches('/').to_owned()),
+            public_name: self.public_name,
+            transport,
+            log_format: self.log_format,
+            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            limits: Limits {
+                manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
+                document_bytes: self.max_document_bytes.unwrap_or(64 << 20),
+                blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
+                concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
+                sessions_per_principal: self.max_sessions_per_principal.unwrap_or(1000),
+                header_timeout: seconds(self.header_timeout_seconds, 10),
+                body_idle: seconds(self.body_idle_seconds, 60),
+            },
+            shutdown: seconds(self.shutdown_seconds, 300),
+            blob_grace: seconds(self.blob_grace_seconds, 86_400),
+            upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
+            summary_validity: seconds(self.summary_validity_seconds, 30 * 86_400),
+            token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),
+        })
+    }
+}
+
+fn transport(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Transport, Unusable> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Transport::Tls { cert, key }),
+        (None, None) => Ok(Transport::Plain),
+        _ => Err(Unusable("PROOFMARK_TLS_CERT and PROOFMARK_TLS_KEY go together".into())),
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn default_data() -> Result<PathBuf, Unusable> {
+    if let Some(directory) = variable("XDG_DATA_HOME").filter(|text| !text.is_empty()) {
+        return Ok(PathBuf::from(directory).join("proofmark"));
+    }
+    match variable("HOME").filter(|text| !text.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".local/share/proofmark")),
+        None => Err(Unusable("no HOME to keep data under: give PROOFMARK_DATA".into())),
+    }
+}
+
+/// A variable of the environment, for the few rooms that the settings cannot serve (`PATH` for the
+/// Postgres binaries, credentials of object stores read by their library).
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The command line's own settings directory (`proofmark login` keeps its token there).
+pub fn user_directory() -> Result<PathBuf, Failure> {
+    let base = variable("XDG_CONFIG_HOME")
+        .filter(|text| !text.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".config")));
+    base.map(|base| base.join("proofmark")).ok_or_else(|| {
+        Failure::new("finding the configuration directory", "neither XDG_CONFIG_HOME nor HOME is set")
+    })
+}

@@ -1,0 +1,1 @@
+//! Content: uploads, blobs, manifests, tags, referrers, pins.

@@ -1,0 +1,1 @@
+//! Evidence: scan reports and findings.

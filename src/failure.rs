@@ -1,0 +1,59 @@
+//! What went wrong on our side: logged once, at the door, and never shown to a caller.
+
+use std::error::Error;
+use std::fmt;
+
+/// A fault of ours (the database is away, a disk is full): the caller sees "internal error" and a
+/// request id, the log sees what we were doing and the whole chain of causes.
+#[derive(Debug)]
+pub struct Failure {
+    doing: &'static str,
+    cause: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// A failure with what was being done, in words such as `"reading a tag"`.
+    pub fn new(doing: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { doing, cause: cause.into() }
+    }
+
+    /// Whether Postgres says that the transaction lost a race (40001, 40P01) and may be run again.
+    pub fn is_transient(&self) -> bool {
+        let code = self
+            .cause
+            .downcast_ref::<sqlx::Error>()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(sqlx::error::DatabaseError::code);
+        matches!(code.as_deref(), Some("40001" | "40P01"))
+    }
+
+    /// The chain of causes on one line.
+    pub fn chain(&self) -> String {
+        let mut text = format!("{}: {}", self.doing, self.cause);
+        let mut next = self.cause.source();
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.doing)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::new("asking Postgres", cause)
+    }
+}

@@ -1,0 +1,71 @@
+//! `/api/v1/`: our own API, JSON with RFC 9457 problems; OpenAPI at `/api/v1/openapi.json`.
+
+pub mod problem;
+mod schema;
+
+pub mod approvals;
+pub mod artifacts;
+pub mod attestations;
+pub mod audit;
+pub mod blocks;
+pub mod decisions;
+pub mod environments;
+pub mod holds;
+pub mod identity;
+pub mod known_good;
+pub mod policies;
+pub mod promotions;
+pub mod repositories;
+pub mod scans;
+pub mod signers;
+pub mod tokens;
+
+pub use problem::Problem;
+
+use crate::app::App;
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Proofmark",
+    description = "The artifact registry that hands a deployer only what it can prove. Refusals are RFC 9457 \
+                   problem documents with a stable `code` and a `request_id`.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Document;
+
+/// Each file below gives its handlers with their documentation; the path, the handler and its
+/// description cannot drift apart.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(approvals::routes())
+        .merge(artifacts::routes())
+        .merge(attestations::routes())
+        .merge(audit::routes())
+        .merge(blocks::routes())
+        .merge(decisions::routes())
+        .merge(environments::routes())
+        .merge(holds::routes())
+        .merge(identity::routes())
+        .merge(known_good::routes())
+        .merge(policies::routes())
+        .merge(promotions::routes())
+        .merge(repositories::routes())
+        .merge(scans::routes())
+        .merge(signers::routes())
+        .merge(tokens::routes())
+}
+
+/// The OpenAPI document, as `proofmark openapi` prints it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// The routes below `/api/v1/`.
+pub fn routes() -> Router<App> {
+    let (router, document) = documented().split_for_parts();
+    router.route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+}

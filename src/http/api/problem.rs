@@ -1,0 +1,102 @@
+//! RFC 9457 problem details, the one form of refusal at `/api/v1`.
+
+use crate::access::Denied;
+use crate::failure::Failure;
+use crate::http::request_id;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// A refusal: a status, a stable `code`, a sentence that says what would be accepted, and what else
+/// the caller can use.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    extensions: Map<String, Value>,
+    headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem with its stable code, such as `promotion-denied`.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), extensions: Map::new(), headers: Vec::new() }
+    }
+
+    /// 400 `invalid-request`.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    /// 404 `not-found`, the same whether the thing is missing or out of the caller's sight.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "there is nothing of this name that you may see")
+    }
+
+    /// 401 `unauthenticated`.
+    pub fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "a valid bearer token is needed")
+            .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"proofmark\""))
+    }
+
+    /// Adds a member to the document.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut document = json!({
+            "type": format!("https://proofmark.dev/problems/{}", self.code),
+            "title": self.status.canonical_reason().unwrap_or("problem"),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id(),
+        });
+        if let Value::Object(members) = &mut document {
+            members.extend(self.extensions);
+        }
+        let mut response = (self.status, document.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+impl From<Failure> for Problem {
+    /// Logs the chain, shows none of it.
+    fn from(failure: Failure) -> Self {
+        tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal-error",
+            "internal error; the request id finds it in the log",
+        )
+    }
+}
+
+impl From<Denied> for Problem {
+    /// 403 only where the caller may see the place; otherwise the same as what does not exist.
+    fn from(denied: Denied) -> Self {
+        if denied.visible {
+            Self::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string())
+        } else {
+            Self::not_found()
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Names in the OpenAPI document: strings with what they look like.
+
+use crate::access::Role;
+use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Tag};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+macro_rules! string_schema {
+    ($($name:ty: $description:literal, $example:literal;)*) => {$(
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some($description))
+                    .examples([$example])
+                    .into()
+            }
+        }
+        impl ToSchema for $name {}
+    )*};
+}
+
+string_schema! {
+    Digest: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",
+        "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    EnvironmentName: "an environment of the promotion path", "staging";
+    MediaType: "a media type", "application/vnd.oci.image.manifest.v1+json";
+    Pattern: "an anchored glob; * stays within a component, ** crosses slashes", "payments/*";
+    RepositoryName: "an OCI repository name", "payments/api";
+    Role: "reader, pusher, attester, scanner, approver, promoter, deployer, auditor or admin", "pusher";
+    Tag: "an OCI tag; a version is a write-once tag", "1.4.2";
+}

@@ -1,0 +1,28 @@
+//! The doors: parse into names, ask for a grant, make one call into a room, render.
+//!
+//! Knows routes, credentials on the wire and how refusals look at each door. Promises a request id
+//! on every answer and that internal errors show nothing else. Never holds a rule of the domain.
+
+pub mod api;
+mod caller;
+pub mod oci;
+mod operations;
+mod request;
+mod serve;
+
+pub use caller::Caller;
+pub use request::request_id;
+pub use serve::serve;
+
+use crate::app::App;
+use axum::Router;
+
+/// Every route of the service.
+pub fn router(app: App) -> Router {
+    let router = Router::new()
+        .merge(operations::routes(&app))
+        .merge(api::routes())
+        .merge(oci::routes())
+        .with_state(app);
+    request::layers(router)
+}

@@ -1,0 +1,103 @@
+//! The OCI error envelope: distribution specification, "Error Codes".
+
+use crate::failure::Failure;
+use crate::http::request_id;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// The codes of the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the specification's own word")]
+pub enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    Unauthorized,
+    Denied,
+    Unsupported,
+    TooManyRequests,
+    /// Not of the specification: a fault of ours.
+    Unknown,
+}
+
+impl Code {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// A refusal at `/v2`.
+#[derive(Debug)]
+pub struct OciError {
+    status: StatusCode,
+    code: Code,
+    message: String,
+    detail: Value,
+    headers: HeaderMap,
+}
+
+impl OciError {
+    /// A refusal with one error in its envelope.
+    pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), detail: Value::Null, headers: HeaderMap::new() }
+    }
+
+    /// Adds the error's `detail`.
+    #[must_use]
+    pub fn detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+}
+
+impl IntoResponse for OciError {
+    fn into_response(self) -> Response {
+        let mut error = json!({"code": self.code.as_str(), "message": self.message});
+        if !self.detail.is_null() {
+            error["detail"] = self.detail;
+        }
+        let mut headers = self.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        (self.status, headers, json!({"errors": [error]}).to_string()).into_response()
+    }
+}
+
+impl From<Failure> for OciError {
+    /// Logs the chain, shows none of it.
+    fn from(failure: Failure) -> Self {
+        let id = request_id();
+        tracing::error!(request_id = %id, error = failure.chain(), "internal error");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, format!("internal error, request {id}"))
+    }
+}

@@ -1,0 +1,1 @@
+//! Intake: what comes in as one act; opens the one transaction.

@@ -1,0 +1,156 @@
+//! Events and how they are appended.
+
+use crate::access::Principal;
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The kind's name in the log.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A repository was made, by a first push or by an administrator.
+    RepositoryCreated = "repository.created",
+    /// A repository's rules were changed.
+    RepositoryChanged = "repository.changed",
+    /// A blob was stored in, or mounted into, a repository.
+    BlobPushed = "blob.pushed",
+    /// A repository let go of a blob.
+    BlobDeleted = "blob.deleted",
+    /// A manifest was stored, with the tags claimed or moved in the same act.
+    ManifestPushed = "manifest.pushed",
+    /// A manifest was deleted.
+    ManifestDeleted = "manifest.deleted",
+    /// A tag was deleted: a write-once name stays reserved for its digest.
+    TagDeleted = "tag.deleted",
+    /// An attestation was recorded.
+    AttestationRecorded = "attestation.recorded",
+    /// A signer was registered.
+    SignerRegistered = "signer.registered",
+    /// A signer was revoked.
+    SignerRevoked = "signer.revoked",
+    /// A scan result was recorded.
+    ScanRecorded = "scan.recorded",
+    /// An environment was made or described anew.
+    EnvironmentChanged = "environment.changed",
+    /// A policy got a new version, or ended.
+    PolicyChanged = "policy.changed",
+    /// A promotion was asked for and allowed.
+    PromotionAllowed = "promotion.allowed",
+    /// A promotion was asked for and refused, or put off.
+    PromotionRefused = "promotion.refused",
+    /// An environment went back to an earlier version.
+    RolledBack = "promotion.rolled-back",
+    /// Somebody approved.
+    ApprovalGiven = "approval.given",
+    /// An approval was taken back.
+    ApprovalEnded = "approval.ended",
+    /// A digest was blocked.
+    BlockPlaced = "block.placed",
+    /// A block was lifted.
+    BlockEnded = "block.ended",
+    /// Promotions were stopped.
+    HoldPlaced = "hold.placed",
+    /// A hold was lifted.
+    HoldEnded = "hold.ended",
+    /// A token was made.
+    TokenCreated = "token.created",
+    /// A token was revoked.
+    TokenRevoked = "token.revoked",
+    /// A role was given.
+    GrantGiven = "grant.given",
+    /// A role was taken back.
+    GrantEnded = "grant.ended",
+    /// The registry's own identity and keys were written.
+    IdentityWritten = "registry.identity-written",
+}
+
+/// One event, as the room that changes state describes it. Digests and facts, never documents.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// What happened.
+    pub kind: Kind,
+    /// When: the database's time, read after the locks of the transaction.
+    pub at: DateTime<Utc>,
+    /// Who made it happen.
+    pub principal: &'a Principal,
+    /// The repository, with its row id.
+    pub repository: Option<(i64, &'a RepositoryName)>,
+    /// The environment, with its row id.
+    pub environment: Option<(i64, &'a EnvironmentName)>,
+    /// The manifest or blob that it is about.
+    pub digest: Option<&'a Digest>,
+    /// What else belongs to it, as a JSON object.
+    pub facts: Value,
+}
+
+/// An event as it was appended.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The row's id; not an order.
+    pub id: i64,
+    /// The canonical JSON that the log commits to.
+    pub leaf: Vec<u8>,
+}
+
+/// Appends the event and its pending leaf. The last write of a transaction: the log's order
+/// follows commits, and nothing waits behind this row.
+pub async fn append(connection: &mut PgConnection, event: Event<'_>) -> Result<Recorded, Failure> {
+    let leaf = leaf(&event)?;
+    let id = sqlx::query_scalar!(
+        r#"with appended as (
+             insert into events(kind, at, principal_id, repository_id, environment_id, digest, leaf)
+             values ($1, $2, $3, $4, $5, $6, $7) returning id)
+           insert into log_pending(event_id) select id from appended returning event_id"#,
+        event.kind.as_str(),
+        event.at,
+        event.principal.id,
+        event.repository.map(|(id, _)| id),
+        event.environment.map(|(id, _)| id),
+        event.digest as Option<&Digest>,
+        leaf,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("appending an event", error))?;
+    Ok(Recorded { id, leaf })
+}
+
+/// RFC 8785 canonical JSON. The nonce keeps a leaf's hash, which will be public, from telling what
+/// the entry says.
+fn leaf(event: &Event<'_>) -> Result<Vec<u8>, Failure> {
+    let nonce: [u8; 16] = rand::random();
+    serde_json_canonicalizer::to_vec(&json!({
+        "version": 1,
+        "kind": event.kind.as_str(),
+        "at": event.at.to_rfc3339_opts(SecondsFormat::Micros, true),
+        "principal": event.principal.id,
+        "repository": event.repository.map(|(_, name)| name),
+        "environment": event.environment.map(|(_, name)| name),
+        "digest": event.digest,
+        "facts": event.facts,
+        "nonce": hex::encode(nonce),
+    }))
+    .map_err(|error| Failure::new("writing an event as canonical JSON", error))
+}

@@ -1,0 +1,76 @@
+//! Reading the log, by index.
+
+use crate::failure::Failure;
+use crate::names::{Digest, RepositoryName};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Entries of one page at the most.
+pub const MAX_PAGE: i64 = 1000;
+
+/// What a reader of the log asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Entries with an index of at least this.
+    pub from_index: i64,
+    /// Only this repository.
+    pub repository: Option<RepositoryName>,
+    /// Only about this digest.
+    pub digest: Option<Digest>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only at or after this time.
+    pub since: Option<DateTime<Utc>>,
+    /// Only before this time.
+    pub until: Option<DateTime<Utc>>,
+    /// Entries at the most.
+    pub limit: i64,
+}
+
+/// An event with its place in the log.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Its index, gapless from 0.
+    pub index: i64,
+    /// The event's id.
+    pub event_id: i64,
+    /// Who made it happen, by the name they have now.
+    pub principal: String,
+    /// The canonical JSON that the log commits to.
+    pub leaf: Vec<u8>,
+}
+
+/// A page of the log in its order.
+pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<Logged>, Failure> {
+    sqlx::query_as!(
+        Logged,
+        r#"select l.idx as "index!", e.id as "event_id!", p.name as "principal!", e.leaf as "leaf!"
+           from log_entries l join events e on e.id = l.event_id join principals p on p.id = e.principal_id
+           left join repositories r on r.id = e.repository_id
+           where l.idx >= $1
+             and ($2::text is null or r.name = $2)
+             and ($3::text is null or e.digest = $3)
+             and ($4::text is null or e.kind = $4)
+             and ($5::timestamptz is null or e.at >= $5)
+             and ($6::timestamptz is null or e.at < $6)
+           order by l.idx limit $7"#,
+        filter.from_index,
+        filter.repository.as_ref() as Option<&RepositoryName>,
+        filter.digest.as_ref() as Option<&Digest>,
+        filter.kind,
+        filter.since,
+        filter.until,
+        filter.limit.clamp(1, MAX_PAGE),
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading the log", error))
+}
+
+/// How many entries the log has.
+pub async fn size(connection: &mut PgConnection) -> Result<i64, Failure> {
+    sqlx::query_scalar!("select size from log_state")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| Failure::new("reading the log's size", error))
+}

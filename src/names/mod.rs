@@ -1,0 +1,23 @@
+//! Names, parsed once at the door: whoever holds one holds a valid one.
+//!
+//! Knows the grammar of digests, repositories, tags, references, environments, media types and
+//! patterns. Promises that a value's text round-trips through `Display`, JSON and Postgres.
+//! Never looks anything up.
+
+mod digest;
+mod environment;
+mod media_type;
+mod pattern;
+mod reference;
+mod repository;
+mod tag;
+mod text;
+
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, Resumable};
+pub use environment::{EnvironmentName, InvalidEnvironmentName};
+pub use media_type::{InvalidMediaType, MediaType};
+pub use pattern::{InvalidPattern, Pattern};
+pub use reference::{InvalidReference, Reference};
+pub use repository::{InvalidRepositoryName, RepositoryName};
+pub use tag::{InvalidTag, Tag};
+pub(crate) use text::text_name;

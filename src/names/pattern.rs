@@ -1,0 +1,132 @@
+//! Patterns over names: anchored globs that match in linear time.
+
+use globset::{GlobBuilder, GlobMatcher};
+use std::fmt;
+use std::str::FromStr;
+
+/// An anchored glob: `*` and `?` stay within one component, `**` crosses slashes, `[..]` and
+/// `{a,b}` as usual. It compiles to an automaton, so no pattern is exponential.
+#[derive(Clone)]
+pub struct Pattern {
+    text: String,
+    /// `None` for the pattern that matches everything.
+    matcher: Option<GlobMatcher>,
+}
+
+/// Not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a pattern ({0}): '*' matches within one component, '**' across components, e.g. 'payments/*' or '**'"
+)]
+pub struct InvalidPattern(String);
+
+/// Characters of a pattern at the most.
+const MAX_LEN: usize = 512;
+
+impl Pattern {
+    /// The pattern that matches every name.
+    pub fn everything() -> Self {
+        Self { text: "**".to_owned(), matcher: None }
+    }
+
+    /// Whether the whole name matches.
+    pub fn matches(&self, name: &str) -> bool {
+        self.matcher.as_ref().is_none_or(|matcher| matcher.is_match(name))
+    }
+
+    /// The pattern as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether this is the pattern that matches every name.
+    pub fn is_everything(&self) -> bool {
+        self.matcher.is_none()
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = InvalidPattern;
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        if text.is_empty() || text.len() > MAX_LEN {
+            return Err(InvalidPattern(format!("it has 1 to {MAX_LEN} characters")));
+        }
+        if text == "**" {
+            return Ok(Self::everything());
+        }
+        let glob = GlobBuilder::new(text)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| InvalidPattern(error.kind().to_string()))?;
+        Ok(Self { text: text.to_owned(), matcher: Some(glob.compile_matcher()) })
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = InvalidPattern;
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
+        text.parse()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({})", self.text)
+    }
+}
+
+impl AsRef<str> for Pattern {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl serde::Serialize for Pattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_anchored_and_a_star_stays_in_its_component() {
+        let payments: Pattern = "payments/*".parse().unwrap();
+        assert!(payments.matches("payments/api"));
+        for other in ["payments", "payments/api/v2", "old/payments/api", "xpayments/api"] {
+            assert!(!payments.matches(other), "{other}");
+        }
+        assert!(Pattern::everything().matches("a/b/c"));
+        assert!("a/**".parse::<Pattern>().unwrap().matches("a/b/c"));
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_refused_or_fast() {
+        assert!("[".parse::<Pattern>().is_err());
+        let hostile: Pattern = "*a*a*a*a*a*a*a*a*a*a*a*a*b".parse().unwrap();
+        assert!(!hostile.matches(&"a".repeat(255)));
+    }
+}

@@ -1,0 +1,1 @@
+//! Policy: typed gates, facts, decide. Pure.

@@ -1,0 +1,86 @@
+//! The pool and its transactions.
+
+use crate::failure::Failure;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A READ COMMITTED transaction; dropping it rolls back.
+pub type Tx = Transaction<'static, Postgres>;
+
+/// The database that holds everything but large bytes.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+}
+
+/// How to reach it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A Postgres URL.
+    pub url: String,
+    /// Connections at the most.
+    pub max_connections: u32,
+    /// How long a request waits for a free connection.
+    pub acquire_timeout: Duration,
+}
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+impl Db {
+    /// Opens a pool; fails when the server does not answer.
+    pub async fn connect(options: &Options) -> Result<Self, Failure> {
+        let connect = PgConnectOptions::from_str(&options.url)
+            .map_err(|error| Failure::new("reading DATABASE_URL", error))?
+            .application_name("proofmark");
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .test_before_acquire(false)
+            .connect_with(connect)
+            .await
+            .map_err(|error| Failure::new("connecting to Postgres", error))?;
+        Ok(Self { pool })
+    }
+
+    /// Wraps a pool that is already open.
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Brings the schema up to date, under a lock so that several replicas may start at once.
+    pub async fn migrate(&self) -> Result<(), Failure> {
+        MIGRATOR.run(&self.pool).await.map_err(|error| Failure::new("migrating the database", error))
+    }
+
+    /// The pool, for a single statement that needs no transaction.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Begins a READ COMMITTED transaction.
+    pub async fn begin(&self) -> Result<Tx, Failure> {
+        self.pool.begin().await.map_err(|error| Failure::new("beginning a transaction", error))
+    }
+
+    /// Closes the pool, waiting for connections in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The name of the constraint that a statement broke, if that is why it failed. Constraint names
+/// are sentences, and a room turns the ones it knows into refusals.
+pub fn constraint(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::constraint)
+}
+
+/// The database's clock now. Decisions read it after their locks.
+pub async fn database_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Failure> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| Failure::new("reading the database's clock", error))
+}

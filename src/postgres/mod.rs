@@ -1,0 +1,13 @@
+//! Postgres: the pool, transactions, locks, migrations, and names as columns.
+//!
+//! Knows how to reach a database (one that is given, or the private cluster in the data directory)
+//! and how names travel in and out of columns. Promises that scopes are locked in one order.
+//! Never knows what a table means.
+
+mod db;
+pub mod local;
+mod names;
+mod scopes;
+
+pub use db::{Db, Options, Tx, constraint, database_time};
+pub use scopes::{Mode, Scopes};

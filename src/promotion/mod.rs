@@ -1,0 +1,1 @@
+//! Promotion: facts, promote, approve, block, hold, resolve, verify.

@@ -1,0 +1,37 @@
+//! Structured logs and metrics.
+
+use crate::config::{Config, LogFormat};
+use crate::failure::Failure;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Buckets of request durations, in seconds.
+const DURATION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Starts logging to standard error.
+pub fn start_logs(config: &Config) -> Result<(), Failure> {
+    let filter =
+        EnvFilter::try_new(&config.log).map_err(|error| Failure::new("reading PROOFMARK_LOG", error))?;
+    let text = match config.log_format {
+        Some(LogFormat::Text) => true,
+        Some(LogFormat::Json) => false,
+        None => std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if text { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
+    started.map_err(|error| Failure::new("starting the log", error))
+}
+
+/// Installs the metrics recorder of this process, once; tests share it.
+pub fn start_metrics() -> Result<PrometheusHandle, Failure> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&DURATION_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| Failure::new("starting metrics", error))?;
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
