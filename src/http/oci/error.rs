@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::http::request_id;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -57,13 +57,13 @@ pub struct OciError {
     code: Code,
     message: String,
     detail: Value,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl OciError {
     /// A refusal with one error in its envelope.
     pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: Value::Null, headers: HeaderMap::new() }
+        Self { status, code, message: message.into(), detail: Value::Null, headers: Vec::new() }
     }
 
     /// Adds the error's `detail`.
@@ -76,7 +76,7 @@ impl OciError {
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 }
@@ -87,9 +87,13 @@ impl IntoResponse for OciError {
         if !self.detail.is_null() {
             error["detail"] = self.detail;
         }
-        let mut headers = self.headers;
+        let mut response = (self.status, json!({"errors": [error]}).to_string()).into_response();
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        (self.status, headers, json!({"errors": [error]}).to_string()).into_response()
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response
     }
 }
 

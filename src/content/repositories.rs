@@ -1,0 +1,80 @@
+//! Repositories: made by the first push of somebody allowed, with rules about which tags move.
+
+use super::store::repositories as store;
+use crate::access::{Grant, Push};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{Pattern, RepositoryName, Tag};
+use crate::postgres::database_time;
+use serde_json::json;
+use sqlx::PgConnection;
+
+/// A repository with its rules, as they were read.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    /// The row's id.
+    pub id: i64,
+    /// Its name.
+    pub name: RepositoryName,
+    /// Tags that may move; every other tag is write-once.
+    pub floating: Vec<Pattern>,
+}
+
+impl Repository {
+    /// Whether the rules let this tag move. A name once held write-once never does, whatever the
+    /// rules say now.
+    pub fn floats(&self, tag: &Tag) -> bool {
+        self.floating.iter().any(|pattern| pattern.matches(tag.as_str()))
+    }
+}
+
+/// The tags that move where nobody said otherwise: cosign's signature tags and the referrers
+/// fallback, which clients read, append to and write again.
+const FLOATING_BY_DEFAULT: [&str; 5] =
+    ["sha256-*.sig", "sha256-*.att", "sha256-*.sbom", "sha256-*", "sha512-*"];
+
+/// The default rules.
+pub fn default_floating() -> Result<Vec<Pattern>, Failure> {
+    FLOATING_BY_DEFAULT
+        .iter()
+        .map(|text| text.parse().map_err(|error| Failure::new("reading the default rules", error)))
+        .collect()
+}
+
+/// The repository of this name, if there is one.
+pub async fn repository(
+    connection: &mut PgConnection,
+    name: &RepositoryName,
+) -> Result<Option<Repository>, Failure> {
+    store::find(connection, name).await
+}
+
+/// The repository that the grant carries; the first push makes it, with the default rules and its
+/// event. Two first pushes at once make one: the second waits for the first to commit.
+pub async fn ensure_repository(
+    connection: &mut PgConnection,
+    grant: &Grant<Push>,
+) -> Result<Repository, Failure> {
+    let name = grant.repository();
+    if let Some(found) = store::find(connection, name).await? {
+        return Ok(found);
+    }
+    let floating = default_floating()?;
+    let made = store::insert(connection, name, "", &floating, grant.principal().id).await?;
+    let Some(id) = made else {
+        let found = store::find(connection, name).await?;
+        return found.ok_or_else(|| Failure::new("making a repository", "it was taken and is not there"));
+    };
+    let at = database_time(connection).await?;
+    let event = Event {
+        kind: Kind::RepositoryCreated,
+        at,
+        principal: grant.principal(),
+        repository: Some((id, name)),
+        environment: None,
+        digest: None,
+        facts: json!({"floating": floating}),
+    };
+    ledger::append(connection, event).await?;
+    Ok(Repository { id, name: name.clone(), floating })
+}

@@ -1,0 +1,129 @@
+//! Paths below `/v2/`, read from the right: a repository's name may hold slashes, and any of the
+//! specification's own words.
+
+use super::{Code, OciError};
+use crate::names::{Digest, RepositoryName};
+use axum::http::StatusCode;
+use uuid::Uuid;
+
+/// What a path below `/v2/` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OciPath {
+    /// `/v2/`
+    Base,
+    /// `/v2/_catalog`
+    Catalog,
+    /// `<name>/tags/list`
+    Tags(RepositoryName),
+    /// `<name>/manifests/<reference>`; what a malformed reference means depends on the method.
+    Manifest(RepositoryName, String),
+    /// `<name>/referrers/<digest>`
+    Referrers(RepositoryName, Digest),
+    /// `<name>/blobs/<digest>`
+    Blob(RepositoryName, Digest),
+    /// `<name>/blobs/uploads/`
+    Uploads(RepositoryName),
+    /// `<name>/blobs/uploads/<session>`
+    Upload(RepositoryName, Uuid),
+}
+
+impl OciPath {
+    /// Reads what stands behind `/v2/`, already percent-decoded.
+    pub fn parse(path: &str) -> Result<Self, OciError> {
+        let segments: Vec<&str> = path.split('/').collect();
+        match segments.as_slice() {
+            [""] => Ok(Self::Base),
+            ["_catalog"] => Ok(Self::Catalog),
+            [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
+            [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+                Ok(Self::Uploads(repository(name)?))
+            }
+            [name @ .., "blobs", "uploads", session] => {
+                Ok(Self::Upload(repository(name)?, session.parse().map_err(|_| unknown_session())?))
+            }
+            [name @ .., "blobs", digest] => Ok(Self::Blob(repository(name)?, parse_digest(digest)?)),
+            [name @ .., "manifests", reference] => {
+                Ok(Self::Manifest(repository(name)?, (*reference).to_owned()))
+            }
+            [name @ .., "referrers", digest] => Ok(Self::Referrers(repository(name)?, parse_digest(digest)?)),
+            _ => Err(OciError::new(
+                StatusCode::NOT_FOUND,
+                Code::NameUnknown,
+                "the path is none of the distribution specification's",
+            )),
+        }
+    }
+}
+
+fn repository(segments: &[&str]) -> Result<RepositoryName, OciError> {
+    segments
+        .join("/")
+        .parse()
+        .map_err(|error| OciError::new(StatusCode::BAD_REQUEST, Code::NameInvalid, format!("{error}")))
+}
+
+/// A digest that stands in a request; malformed is 400.
+pub fn parse_digest(text: &str) -> Result<Digest, OciError> {
+    text.parse()
+        .map_err(|error| OciError::new(StatusCode::BAD_REQUEST, Code::DigestInvalid, format!("{error}")))
+}
+
+fn unknown_session() -> OciError {
+    OciError::new(StatusCode::NOT_FOUND, Code::BlobUploadUnknown, "there is no such upload session")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> RepositoryName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_may_hold_the_specifications_own_words() {
+        let digest = Digest::sha256(b"x");
+        let parse = |path: &str| OciPath::parse(path).unwrap();
+        assert_eq!(parse("tags/list/tags/list"), OciPath::Tags(name("tags/list")));
+        assert_eq!(parse("a/manifests/tags/list"), OciPath::Tags(name("a/manifests")));
+        assert_eq!(
+            parse("a/blobs/uploads/manifests/v1"),
+            OciPath::Manifest(name("a/blobs/uploads"), "v1".into())
+        );
+        assert_eq!(parse("a/blobs/uploads/"), OciPath::Uploads(name("a")));
+        assert_eq!(parse("a/blobs/uploads"), OciPath::Uploads(name("a")));
+        let blob = format!("a/blobs/uploads/blobs/{digest}");
+        assert_eq!(parse(&blob), OciPath::Blob(name("a/blobs/uploads"), digest));
+        let session = Uuid::nil();
+        assert_eq!(parse(&format!("a/b/blobs/uploads/{session}")), OciPath::Upload(name("a/b"), session));
+        assert_eq!(parse(""), OciPath::Base);
+        assert_eq!(parse("_catalog"), OciPath::Catalog);
+    }
+
+    #[test]
+    fn a_path_cannot_leave_its_repository() {
+        for bad in [
+            "../manifests/a",
+            "a/../manifests/a",
+            "a//manifests/a",
+            "/manifests/a",
+            "manifests/a",
+            "a",
+            "a/b/c",
+        ] {
+            assert!(OciPath::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_read_back(parts in prop::collection::vec("tags|list|blobs|uploads|manifests|referrers|[a-z0-9]{1,3}", 1..6)) {
+            let name: RepositoryName = parts.join("/").parse().unwrap();
+            let digest = Digest::sha256(b"x");
+            prop_assert_eq!(OciPath::parse(&format!("{name}/manifests/v1")).unwrap(), OciPath::Manifest(name.clone(), "v1".into()));
+            prop_assert_eq!(OciPath::parse(&format!("{name}/blobs/{digest}")).unwrap(), OciPath::Blob(name.clone(), digest));
+            prop_assert_eq!(OciPath::parse(&format!("{name}/tags/list")).unwrap(), OciPath::Tags(name));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! `<name>/referrers/<digest>`.
+
+use super::{Code, OciError, Visit};
+use crate::names::{Digest, RepositoryName};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+#[allow(clippy::unused_async)]
+pub async fn list(_visit: Visit, _repository: RepositoryName, _digest: Digest) -> Result<Response, OciError> {
+    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+}

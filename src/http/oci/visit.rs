@@ -1,0 +1,138 @@
+//! One request below `/v2/`, as the handlers see it.
+
+use super::{Code, OciError};
+use crate::access::{Act, Action, Denied, Grant};
+use crate::app::App;
+use crate::http::Caller;
+use crate::names::RepositoryName;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+
+/// A request below `/v2/` from a caller whose credential holds.
+pub struct Visit {
+    /// The service.
+    pub app: App,
+    /// Who asks.
+    pub caller: Caller,
+    /// The request's method.
+    pub method: Method,
+    /// The request's headers.
+    pub headers: HeaderMap,
+    /// The body, not read yet.
+    pub body: Body,
+    query: Vec<(String, String)>,
+}
+
+impl Visit {
+    /// Authenticates; a credential that does not hold is 401 with a challenge.
+    pub async fn new(app: App, mut parts: Parts, body: Body) -> Result<Self, OciError> {
+        let Some(caller) = Caller::authenticate(&app, &parts).await? else {
+            return Err(challenge(&app, "the credential does not hold", None));
+        };
+        let query =
+            Query::<Vec<(String, String)>>::from_request_parts(&mut parts, &app).await.map_err(|_| {
+                OciError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "the query is not name=value pairs")
+            })?;
+        let Parts { method, headers, .. } = parts;
+        Ok(Self { app, caller, method, headers, body, query: query.0 })
+    }
+
+    /// A grant of the action on the repository; otherwise 401 with a challenge that names the scope
+    /// to ask for, the same whether or not the repository exists.
+    pub fn may<A: Act>(&self, repository: &RepositoryName) -> Result<Grant<A>, OciError> {
+        self.caller.may::<A, _>(repository).map_err(|denied| {
+            let scope = format!("repository:{repository}:{}", docker_actions(denied));
+            challenge(&self.app, &denied.to_string(), Some(&scope))
+        })
+    }
+
+    /// The first query parameter of this name.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query_all(name).next()
+    }
+
+    /// Every query parameter of this name, in order.
+    pub fn query_all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A header as text, `None` when it is absent or not visible ASCII.
+    pub fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Reads the body whole, at most `limit_bytes`, whether or not it declares its length.
+    pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
+        let too_large = || {
+            OciError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::SizeInvalid,
+                format!("the body may have {limit_bytes} bytes at the most"),
+            )
+        };
+        let declared = self.header(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > limit_bytes) {
+            return Err(too_large());
+        }
+        let idle = self.app.config.limits.body_idle;
+        let mut stream = std::mem::take(&mut self.body).into_data_stream();
+        let mut read = BytesMut::new();
+        loop {
+            let next = tokio::time::timeout(idle, stream.next()).await.map_err(|_| {
+                OciError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    Code::SizeInvalid,
+                    "no byte of the body came for too long",
+                )
+            })?;
+            let Some(frame) = next else { return Ok(read.freeze()) };
+            let bytes = frame.map_err(|_| {
+                OciError::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, "the body ended before its end")
+            })?;
+            if (read.len() + bytes.len()) as u64 > limit_bytes {
+                return Err(too_large());
+            }
+            read.extend_from_slice(&bytes);
+        }
+    }
+}
+
+/// The actions of docker's token scopes that stand for ours.
+fn docker_actions(denied: Denied) -> &'static str {
+    match denied.action {
+        Action::Pull => "pull",
+        Action::Delete => "delete",
+        Action::Push
+        | Action::Attest
+        | Action::Sign
+        | Action::Scan
+        | Action::Approve
+        | Action::Promote
+        | Action::Override
+        | Action::Block
+        | Action::Hold
+        | Action::Rollback
+        | Action::Deploy
+        | Action::Audit
+        | Action::Administer => "pull,push",
+    }
+}
+
+/// 401 with docker's challenge: where to get a token, and for which scope.
+pub fn challenge(app: &App, message: &str, scope: Option<&str>) -> OciError {
+    let url = &app.config.public_url;
+    let service = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
+    let scope =
+        scope.map(|scope| format!(r#",scope="{scope}",error="insufficient_scope""#)).unwrap_or_default();
+    let value = format!(r#"Bearer realm="{url}/auth/token",service="{service}"{scope}"#);
+    let error = OciError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
+    match HeaderValue::try_from(value) {
+        Ok(value) => error.header(header::WWW_AUTHENTICATE, value),
+        // The public URL is checked at start; a name holds no such characters.
+        Err(_) => error,
+    }
+}
