@@ -1,8 +1,122 @@
-//! The command line: the server, and everything that talks to one over HTTP.
+//! Cli: the command line, the server's own commands and everything that talks to one over HTTP.
+//!
+//! Knows how an answer looks to a person (sentences, tables) and to a script (`--json`, exit codes:
+//! 0 yes, 1 no with reasons, 2 usage, 3 could not ask). Promises that a refusal shows every reason
+//! and the request id. Never touches Postgres or storage, except in the commands of the server's
+//! own host.
 
+#![allow(dead_code, reason = "the commands that use the rest follow")]
+
+mod connection;
+mod output;
+mod stop;
+mod time;
+
+mod grant;
+mod login;
+mod server;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use connection::Asked;
+use output::Output;
 use std::process::ExitCode;
+use stop::Stop;
+
+/// The artifact registry that hands a deployer only what it can prove
+#[derive(Parser, Debug)]
+#[command(name = "proofmark", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Print JSON, on refusals too
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  proofmark serve
+  proofmark push app.tar.gz --repository payments/api --version 1.4.2
+  proofmark promote payments/api:1.4.2 --environment prod --reason 'release 1.4.2'
+  proofmark known-good payments/api --environment prod
+
+Exit codes: 0 yes, 1 no (with reasons), 2 usage, 3 could not ask.
+The server and token come from --server and --token-file, PROOFMARK_SERVER and PROOFMARK_TOKEN, or
+`proofmark login`; without any of them, from the service on this machine.";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the service
+    Serve(Box<server::Serve>),
+    /// Bring the database's schema up to date and stop
+    Migrate(Box<server::Migrate>),
+    /// Print the OpenAPI document of /api/v1
+    Openapi,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Store a token for a server, after trying it
+    Login(login::Login),
+    /// Forget the stored token of a server
+    Logout(login::Logout),
+    /// Show who the token belongs to and what it may do
+    Whoami(Asked<login::Whoami>),
+    /// Give, list and take back roles
+    Grant(Asked<grant::Grant>),
+}
+
+impl Command {
+    async fn run(self, output: Output) -> Result<(), Stop> {
+        match self {
+            Self::Serve(serve) => serve.run().await,
+            Self::Migrate(migrate) => migrate.run(output).await,
+            Self::Openapi => openapi(output),
+            Self::Completions { shell } => {
+                completions(shell, output);
+                Ok(())
+            }
+            Self::Login(login) => login.run(output).await,
+            Self::Logout(logout) => logout.run(output),
+            Self::Whoami(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Grant(asked) => asked.command.run(&asked.connection.open()?, output).await,
+        }
+    }
+}
 
 /// Runs the command line.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Stop::Unanswered(format!("cannot start: {error}")).report(output),
+    };
+    match runtime.block_on(cli.command.run(output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => stop.report(output),
+    }
+}
+
+fn openapi(output: Output) -> Result<(), Stop> {
+    let document = crate::http::api::openapi().to_pretty_json();
+    output.print(&document.map_err(|error| Stop::Unanswered(error.to_string()))?);
+    Ok(())
+}
+
+fn completions(shell: clap_complete::Shell, output: Output) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "proofmark", &mut script);
+    output.print(String::from_utf8_lossy(&script).trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_put_together_well() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,0 +1,77 @@
+//! The commands of the server's own host: they open the configuration instead of asking over HTTP.
+
+use super::output::Output;
+use super::stop::Stop;
+use crate::app;
+use crate::config::{Config, Database, Settings};
+use crate::postgres::{self, Db, Options};
+use serde_json::json;
+use std::time::Duration;
+
+/// Run the service
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Without any option the service keeps a Postgres and its files in the data directory and
+listens on 127.0.0.1:8470. `proofmark token create` on the same host makes the first
+administrator's token."
+)]
+pub struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Bring the database's schema up to date and stop
+#[derive(clap::Args, Debug)]
+pub struct Migrate {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    /// Serves until told to stop.
+    pub async fn run(self) -> Result<(), Stop> {
+        Ok(app::serve(self.settings.resolve()?).await?)
+    }
+}
+
+impl Migrate {
+    /// Migrates.
+    pub async fn run(self, output: Output) -> Result<(), Stop> {
+        let host = Host::open(self.settings.resolve()?).await?;
+        host.db.migrate().await?;
+        host.close().await?;
+        output.answer(&json!({ "migrated": true }), || "The database's schema is up to date".to_owned());
+        Ok(())
+    }
+}
+
+/// The server's own database as a command beside the service reaches it.
+pub struct Host {
+    /// The database, connected.
+    pub db: Db,
+    started: Option<postgres::local::Cluster>,
+}
+
+impl Host {
+    /// Connects to the given Postgres or to the private one, which is started when no service runs.
+    pub async fn open(config: Config) -> Result<Self, Stop> {
+        let (url, started) = match &config.database {
+            Database::Given(url) => (url.clone(), None),
+            Database::Private(directory) => {
+                let cluster = postgres::local::start(directory).await?;
+                (cluster.url(), Some(cluster))
+            }
+        };
+        let options = Options { url, max_connections: 2, acquire_timeout: Duration::from_secs(10) };
+        Ok(Self { db: Db::connect(&options).await?, started })
+    }
+
+    /// Leaves the database as it was found.
+    pub async fn close(self) -> Result<(), Stop> {
+        self.db.close().await;
+        if let Some(cluster) = self.started {
+            cluster.stop().await?;
+        }
+        Ok(())
+    }
+}

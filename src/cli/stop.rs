@@ -1,0 +1,141 @@
+//! Why a command ends without a yes, and the exit code that says so.
+
+use super::output::{Output, at};
+use crate::failure::Failure;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// The end of a command that is not a yes.
+#[derive(Debug)]
+pub enum Stop {
+    /// The answer is no; a problem document says why. Exit code 1.
+    Refused(Value),
+    /// The command says something that nobody can answer. Exit code 2.
+    Usage(String),
+    /// The question could not be put: no connection, no valid token, a fault of the server. Exit code 3.
+    Unanswered(String),
+}
+
+impl Stop {
+    /// A no that was found on this side, as a problem document of the same form.
+    pub fn no(code: &str, detail: impl Into<String>) -> Self {
+        Self::Refused(json!({ "code": code, "detail": detail.into() }))
+    }
+
+    /// What a problem document of this status means to the caller.
+    pub fn from_problem(status: reqwest::StatusCode, problem: Value) -> Self {
+        match status.as_u16() {
+            400 | 405 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
+            401 => Self::Unanswered(format!(
+                "{}\n  give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`",
+                in_words(&problem)
+            )),
+            429 | 500.. => Self::Unanswered(in_words(&problem)),
+            _ => Self::Refused(problem),
+        }
+    }
+
+    /// Shows why, on standard error in words or on standard output as JSON, and gives the exit code.
+    pub fn report(&self, output: Output) -> ExitCode {
+        let (code, document) = match self {
+            Self::Refused(problem) => (1, problem.clone()),
+            Self::Usage(why) => (2, json!({ "code": "usage", "detail": why })),
+            Self::Unanswered(why) => (3, json!({ "code": "could-not-ask", "detail": why })),
+        };
+        if output.is_json() {
+            output.print(&format!("{document:#}"));
+        } else {
+            let words = match self {
+                Self::Refused(problem) => format!("no: {}", in_words(problem)),
+                Self::Usage(why) | Self::Unanswered(why) => format!("error: {why}"),
+            };
+            output.remark(&words);
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Unanswered(failure.chain())
+    }
+}
+
+impl From<crate::config::Unusable> for Stop {
+    fn from(unusable: crate::config::Unusable) -> Self {
+        Self::Usage(unusable.to_string())
+    }
+}
+
+/// A problem in words: its detail, every gate with its message and what would solve it, and the
+/// request id.
+fn in_words(problem: &Value) -> String {
+    let mut words = format!("{} ({})", at(problem, "/detail"), at(problem, "/code"));
+    let gates = problem.get("gates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    words.push_str(&gates_in_words(gates));
+    for (name, value) in problem.as_object().into_iter().flatten() {
+        let known = ["type", "title", "status", "code", "detail", "gates", "request_id", "instance"];
+        if !known.contains(&name.as_str()) && !value.is_null() {
+            let _ = write!(words, "\n  {}: {}", name.replace('_', " "), super::output::text(value));
+        }
+    }
+    if let Some(id) = problem.get("request_id").and_then(Value::as_str) {
+        let _ = write!(words, "\n  request {id}");
+    }
+    words
+}
+
+/// Gates, one a line, each with its outcome and message, and what would solve it below.
+pub fn gates_in_words(gates: &[Value]) -> String {
+    let mut words = String::new();
+    for gate in gates {
+        let outcome = at(gate, "/outcome");
+        let _ = write!(words, "\n  {outcome:5}  {}: {}", at(gate, "/name"), at(gate, "/message"));
+        if outcome != "allow"
+            && let Some(solution) = gate.get("solution").and_then(Value::as_str)
+        {
+            let _ = write!(words, "\n         to solve it: {solution}");
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_shows_every_gate_its_solution_and_the_request() {
+        let problem = json!({
+            "code": "promotion-denied", "detail": "two gates say no", "request_id": "0193",
+            "gates": [
+                {"name": "scan", "outcome": "deny", "message": "never scanned", "solution": "record a scan"},
+                {"name": "signed_by", "outcome": "allow", "message": "signed by ci", "solution": "sign it"},
+            ],
+        });
+        let words = in_words(&problem);
+        for part in [
+            "two gates say no",
+            "never scanned",
+            "to solve it: record a scan",
+            "signed by ci",
+            "request 0193",
+        ] {
+            assert!(words.contains(part), "{part} is not in {words}");
+        }
+        assert!(!words.contains("sign it"));
+    }
+
+    #[test]
+    fn a_status_becomes_the_exit_code_that_scripts_count_on() {
+        let stop = |status| Stop::from_problem(reqwest::StatusCode::from_u16(status).unwrap(), json!({}));
+        for (status, no) in
+            [(403, true), (404, true), (409, true), (422, true), (400, false), (401, false), (503, false)]
+        {
+            assert_eq!(matches!(stop(status), Stop::Refused(_)), no, "{status}");
+        }
+        assert!(matches!(stop(400), Stop::Usage(_)));
+        assert!(matches!(stop(401), Stop::Unanswered(_)));
+    }
+}

@@ -1,0 +1,74 @@
+//! Times on the command line.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use std::str::FromStr;
+
+/// A moment: RFC 3339, or a duration from now such as `30d`.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(DateTime<Utc>);
+
+impl Moment {
+    /// RFC 3339, as the API takes it.
+    pub fn to_rfc3339(self) -> String {
+        self.0.to_rfc3339_opts(SecondsFormat::Secs, true)
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+            return Ok(Self(moment.to_utc()));
+        }
+        from_now(text).and_then(|delta| crate::clock::now().checked_add_signed(delta)).map(Self).ok_or_else(
+            || "a time like 2026-12-31T00:00:00Z, or a duration from now like 90m, 12h or 30d".to_owned(),
+        )
+    }
+}
+
+/// How long something lives, such as `12h` or `90d`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime(TimeDelta);
+
+impl Lifetime {
+    /// In seconds.
+    pub fn seconds(self) -> i64 {
+        self.0.num_seconds()
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        from_now(text).map(Self).ok_or("a duration like 90s, 15m, 12h or 30d")
+    }
+}
+
+fn from_now(text: &str) -> Option<TimeDelta> {
+    let unit = text.chars().last()?;
+    let count: i64 = text.get(..text.len() - unit.len_utf8())?.parse().ok().filter(|count| *count > 0)?;
+    match unit {
+        's' => TimeDelta::try_seconds(count),
+        'm' => TimeDelta::try_minutes(count),
+        'h' => TimeDelta::try_hours(count),
+        'd' => TimeDelta::try_days(count),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_a_duration_from_now() {
+        assert_eq!(
+            "2026-12-31T01:00:00+01:00".parse::<Moment>().unwrap().to_rfc3339(),
+            "2026-12-31T00:00:00Z"
+        );
+        assert_eq!(from_now("90m"), TimeDelta::try_minutes(90));
+        for bad in ["", "d", "-1d", "3w", "9223372036854775807d", "1é", "tomorrow"] {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
+        }
+    }
+}
