@@ -65,3 +65,7 @@ create table registry_keys(
   valid_from timestamptz not null default clock_timestamp(),
   valid_until timestamptz
 );
+create trigger the_identity_never_changes before update or delete on registry_identity
+  for each row execute function refuse_change();
+create trigger registered_keys_are_never_deleted before delete on registry_keys
+  for each row execute function refuse_change();

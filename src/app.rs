@@ -4,8 +4,8 @@ use crate::config::{Config, Database};
 use crate::failure::Failure;
 use crate::identity::Callers;
 use crate::jobs::Jobs;
-use crate::keys::Keys;
-use crate::postgres::{Db, Options};
+use crate::keys::{Keys, Source};
+use crate::postgres::{Db, Options, database_time};
 use crate::storage::Store;
 use crate::{http, identity, ledger, telemetry};
 use std::ops::Deref;
@@ -49,7 +49,7 @@ impl App {
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
         db.migrate().await?;
         let store = Store::open(&config.storage).await?;
-        let keys = Keys::open(&db, &config).await?;
+        let keys = open_keys(&db, &config).await?;
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path).await?;
         }
@@ -68,6 +68,38 @@ impl App {
         });
         jobs
     }
+}
+
+/// Opens the registry's own keys; the first start writes its identity, with the event, at once.
+async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
+    let source = match (&config.keys, &config.database) {
+        (Some(path), _) => Source::Given(path.clone()),
+        (None, Database::Private(_)) => Source::Made(config.data.join("keys.json")),
+        (None, Database::Given(_)) => Source::Missing,
+    };
+    let public_name = config.public_name.as_deref().unwrap_or_else(|| without_scheme(&config.public_url));
+    let mut tx = db.begin().await?;
+    let opened = Keys::open(&mut tx, &source, public_name).await?;
+    if opened.first {
+        let trust = opened.keys.trust();
+        let event = ledger::Event {
+            kind: ledger::Kind::IdentityWritten,
+            at: database_time(&mut tx).await?,
+            principal: &identity::service(&mut tx).await?,
+            repository: None,
+            environment: None,
+            digest: None,
+            facts: serde_json::json!({"trust": trust}),
+        };
+        ledger::append(&mut tx, event).await?;
+        tracing::info!(verifier_id = trust.verifier_id, "the registry's identity was written");
+    }
+    tx.commit().await.map_err(|error| Failure::new("writing the registry's identity", error))?;
+    Ok(opened.keys)
+}
+
+fn without_scheme(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest)
 }
 
 /// Runs the service until it is told to stop: starts Postgres if it is ours, serves, finishes the
