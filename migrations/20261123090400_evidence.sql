@@ -3,7 +3,8 @@
 
 create table finding_sets(
   digest text collate "C" primary key,
-  -- Open findings by severity, for lists: {"critical": 0, "high": 2, ...}.
+  -- Open findings by severity, and what the scanner suppressed: {"critical": 0, "high": 2, ...,
+  -- "suppressed": 1}. The gates read the rows.
   counts jsonb not null,
   created_at timestamptz not null default clock_timestamp()
 );
@@ -11,7 +12,9 @@ create table finding_sets(
 create table findings(
   finding_set text collate "C" not null references finding_sets,
   position int not null,
-  -- The CVE where one is known, else the scanner's own id.
+  -- vulnerability | secret | misconfiguration | license
+  class text collate "C" not null,
+  -- The CVE where exactly one is known, else the scanner's own id.
   vulnerability text collate "C" not null,
   aliases text[] collate "C" not null,
   package text collate "C" not null,
@@ -27,6 +30,10 @@ create table findings(
   title text collate "C" not null default '',
   primary key (finding_set, position)
 );
+create trigger finding_sets_never_change before update or delete on finding_sets
+  for each row execute function refuse_change();
+create trigger findings_never_change before update or delete on findings
+  for each row execute function refuse_change();
 create index findings_by_vulnerability on findings(vulnerability);
 create index findings_by_alias on findings using gin(aliases);
 
@@ -38,6 +45,8 @@ create table scan_runs(
   sha256 text collate "C" not null,
   scanner text collate "C" not null,
   scanner_version text collate "C" not null,
+  -- How new its vulnerability database was; null when neither report nor uploader says, which a gate
+  -- on the database's age takes for too old. Never newer than received_at.
   database_updated_at timestamptz,
   -- When the scanner says it ran; never newer than received_at.
   scanned_at timestamptz not null,
@@ -45,7 +54,9 @@ create table scan_runs(
   -- The OCI artifact that holds the raw report and refers to the subject.
   report text collate "C" not null,
   received_by bigint not null references principals,
-  received_at timestamptz not null default clock_timestamp()
+  received_at timestamptz not null default clock_timestamp(),
+  -- The same bytes sent again are the same run: they must not pass for a newer scan.
+  constraint a_report_is_recorded_once unique (repository_id, report, scanner)
 );
 create index scan_runs_newest on scan_runs(repository_id, sha256, scanner, id desc);
 create index scan_runs_by_finding_set on scan_runs(finding_set);

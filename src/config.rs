@@ -1,6 +1,7 @@
 //! Configuration: the command line over the environment over the file. The only reader of the
 //! environment and of the configuration file.
 
+use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -66,6 +67,13 @@ pub struct Settings {
     /// Bytes of a JSON document (envelope, report, policy) at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
     pub max_document_bytes: Option<u64>,
+    /// Findings of a scan report at the most [default: 100000]
+    #[arg(long, env = "PROOFMARK_MAX_FINDINGS", value_name = "N")]
+    pub max_findings: Option<usize>,
+    /// Whose severity of a finding is followed, first that has one: scanner, highest, or sources such as
+    /// nvd [default: scanner,nvd,ghsa]
+    #[arg(long, env = "PROOFMARK_SEVERITY_ORDER", value_name = "LIST")]
+    pub severity_order: Option<String>,
     /// Bytes of a blob at the most [default: 1099511627776]
     #[arg(long, env = "PROOFMARK_MAX_BLOB_BYTES", value_name = "BYTES")]
     pub max_blob_bytes: Option<u64>,
@@ -138,6 +146,8 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Bytes of a JSON document.
     pub document_bytes: u64,
+    /// Findings of a scan report.
+    pub findings: usize,
     /// Bytes of a blob.
     pub blob_bytes: u64,
     /// Upload bodies at the same time.
@@ -167,6 +177,7 @@ pub struct Config {
     pub transport: Transport,
     pub log_format: Option<LogFormat>,
     pub log: String,
+    pub severity_order: SeverityOrder,
     pub limits: Limits,
     pub shutdown: Duration,
     pub blob_grace: Duration,
@@ -216,6 +227,8 @@ impl Settings {
             log,
             max_manifest_bytes,
             max_document_bytes,
+            max_findings,
+            severity_order,
             max_blob_bytes,
             max_concurrent_uploads,
             max_sessions_per_principal,
@@ -268,9 +281,15 @@ impl Settings {
             transport,
             log_format: self.log_format,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
+            severity_order: self
+                .severity_order
+                .map(|text| text.parse().map_err(|why| Unusable(format!("PROOFMARK_SEVERITY_ORDER: {why}"))))
+                .transpose()?
+                .unwrap_or_default(),
             limits: Limits {
                 manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
                 document_bytes: self.max_document_bytes.unwrap_or(64 << 20),
+                findings: self.max_findings.unwrap_or(100_000),
                 blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
                 concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
                 sessions_per_principal: self.max_sessions_per_principal.unwrap_or(1000),

@@ -10,6 +10,7 @@ mod media_type;
 mod pattern;
 mod reference;
 mod repository;
+mod scanner;
 mod tag;
 mod text;
 
@@ -19,5 +20,6 @@ pub use media_type::{InvalidMediaType, MediaType};
 pub use pattern::{InvalidPattern, Pattern};
 pub use reference::{InvalidReference, Reference};
 pub use repository::{InvalidRepositoryName, RepositoryName};
+pub use scanner::{InvalidScannerName, ScannerName};
 pub use tag::{InvalidTag, Tag};
 pub(crate) use text::text_name;

@@ -1,7 +1,7 @@
 //! Names as text columns: bound as text, parsed when they are read.
 
 use crate::access::Role;
-use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Tag};
+use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
@@ -41,4 +41,4 @@ macro_rules! text_column {
     )*};
 }
 
-text_column!(Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Role, Tag);
+text_column!(Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Role, ScannerName, Tag);

@@ -1,7 +1,7 @@
 //! Names in the OpenAPI document: strings with what they look like.
 
 use crate::access::Role;
-use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Tag};
+use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -29,5 +29,6 @@ string_schema! {
     Pattern: "an anchored glob; * stays within a component, ** crosses slashes", "payments/*";
     RepositoryName: "an OCI repository name", "payments/api";
     Role: "reader, pusher, attester, scanner, approver, promoter, deployer, auditor or admin", "pusher";
+    ScannerName: "a scanner's name", "trivy";
     Tag: "an OCI tag; a version is a write-once tag", "1.4.2";
 }

@@ -1,0 +1,167 @@
+//! How bad a finding is, according to whom.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A severity, in order; `unknown` is the least because nobody rated it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each is the word itself")]
+pub enum Severity {
+    Unknown,
+    Negligible,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+/// Not a severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a severity is one of critical, high, medium, low, negligible, unknown")]
+pub struct UnknownSeverity;
+
+impl Severity {
+    /// Every severity, the worst first.
+    pub const ALL: [Self; 6] =
+        [Self::Critical, Self::High, Self::Medium, Self::Low, Self::Negligible, Self::Unknown];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Negligible => "negligible",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// A scanner's word in any case; one that we do not know is `Unknown`.
+    pub(super) fn lenient(word: &str) -> Self {
+        word.to_ascii_lowercase().parse().unwrap_or(Self::Unknown)
+    }
+
+    /// The rating of a CVSS base score: CVSS 3.1 and 4.0, "Qualitative Severity Rating Scale".
+    pub(super) fn of_score(score: f64) -> Self {
+        match score {
+            s if s >= 9.0 => Self::Critical,
+            s if s >= 7.0 => Self::High,
+            s if s >= 4.0 => Self::Medium,
+            s if s > 0.0 => Self::Low,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl FromStr for Severity {
+    type Err = UnknownSeverity;
+    fn from_str(text: &str) -> Result<Self, UnknownSeverity> {
+        Self::ALL.into_iter().find(|severity| severity.as_str() == text).ok_or(UnknownSeverity)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What one source says of a vulnerability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rating {
+    /// `nvd`, `ghsa`, `debian`, ...
+    pub source: String,
+    /// Its word, or what its score amounts to.
+    pub severity: Severity,
+    /// Its CVSS base score.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<f64>,
+    /// Its CVSS vector.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vector: Option<String>,
+}
+
+/// Whose rating is chosen: the first of these that rated the finding at all. Scanners disagree
+/// (CVE-2019-18276 is low to Debian, high to the NVD), so the choice is the operator's, and every
+/// finding names the source that was followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeverityOrder(Vec<Choice>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Choice {
+    /// The one that the scanner chose itself: usually the distribution's.
+    Scanner,
+    /// The worst of all.
+    Highest,
+    /// A source by its name.
+    Source(String),
+}
+
+impl Default for SeverityOrder {
+    fn default() -> Self {
+        Self(vec![Choice::Scanner, Choice::Source("nvd".into()), Choice::Source("ghsa".into())])
+    }
+}
+
+impl FromStr for SeverityOrder {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let word = |word: &str| match word.trim() {
+            "" => Err("a severity order is a list such as scanner,nvd,ghsa or highest".to_owned()),
+            "scanner" => Ok(Choice::Scanner),
+            "highest" => Ok(Choice::Highest),
+            source => Ok(Choice::Source(source.to_ascii_lowercase())),
+        };
+        text.split(',').map(word).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl SeverityOrder {
+    /// The rating to follow, and its source. Where nobody in the order rated it, the worst of all.
+    pub(super) fn choose(&self, scanner: &Rating, ratings: &[Rating]) -> (Severity, String) {
+        let worst = || ratings.iter().max_by_key(|rating| rating.severity);
+        let rated = |choice: &Choice| {
+            let rating = match choice {
+                Choice::Scanner => Some(scanner),
+                Choice::Highest => worst(),
+                Choice::Source(name) => ratings.iter().find(|rating| rating.source == *name),
+            };
+            rating.filter(|rating| rating.severity != Severity::Unknown)
+        };
+        let chosen = self.0.iter().find_map(rated).or_else(worst).unwrap_or(scanner);
+        (chosen.severity, chosen.source.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rating(source: &str, severity: Severity) -> Rating {
+        Rating { source: source.into(), severity, score: None, vector: None }
+    }
+
+    #[test]
+    fn the_configured_order_decides_and_its_source_is_named() {
+        let debian = rating("debian", Severity::Low);
+        let all = [debian.clone(), rating("nvd", Severity::High), rating("photon", Severity::Critical)];
+        let choose = |order: &str| order.parse::<SeverityOrder>().unwrap().choose(&debian, &all);
+        assert_eq!(choose("scanner,nvd"), (Severity::Low, "debian".into()));
+        assert_eq!(choose("nvd,scanner"), (Severity::High, "nvd".into()));
+        assert_eq!(choose("highest"), (Severity::Critical, "photon".into()));
+        assert_eq!(choose("redhat"), (Severity::Critical, "photon".into()));
+        assert!("nvd,,ghsa".parse::<SeverityOrder>().is_err());
+    }
+
+    #[test]
+    fn a_source_that_does_not_know_is_passed_over() {
+        let scanner = rating("trivy", Severity::Unknown);
+        let all = [scanner.clone(), rating("ghsa", Severity::Medium)];
+        assert_eq!(SeverityOrder::default().choose(&scanner, &all), (Severity::Medium, "ghsa".into()));
+        let none = std::slice::from_ref(&scanner);
+        assert_eq!(SeverityOrder::default().choose(&scanner, none), (Severity::Unknown, "trivy".into()));
+    }
+}

@@ -1,0 +1,99 @@
+//! Findings across runs.
+
+use crate::failure::Failure;
+use crate::names::{Digest, RepositoryName, ScannerName};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+/// Where a finding stands: pages go on behind one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundAt {
+    /// The run.
+    pub scan: i64,
+    /// Its place in the run's set.
+    pub position: i32,
+}
+
+/// A finding with the run that has it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is described at Finding and Run")]
+pub struct Found {
+    pub scan: i64,
+    pub position: i32,
+    pub repository: RepositoryName,
+    pub manifest: Digest,
+    pub scanner: ScannerName,
+    pub class: String,
+    pub vulnerability: String,
+    pub aliases: Vec<String>,
+    pub package: String,
+    pub purl: Option<String>,
+    pub installed: String,
+    pub fixed_in: Vec<String>,
+    pub severity: String,
+    pub severity_source: String,
+    pub ratings: Value,
+    pub suppressed: Option<String>,
+    pub title: String,
+}
+
+/// Which findings are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// Of these repositories (the caller may see them); none means none.
+    pub repositories: Vec<i64>,
+    /// Of this manifest, by any digest of its bytes.
+    pub digest: Option<Digest>,
+    /// Of this run; otherwise of the newest run of each scanner on each manifest.
+    pub scan: Option<i64>,
+    /// By this scanner.
+    pub scanner: Option<ScannerName>,
+    /// Known by this name or alias.
+    pub vulnerability: Option<String>,
+    /// Of these severities; empty is all.
+    pub severities: Vec<String>,
+    /// Suppressed ones too.
+    pub suppressed: bool,
+    /// Behind this one.
+    pub after: Option<FoundAt>,
+    /// At the most.
+    pub limit: i64,
+}
+
+/// Findings, those of the newest runs first.
+pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<Vec<Found>, Failure> {
+    sqlx::query_as!(
+        Found,
+        r#"select s.id as scan, f.position, r.name as "repository: RepositoryName", s.manifest as "manifest: Digest",
+             s.scanner as "scanner: ScannerName", f.class, f.vulnerability, f.aliases, f.package, f.purl, f.installed,
+             f.fixed_in, f.severity, f.severity_source, f.ratings, f.suppressed, f.title
+           from scan_runs s
+             join repositories r on r.id = s.repository_id
+             join findings f on f.finding_set = s.finding_set
+           where s.repository_id = any($1)
+             and ($2::text is null or s.manifest = $2 or s.sha256 = $2)
+             and case when $3::bigint is null
+                 then not exists (select from scan_runs newer where newer.repository_id = s.repository_id
+                   and newer.sha256 = s.sha256 and newer.scanner = s.scanner and newer.id > s.id)
+                 else s.id = $3 end
+             and ($4::text is null or s.scanner = $4)
+             and ($5::text is null or f.vulnerability = $5 or f.aliases @> array[$5])
+             and (cardinality($6::text[]) = 0 or f.severity = any($6))
+             and ($7 or f.suppressed is null)
+             and ($8::bigint is null or (s.id, -f.position) < ($8, -$9::int))
+           order by s.id desc, f.position limit $10"#,
+        &question.repositories,
+        question.digest.as_ref() as Option<&Digest>,
+        question.scan,
+        question.scanner.as_ref() as Option<&ScannerName>,
+        question.vulnerability,
+        &question.severities,
+        question.suppressed,
+        question.after.map(|after| after.scan),
+        question.after.map(|after| after.position),
+        question.limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("finding findings", error))
+}

@@ -1,0 +1,5 @@
+//! Findings and runs in Postgres.
+
+pub(super) mod finding_sets;
+pub(super) mod findings;
+pub(super) mod runs;
