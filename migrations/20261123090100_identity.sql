@@ -4,7 +4,8 @@
 create table tokens(
   id uuid primary key,
   principal_id bigint not null references principals,
-  secret_sha256 bytea not null constraint a_secret_is_kept_as_a_sha256 check (length(secret_sha256) = 32),
+  secret_sha256 bytea not null constraint a_secret_belongs_to_one_token unique
+    constraint a_secret_is_kept_as_a_sha256 check (length(secret_sha256) = 32),
   created_by bigint not null references principals,
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz,

@@ -1,13 +1,13 @@
-//! The service put together: what every request can reach, how it starts and how it stops.
+//! The service put together: what every request can reach, and the loops beside the requests.
 
 use crate::config::{Config, Database};
 use crate::failure::Failure;
 use crate::identity::Callers;
 use crate::jobs::Jobs;
 use crate::keys::{Keys, Source};
-use crate::postgres::{Db, Options, database_time};
+use crate::postgres::{Db, database_time};
 use crate::storage::Store;
-use crate::{http, identity, ledger, telemetry};
+use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,9 +51,11 @@ impl App {
         let store = Store::open(&config.storage).await?;
         let keys = open_keys(&db, &config).await?;
         if let Some(path) = &config.admin_token_file {
-            identity::ensure_admin_token(&db, path).await?;
+            identity::ensure_admin_token(&db, path)
+                .await
+                .map_err(|refused| Failure::new("reading the administrator's token file", refused))?;
         }
-        let callers = Callers::new(&db).await?;
+        let callers = Callers::new();
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts { config, db, store, keys, callers, metrics })))
     }
@@ -85,7 +87,7 @@ async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
         let event = ledger::Event {
             kind: ledger::Kind::IdentityWritten,
             at: database_time(&mut tx).await?,
-            principal: &identity::service(&mut tx).await?,
+            principal: &identity::service(),
             repository: None,
             environment: None,
             digest: None,
@@ -100,32 +102,4 @@ async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
 
 fn without_scheme(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, rest)| rest)
-}
-
-/// Runs the service until it is told to stop: starts Postgres if it is ours, serves, finishes the
-/// requests in flight, and stops Postgres last.
-pub async fn serve(config: Config) -> Result<(), Failure> {
-    telemetry::start_logs(&config)?;
-    let (url, private) = match &config.database {
-        Database::Given(url) => (url.clone(), None),
-        Database::Private(directory) => {
-            let cluster = crate::postgres::local::start(directory).await?;
-            (cluster.url(), Some(cluster))
-        }
-    };
-    let options = Options {
-        url,
-        max_connections: config.database_connections,
-        acquire_timeout: Duration::from_secs(10),
-    };
-    let db = Db::connect(&options).await?;
-    let app = App::assemble(config, db).await?;
-    let jobs = app.start_jobs();
-    let served = http::serve(app.clone()).await;
-    jobs.stop().await;
-    app.db.close().await;
-    if let Some(cluster) = private {
-        cluster.stop().await?;
-    }
-    served
 }

@@ -27,6 +27,15 @@ impl Failure {
         matches!(code.as_deref(), Some("40001" | "40P01"))
     }
 
+    /// Whether Postgres says that this constraint was broken.
+    pub fn broke(&self, constraint: &str) -> bool {
+        self.cause
+            .downcast_ref::<sqlx::Error>()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(sqlx::error::DatabaseError::constraint)
+            == Some(constraint)
+    }
+
     /// The chain of causes on one line.
     pub fn chain(&self) -> String {
         let mut text = format!("{}: {}", self.doing, self.cause);

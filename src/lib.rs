@@ -22,5 +22,6 @@ pub mod names;
 pub mod policy;
 pub mod postgres;
 pub mod promotion;
+pub mod server;
 pub mod storage;
 pub mod telemetry;

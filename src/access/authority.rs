@@ -32,6 +32,16 @@ pub struct Binding {
 pub struct Authority {
     principal: Principal,
     bindings: Vec<Binding>,
+    narrowed: Option<Narrowing>,
+}
+
+/// What a short-lived token was made for: it can never do more, whatever its principal may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// Actions on single repositories.
+    pub repositories: Vec<(RepositoryName, Vec<Action>)>,
+    /// Reading everything that the principal may read, to list it.
+    pub catalog: bool,
 }
 
 /// A permission as a value: this principal may do this action on the scope it carries.
@@ -56,7 +66,13 @@ pub struct Denied {
 impl Authority {
     /// A principal's bindings, as `identity` read them.
     pub fn new(principal: Principal, bindings: Vec<Binding>) -> Self {
-        Self { principal, bindings }
+        Self { principal, bindings, narrowed: None }
+    }
+
+    /// The same principal, able to do no more than this.
+    #[must_use]
+    pub fn narrowed(&self, to: Narrowing) -> Self {
+        Self { narrowed: Some(to), ..self.clone() }
     }
 
     /// Who this is.
@@ -84,13 +100,23 @@ impl Authority {
 
     /// Whether some binding allows the action at the place. For listings, which filter by it.
     pub fn allows(&self, action: Action, place: Place<'_>) -> bool {
-        self.bindings.iter().any(|binding| binding.allows(action, place))
+        self.narrowed.as_ref().is_none_or(|narrowing| narrowing.covers(action, place))
+            && self.bindings.iter().any(|binding| binding.allows(action, place))
     }
 
     /// The patterns of all repositories on which the action is allowed in some environment; a list
-    /// query filters by them.
+    /// query filters by them. A narrowed authority lists by its own names.
     pub fn patterns(&self, action: Action) -> Vec<&Pattern> {
         self.bindings.iter().filter(|b| b.role.includes(action)).map(|b| &b.repositories).collect()
+    }
+}
+
+impl Narrowing {
+    fn covers(&self, action: Action, place: Place<'_>) -> bool {
+        let named = place.repository.is_some_and(|name| {
+            self.repositories.iter().any(|(covered, actions)| covered == name && actions.contains(&action))
+        });
+        named || (self.catalog && action == Action::Pull)
     }
 }
 
@@ -154,6 +180,17 @@ mod tests {
         let reader = authority(Role::Reader, "team/*", None);
         assert!(reader.may::<Push, _>(&name("team/app")).unwrap_err().visible);
         assert!(!reader.may::<Pull, _>(&name("other/app")).unwrap_err().visible);
+    }
+
+    #[test]
+    fn a_narrowed_authority_does_no_more_than_it_was_made_for() {
+        let admin = authority(Role::Admin, "**", None);
+        let narrowed =
+            admin.narrowed(Narrowing { repositories: vec![(name("a"), vec![Action::Pull])], catalog: false });
+        assert!(narrowed.may::<Pull, _>(&name("a")).is_ok());
+        assert!(narrowed.may::<Push, _>(&name("a")).is_err());
+        assert!(narrowed.may::<Pull, _>(&name("b")).is_err());
+        assert!(narrowed.may::<Promote, _>(&Everything).is_err());
     }
 
     #[test]

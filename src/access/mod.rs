@@ -13,6 +13,6 @@ pub use action::{
     Act, Action, Administer, Approve, Attest, Audit, Block, Delete, Deploy, Hold, Override, Promote, Pull,
     Push, Rollback, Scan, Sign,
 };
-pub use authority::{Authority, Binding, Denied, Grant, Principal, PrincipalId};
+pub use authority::{Authority, Binding, Denied, Grant, Narrowing, Principal, PrincipalId};
 pub use role::{Role, UnknownRole};
 pub use scope::{EveryLane, Everything, InEnvironment, Lane, Place, Scope};

@@ -2,9 +2,9 @@
 
 use super::output::Output;
 use super::stop::Stop;
-use crate::app;
 use crate::config::{Config, Database, Settings};
 use crate::postgres::{self, Db, Options};
+use crate::server;
 use serde_json::json;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Migrate {
 impl Serve {
     /// Serves until told to stop.
     pub async fn run(self) -> Result<(), Stop> {
-        Ok(app::serve(self.settings.resolve()?).await?)
+        Ok(server::run(self.settings.resolve()?).await?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! on every answer and that internal errors show nothing else. Never holds a rule of the domain.
 
 pub mod api;
+mod auth;
 mod caller;
 pub mod oci;
 mod operations;
@@ -21,7 +22,8 @@ use axum::Router;
 pub fn router(app: App) -> Router {
     let router = Router::new()
         .merge(operations::routes(&app))
-        .merge(api::routes())
+        .merge(auth::routes())
+        .merge(api::routes(&app.config.limits))
         .merge(oci::routes())
         .with_state(app);
     request::layers(router)

@@ -1,5 +1,6 @@
 //! `/api/v1/`: our own API, JSON with RFC 9457 problems; OpenAPI at `/api/v1/openapi.json`.
 
+pub mod extract;
 pub mod problem;
 mod schema;
 
@@ -23,6 +24,8 @@ pub mod tokens;
 pub use problem::Problem;
 
 use crate::app::App;
+use crate::config::Limits;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -64,8 +67,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
 
-/// The routes below `/api/v1/`.
-pub fn routes() -> Router<App> {
+/// The routes below `/api/v1/`. Documents are bounded; a handler that streams its body (an
+/// artifact) disables the bound for its own route.
+pub fn routes(limits: &Limits) -> Router<App> {
     let (router, document) = documented().split_for_parts();
-    router.route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+    router
+        .route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+        .layer(DefaultBodyLimit::max(usize::try_from(limits.document_bytes).unwrap_or(usize::MAX)))
 }

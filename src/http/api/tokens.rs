@@ -1,9 +1,190 @@
-//! `/api/v1/tokens`.
+//! `/api/v1/tokens` and `/api/v1/grants`: who may call, and what they may do.
 
+use super::Problem;
+use super::extract::{Json, Path};
+use crate::access::{Binding, Everything, Role};
 use crate::app::App;
+use crate::http::Caller;
+use crate::identity::{self, GrantRow, NewToken, Refused, TokenRow};
+use crate::names::{EnvironmentName, Pattern};
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(list_tokens, create_token))
+        .routes(routes!(revoke_token))
+        .routes(routes!(list_grants, give_grant))
+        .routes(routes!(take_back_grant))
+}
+
+/// A role on repositories, in all or in named environments.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct GrantRequest {
+    role: Role,
+    /// The repositories; all when absent.
+    #[serde(default = "Pattern::everything")]
+    repositories: Pattern,
+    /// The environments; all when absent.
+    environments: Option<Vec<EnvironmentName>>,
+}
+
+impl From<GrantRequest> for Binding {
+    fn from(request: GrantRequest) -> Self {
+        Self { role: request.role, repositories: request.repositories, environments: request.environments }
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TokenRequest {
+    /// The principal that the token speaks for, such as `ci/payments`; made when it is new.
+    principal: String,
+    /// Roles that the principal is given with it.
+    #[serde(default)]
+    grants: Vec<GrantRequest>,
+    /// Seconds until the token ends by itself; for ever when absent.
+    expires_in_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct TokenCreated {
+    id: Uuid,
+    principal: String,
+    /// The secret. It is shown this once and kept as a hash.
+    token: String,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Tokens {
+    items: Vec<TokenRow>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Grants {
+    items: Vec<GrantRow>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct GrantGiven {
+    /// Who is given the role; `anonymous` opens the repositories for pulling to everybody.
+    principal: String,
+    role: Role,
+    /// The repositories; all when absent.
+    #[serde(default = "Pattern::everything")]
+    repositories: Pattern,
+    /// The environments; all when absent.
+    environments: Option<Vec<EnvironmentName>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct GrantCreated {
+    id: i64,
+}
+
+/// Every token; never a secret.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "access", responses((status = 200, body = Tokens)))]
+async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<Json<Tokens>, Problem> {
+    let grant = caller.may(&Everything)?;
+    Ok(Json(Tokens { items: identity::tokens(&app.db, &grant).await? }))
+}
+
+/// Makes a token; its secret is shown this once.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "access", request_body = TokenRequest,
+    responses((status = 201, body = TokenCreated), (status = 422, description = "`principal-refused`")))]
+async fn create_token(
+    State(app): State<App>,
+    caller: Caller,
+    Json(request): Json<TokenRequest>,
+) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
+    let grant = caller.may(&Everything)?;
+    let new = NewToken {
+        principal: request.principal,
+        grants: request.grants.into_iter().map(Binding::from).collect(),
+        expires_in: request.expires_in_seconds.map(Duration::from_secs),
+    };
+    let issued = identity::create_token(&app.db, &grant, &new).await?;
+    app.callers.refresh(&app.db).await?;
+    let token = issued.secret.reveal().to_owned();
+    let created =
+        TokenCreated { id: issued.id, principal: new.principal, token, expires_at: issued.expires_at };
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Revokes a token: refused at once here, and within a second by every other replica.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "access", params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 404)))]
+async fn revoke_token(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, Problem> {
+    let grant = caller.may(&Everything)?;
+    identity::revoke_token(&app.db, &grant, id).await?;
+    app.callers.refresh(&app.db).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Every grant, ended ones included.
+#[utoipa::path(get, path = "/api/v1/grants", tag = "access", responses((status = 200, body = Grants)))]
+async fn list_grants(State(app): State<App>, caller: Caller) -> Result<Json<Grants>, Problem> {
+    let grant = caller.may(&Everything)?;
+    Ok(Json(Grants { items: identity::grants(&app.db, &grant).await? }))
+}
+
+/// Gives a role to a principal.
+#[utoipa::path(post, path = "/api/v1/grants", tag = "access", request_body = GrantGiven,
+    responses((status = 201, body = GrantCreated), (status = 422, description = "`principal-refused`")))]
+async fn give_grant(
+    State(app): State<App>,
+    caller: Caller,
+    Json(request): Json<GrantGiven>,
+) -> Result<(StatusCode, Json<GrantCreated>), Problem> {
+    let grant = caller.may(&Everything)?;
+    let GrantGiven { principal, role, repositories, environments } = request;
+    let id =
+        identity::give(&app.db, &grant, &principal, &Binding { role, repositories, environments }).await?;
+    app.callers.refresh(&app.db).await?;
+    Ok((StatusCode::CREATED, Json(GrantCreated { id })))
+}
+
+/// Takes a role back.
+#[utoipa::path(delete, path = "/api/v1/grants/{id}", tag = "access", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404)))]
+async fn take_back_grant(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    let grant = caller.may(&Everything)?;
+    identity::take_back(&app.db, &grant, id).await?;
+    app.callers.refresh(&app.db).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Failed(failure) => failure.into(),
+            Refused::Unknown => Self::not_found(),
+            Refused::PrincipalName
+            | Refused::PublicHasNoToken
+            | Refused::PublicOnlyReads
+            | Refused::Ended
+            | Refused::Weak => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "principal-refused", refused.to_string())
+            }
+        }
+    }
 }

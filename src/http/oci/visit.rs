@@ -30,7 +30,7 @@ pub struct Visit {
 impl Visit {
     /// Authenticates; a credential that does not hold is 401 with a challenge.
     pub async fn new(app: App, mut parts: Parts, body: Body) -> Result<Self, OciError> {
-        let Some(caller) = Caller::authenticate(&app, &parts).await? else {
+        let Some(caller) = Caller::authenticate(&app, &parts.headers).await? else {
             return Err(challenge(&app, "the credential does not hold", None));
         };
         let query =

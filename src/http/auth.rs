@@ -1,0 +1,116 @@
+//! `/auth/token`: docker's token flow (distribution's token and OAuth2 specifications).
+//!
+//! GET with Basic, or a form POST with `grant_type=password` or `refresh_token`, where the password
+//! or refresh token is a Proofmark token. Without a credential the answer is the public's token.
+
+use crate::app::App;
+use crate::clock;
+use crate::failure::Failure;
+use crate::http::{Caller, request_id};
+use crate::identity::{self, Requested, Secret};
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::SecondsFormat;
+use serde::Deserialize;
+use serde_json::json;
+
+/// The route of the token service.
+pub fn routes() -> Router<App> {
+    Router::new().route("/auth/token", get(by_get).post(by_post))
+}
+
+/// A refusal in the flow's own terms (RFC 6749, section 5.2).
+enum Refused {
+    Credential,
+    Request(&'static str),
+    Failed(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The body of the OAuth2 form.
+#[derive(Deserialize)]
+struct OAuth {
+    grant_type: String,
+    password: Option<String>,
+    refresh_token: Option<String>,
+    scope: Option<String>,
+}
+
+async fn by_get(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let caller = Caller::authenticate(&app, &headers).await?.ok_or(Refused::Credential)?;
+    let query = query.unwrap_or_default();
+    let scopes: Vec<String> =
+        form_urlencoded(&query).filter(|(name, _)| name == "scope").map(|(_, v)| v).collect();
+    answer(&app, &caller, Requested::parse(scopes.iter().map(String::as_str)))
+}
+
+async fn by_post(
+    State(app): State<App>,
+    form: Result<Form<OAuth>, FormRejection>,
+) -> Result<Response, Refused> {
+    let Form(form) =
+        form.map_err(|_| Refused::Request("a form with grant_type, password or refresh_token, and scope"))?;
+    let secret = match form.grant_type.as_str() {
+        "password" => form.password,
+        "refresh_token" => form.refresh_token,
+        _ => return Err(Refused::Request("grant_type is password or refresh_token")),
+    };
+    let secret =
+        Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
+    let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
+    answer(&app, &caller, Requested::parse(form.scope.as_deref()))
+}
+
+fn answer(app: &App, caller: &Caller, requested: Requested) -> Result<Response, Refused> {
+    let (token, _) = identity::issue(&app.keys, caller.known(), requested, app.config.token_life)?;
+    let document = json!({
+        "token": token,
+        "access_token": token,
+        "expires_in": app.config.token_life.as_secs(),
+        "issued_at": clock::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+    });
+    Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(document)).into_response())
+}
+
+fn form_urlencoded(query: &str) -> impl Iterator<Item = (String, String)> {
+    url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned()))
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, code, message) = match self {
+            Self::Credential => (
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHORIZED",
+                "the password is a Proofmark token; this one does not hold".into(),
+            ),
+            Self::Request(what) => (StatusCode::BAD_REQUEST, "UNSUPPORTED", format!("expected: {what}")),
+            Self::Failed(failure) => {
+                tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
+                let message = format!("internal error, request {}", request_id());
+                (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message)
+            }
+        };
+        let body = Json(json!({ "errors": [{ "code": code, "message": message }] }));
+        let mut response = (status, body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"proofmark\""));
+        }
+        response
+    }
+}

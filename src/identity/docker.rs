@@ -1,0 +1,189 @@
+//! The short-lived tokens of docker's token flow: JWTs (RFC 7519) signed with the registry's token
+//! key, which carry what they are for and the id of the token they were made with.
+
+use super::callers::Caller;
+use super::secret::Secret;
+use crate::access::{Action, InEnvironment, Narrowing, Place};
+use crate::clock;
+use crate::failure::Failure;
+use crate::keys::Keys;
+use crate::names::RepositoryName;
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What a docker token says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    jti: Uuid,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Uuid>,
+    access: Vec<Access>,
+}
+
+/// One entry of the `access` claim, as distribution's token specification has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Access {
+    r#type: String,
+    name: String,
+    actions: Vec<String>,
+}
+
+/// A docker token that was signed by us and has not expired.
+#[derive(Debug)]
+pub struct DockerToken {
+    /// The token it was made with; `None` for the public.
+    pub token: Option<Uuid>,
+    /// All that it may be used for.
+    pub narrowing: Narrowing,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What a client asks a token for: `repository:<name>:<actions>` and `registry:catalog:*`; scopes of
+/// other kinds are ignored, as distribution's specification asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requested(Narrowing);
+
+impl Requested {
+    /// Reads scopes, separated by spaces; repeated ones are united.
+    pub fn parse<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut requested = Narrowing::default();
+        for scope in scopes.into_iter().flat_map(str::split_ascii_whitespace) {
+            if scope == "registry:catalog:*" {
+                requested.catalog = true;
+            } else if let Some((name, actions)) = repository_scope(scope) {
+                requested.repositories.push((name, actions));
+            }
+        }
+        Self(requested)
+    }
+
+    /// What of it the caller may do: the rest is left out silently, as the flow has it.
+    fn allowed_to(self, caller: &Caller) -> Narrowing {
+        let mut narrowing = self.0;
+        for (name, actions) in &mut narrowing.repositories {
+            let place = Place { repository: Some(name), environment: InEnvironment::Regardless };
+            actions.retain(|action| caller.authority.allows(*action, place));
+        }
+        narrowing.repositories.retain(|(_, actions)| !actions.is_empty());
+        narrowing
+    }
+}
+
+/// `repository:<name>:<actions>`; the name may hold a port's colon in no registry of ours.
+fn repository_scope(scope: &str) -> Option<(RepositoryName, Vec<Action>)> {
+    let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
+    Some((name.parse().ok()?, actions.split(',').flat_map(docker_actions).copied().collect()))
+}
+
+fn docker_actions(text: &str) -> &'static [Action] {
+    match text {
+        "pull" => &[Action::Pull],
+        "push" => &[Action::Push],
+        "delete" => &[Action::Delete],
+        "*" => &[Action::Pull, Action::Push, Action::Delete],
+        _ => &[],
+    }
+}
+
+/// Signs a token for what the caller asks and may do.
+pub fn issue(
+    keys: &Keys,
+    caller: &Caller,
+    requested: Requested,
+    life: Duration,
+) -> Result<(String, DateTime<Utc>), Failure> {
+    let now = clock::now();
+    let expires_at = now + life;
+    let narrowing = requested.allowed_to(caller);
+    let mut access: Vec<Access> = narrowing
+        .repositories
+        .iter()
+        .map(|(name, actions)| Access {
+            r#type: "repository".to_owned(),
+            name: name.to_string(),
+            actions: actions.iter().map(|action| action.as_str().to_owned()).collect(),
+        })
+        .collect();
+    if narrowing.catalog {
+        access.push(Access { r#type: "registry".into(), name: "catalog".into(), actions: vec!["*".into()] });
+    }
+    let claims = Claims {
+        iss: keys.verifier_id().to_owned(),
+        aud: keys.verifier_id().to_owned(),
+        sub: caller.authority.principal().id.to_string(),
+        jti: Uuid::now_v7(),
+        iat: now.timestamp(),
+        nbf: now.timestamp(),
+        exp: expires_at.timestamp(),
+        token: caller.token,
+        access,
+    };
+    let jwt = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, keys.token_signing())
+        .map_err(|error| Failure::new("signing a docker token", error))?;
+    Ok((jwt, expires_at))
+}
+
+impl DockerToken {
+    /// Reads a secret as a docker token: `None` when it is none, is not ours, or has expired.
+    pub fn read(keys: &Keys, secret: &Secret) -> Option<Self> {
+        if !secret.reveal().starts_with("eyJ") {
+            return None;
+        }
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[keys.verifier_id()]);
+        validation.set_audience(&[keys.verifier_id()]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "nbf"]);
+        validation.validate_nbf = true;
+        let claims =
+            jsonwebtoken::decode::<Claims>(secret.reveal(), keys.token_verifying(), &validation).ok()?.claims;
+        let catalog =
+            claims.access.iter().any(|access| access.r#type == "registry" && access.name == "catalog");
+        let repositories = claims
+            .access
+            .iter()
+            .filter(|access| access.r#type == "repository")
+            .filter_map(|access| {
+                let actions = access.actions.iter().flat_map(|text| docker_actions(text)).copied().collect();
+                Some((access.name.parse().ok()?, actions))
+            })
+            .collect();
+        Some(Self {
+            token: claims.token,
+            narrowing: Narrowing { repositories, catalog },
+            expires_at: DateTime::from_timestamp(claims.exp, 0)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_read_and_united_and_others_are_ignored() {
+        let requested = Requested::parse([
+            "repository:team/app:pull,push repository:other:pull",
+            "registry:catalog:*",
+            "plugin:x:pull",
+            "repository:UPPER:pull",
+        ]);
+        let expected = Narrowing {
+            repositories: vec![
+                ("team/app".parse().unwrap(), vec![Action::Pull, Action::Push]),
+                ("other".parse().unwrap(), vec![Action::Pull]),
+            ],
+            catalog: true,
+        };
+        assert_eq!(requested, Requested(expected));
+    }
+}

@@ -1,0 +1,80 @@
+//! Giving roles to principals and taking them back.
+
+use super::store;
+use super::tokens::Refused;
+use crate::access::{Administer, Binding, Everything, Grant, Role};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{EnvironmentName, Pattern};
+use crate::postgres::{Db, database_time};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+/// A role given to a principal.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct GrantRow {
+    /// The grant's id.
+    pub id: i64,
+    /// Who was given it; `anonymous` opens the repositories to everybody.
+    pub principal: String,
+    /// The role.
+    pub role: Role,
+    /// The repositories it covers.
+    pub repositories: Pattern,
+    /// The environments it covers; null is all.
+    pub environments: Option<Vec<EnvironmentName>>,
+    /// When it was given.
+    pub created_at: DateTime<Utc>,
+    /// When it was taken back.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Gives a role to a principal, which is made when it is new. The public can be given no more than
+/// `reader`.
+pub async fn give(
+    db: &Db,
+    grant: &Grant<Administer, Everything>,
+    principal: &str,
+    binding: &Binding,
+) -> Result<i64, Refused> {
+    super::tokens::check_principal(principal)?;
+    if principal == "anonymous" && binding.role != Role::Reader {
+        return Err(Refused::PublicOnlyReads);
+    }
+    let mut tx = db.begin().await?;
+    let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
+    let id = store::grants::insert(&mut tx, principal_id, binding, grant.principal().id).await?;
+    store::grants::raise_generation(&mut tx).await?;
+    let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
+        "environments": binding.environments });
+    let at = database_time(&mut tx).await?;
+    ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// Takes a role back.
+pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) -> Result<(), Refused> {
+    let mut tx = db.begin().await?;
+    store::grants::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
+    store::grants::raise_generation(&mut tx).await?;
+    let at = database_time(&mut tx).await?;
+    ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, json!({ "grant": id }))).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Every grant, ended ones included.
+pub async fn grants(db: &Db, _grant: &Grant<Administer, Everything>) -> Result<Vec<GrantRow>, Failure> {
+    let mut connection = db.pool().acquire().await?;
+    Ok(store::grants::list(&mut connection).await?)
+}
+
+fn event(
+    kind: Kind,
+    at: DateTime<Utc>,
+    grant: &Grant<Administer, Everything>,
+    facts: serde_json::Value,
+) -> Event<'_> {
+    Event { kind, at, principal: grant.principal(), repository: None, environment: None, digest: None, facts }
+}

@@ -1,0 +1,70 @@
+//! Rows of grants, and the generation that every change of authority raises.
+
+use crate::access::{Binding, Role};
+use crate::identity::grants::GrantRow;
+use crate::names::{EnvironmentName, Pattern};
+use sqlx::PgConnection;
+
+pub async fn insert(
+    connection: &mut PgConnection,
+    principal_id: i64,
+    binding: &Binding,
+    created_by: i64,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"insert into grants(principal_id, role, repositories, environments, created_by)
+           values ($1, $2, $3, $4, $5) returning id"#,
+        principal_id,
+        binding.role as Role,
+        &binding.repositories as &Pattern,
+        binding.environments.as_deref() as Option<&[EnvironmentName]>,
+        created_by
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// The open grants of a principal.
+pub async fn bindings(connection: &mut PgConnection, principal_id: i64) -> sqlx::Result<Vec<Binding>> {
+    sqlx::query_as!(
+        Binding,
+        r#"select role as "role: Role", repositories as "repositories: Pattern",
+                  environments as "environments: Vec<EnvironmentName>"
+           from grants where principal_id = $1 and ended_at is null"#,
+        principal_id
+    )
+    .fetch_all(connection)
+    .await
+}
+
+pub async fn list(connection: &mut PgConnection) -> sqlx::Result<Vec<GrantRow>> {
+    sqlx::query_as!(
+        GrantRow,
+        r#"select g.id, p.name as principal, g.role as "role: Role", g.repositories as "repositories: Pattern",
+                  g.environments as "environments: Vec<EnvironmentName>", g.created_at, g.ended_at
+           from grants g join principals p on p.id = g.principal_id order by g.id"#
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Ends the grant; `None` when there is no such grant that is still open.
+pub async fn end(connection: &mut PgConnection, id: i64, by: i64) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"update grants g set ended_at = clock_timestamp(), ended_by = $2 from principals p
+           where g.id = $1 and g.ended_at is null and p.id = g.principal_id returning p.name"#,
+        id,
+        by
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+pub async fn generation(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!("select generation from access_generation").fetch_one(connection).await
+}
+
+pub async fn raise_generation(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("update access_generation set generation = generation + 1").execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,2 @@
+pub mod grants;
+pub mod tokens;

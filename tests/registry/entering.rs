@@ -1,0 +1,141 @@
+//! Access: tokens, roles, docker's token flow, and the public.
+
+use crate::harness::{Registry, expect};
+use proofmark::access::Role;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_token_says_who_it_speaks_for_and_what_it_may_do() {
+    let registry = Registry::start().await;
+    let ci = registry.named("ci/payments", Role::Pusher, "payments/*", None).await;
+    let whoami = ci.document("/api/v1/whoami").await;
+    assert_eq!(whoami["principal"], "ci/payments");
+    assert_eq!(
+        whoami["grants"],
+        json!([{"role": "pusher", "repositories": "payments/*", "environments": null}])
+    );
+    assert_eq!(registry.anyone().get("/api/v1/whoami").send().await.unwrap().status(), 401);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_secret_is_kept_as_a_hash_and_never_listed() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let secret = ci.token().unwrap();
+    let listed = registry.admin().document("/api/v1/tokens").await;
+    assert!(!listed.to_string().contains(secret));
+    let found: i64 = sqlx::query_scalar(
+        "select count(*) from events where convert_from(leaf, 'UTF8') like '%' || $1 || '%'",
+    )
+    .bind(secret)
+    .fetch_one(&mut *registry.sql().await)
+    .await
+    .unwrap();
+    assert_eq!(found, 0);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_by_the_next_request_and_soon_by_other_replicas() {
+    let registry = Registry::start().await;
+    let replica = registry.replica().await;
+    let ci = registry.named("ci", Role::Pusher, "**", None).await;
+    let there = ci.at(&replica.url);
+    expect(there.get("/api/v1/whoami").send().await.unwrap(), 200).await;
+    let listed = registry.admin().document("/api/v1/tokens").await;
+    let token = listed["items"].as_array().unwrap().iter().find(|t| t["principal"] == "ci").unwrap();
+    let path = format!("/api/v1/tokens/{}", token["id"].as_str().unwrap());
+    expect(registry.admin().delete(&path).send().await.unwrap(), 204).await;
+    expect(ci.get("/api/v1/whoami").send().await.unwrap(), 401).await;
+    expect(registry.admin().delete(&path).send().await.unwrap(), 404).await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while there.get("/api/v1/whoami").send().await.unwrap().status() != 401 {
+        assert!(std::time::Instant::now() < deadline, "the replica believes its cache for a second at most");
+    }
+    replica.check().await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn only_an_administrator_makes_tokens_and_others_do_not_learn_that_it_could_be_done() {
+    let registry = Registry::start().await;
+    let body = json!({ "principal": "mallory", "grants": [{ "role": "admin" }] });
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::Admin) {
+        let client = registry.client(role, "team/**").await;
+        let problem = client.post_document("/api/v1/tokens", &body, 404).await;
+        assert_eq!(problem["code"], "not-found", "{role}");
+    }
+    let partial = registry.client(Role::Admin, "team/**").await;
+    partial.post_document("/api/v1/tokens", &body, 404).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_docker_token_does_what_it_was_made_for_and_no_more() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "team/*").await;
+    let scope = "repository:team/app:pull,push&scope=repository:other:pull";
+    let answer = registry
+        .anyone()
+        .get(&format!("/auth/token?service=x&scope={scope}"))
+        .basic_auth("anything", ci.token())
+        .send()
+        .await
+        .unwrap();
+    let document = expect(answer, 200).await;
+    assert_eq!(document["token"], document["access_token"]);
+    assert!(document["expires_in"].as_u64().unwrap() >= 60);
+    let narrowed = crate::harness::Client::new(&registry.url, document["token"].as_str().map(str::to_owned));
+    let whoami = narrowed.document("/api/v1/whoami").await;
+    assert_eq!(whoami["anonymous"], false);
+    narrowed.post_document("/api/v1/tokens", &json!({ "principal": "x" }), 404).await;
+    let wrong =
+        registry.anyone().get("/auth/token").basic_auth("anything", Some("pmk_wrong")).send().await.unwrap();
+    expect(wrong, 401).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_oauth_form_takes_a_token_as_password_and_as_refresh_token() {
+    let registry = Registry::start().await;
+    let token = registry.admin_token().to_owned();
+    for (grant_type, field) in [("password", "password"), ("refresh_token", "refresh_token")] {
+        let form = [("grant_type", grant_type), ("service", "x"), ("username", "x"), (field, token.as_str())];
+        let body = form.map(|(name, value)| format!("{name}={value}")).join("&");
+        let request =
+            registry.anyone().post("/auth/token").header("content-type", "application/x-www-form-urlencoded");
+        expect(request.body(body).send().await.unwrap(), 200).await;
+    }
+    let request =
+        registry.anyone().post("/auth/token").header("content-type", "application/x-www-form-urlencoded");
+    expect(request.body("grant_type=magic").send().await.unwrap(), 400).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_public_can_be_given_reading_and_nothing_else() {
+    let registry = Registry::start().await;
+    let give = |role: &str| json!({ "principal": "anonymous", "role": role, "repositories": "public/**" });
+    registry.admin().post_document("/api/v1/grants", &give("pusher"), 422).await;
+    let given = registry.admin().post_document("/api/v1/grants", &give("reader"), 201).await;
+    let path = format!("/api/v1/grants/{}", given["id"]);
+    expect(registry.admin().delete(&path).send().await.unwrap(), 204).await;
+    expect(registry.admin().delete(&path).send().await.unwrap(), 404).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn bad_bodies_get_a_problem_that_says_what_is_wrong() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    for (body, status) in
+        [("{", 400), ("{\"principal\": 1}", 422), ("{\"principal\":\"a\",\"role\":\"x\"}", 422)]
+    {
+        let request = admin.post("/api/v1/tokens").header("content-type", "application/json").body(body);
+        let problem = expect(request.send().await.unwrap(), status).await;
+        assert_eq!(problem["code"], "invalid-request", "{problem}");
+        assert!(problem["request_id"].as_str().is_some_and(|id| id.len() == 36));
+    }
+    registry.check().await;
+}

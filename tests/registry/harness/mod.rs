@@ -1,0 +1,167 @@
+//! A whole registry for one test: its own database, its own storage, served on a real socket.
+#![allow(dead_code, reason = "a client of every method, whichever tests use now")]
+mod client;
+mod database;
+
+pub use client::{Client, expect};
+
+use axum::serve::ListenerExt;
+use proofmark::access::Role;
+use proofmark::app::App;
+use proofmark::config::{Config, LogFormat, Settings};
+use proofmark::jobs::Jobs;
+use proofmark::postgres::{Db, Options};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// A registry that runs for one test.
+pub struct Registry {
+    /// What its requests can reach, for looking inside.
+    pub app: App,
+    /// The base URL, without a slash at the end.
+    pub url: String,
+    admin: String,
+    jobs: Option<Jobs>,
+    directory: TempDir,
+}
+
+/// Starts a registry with settings changed by the test.
+pub struct Starting {
+    settings: Settings,
+}
+
+impl Registry {
+    /// A registry with the default settings.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A registry whose settings the test changes first.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = database::fresh().await;
+        let mut starting = Starting { settings: settings(directory.path(), url) };
+        proofmark::keys::init(&directory.path().join("keys.json")).unwrap();
+        change(&mut starting.settings);
+        Self::open(starting, directory).await
+    }
+
+    /// Another replica of this registry: the same database and storage, an own process' worth of
+    /// caches and jobs.
+    pub async fn replica(&self) -> Self {
+        let mut settings = settings(self.directory.path(), self.database_url());
+        settings.storage = Some(self.app.config.storage.clone());
+        settings.keys.clone_from(&self.app.config.keys);
+        Self::open(Starting { settings }, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn open(starting: Starting, directory: TempDir) -> Self {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut settings = starting.settings;
+        settings.listen = Some(address);
+        let token_file = settings.admin_token_file.clone().unwrap();
+        let config: Config = settings.resolve().unwrap();
+        let proofmark::config::Database::Given(url) = config.database.clone() else { unreachable!() };
+        let options = Options { url, max_connections: 20, acquire_timeout: Duration::from_secs(30) };
+        let db = Db::connect(&options).await.unwrap();
+        let app = App::assemble(config, db).await.unwrap();
+        let jobs = app.start_jobs();
+        let router = proofmark::http::router(app.clone());
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let admin = std::fs::read_to_string(token_file).unwrap().trim().to_owned();
+        Self { app, url: format!("http://{address}"), admin, jobs: Some(jobs), directory }
+    }
+
+    /// The URL of its database.
+    pub fn database_url(&self) -> String {
+        match &self.app.config.database {
+            proofmark::config::Database::Given(url) => url.clone(),
+            proofmark::config::Database::Private(_) => unreachable!("tests give a database"),
+        }
+    }
+
+    /// A directory that lives as long as the registry.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The administrator's token.
+    pub fn admin_token(&self) -> &str {
+        &self.admin
+    }
+
+    /// Who shows no credential.
+    pub fn anyone(&self) -> Client {
+        Client::new(&self.url, None)
+    }
+
+    /// The administrator.
+    pub fn admin(&self) -> Client {
+        Client::new(&self.url, Some(self.admin.clone()))
+    }
+
+    /// Somebody with one role on the repositories that match a pattern, in all environments. Each
+    /// call is another principal.
+    pub async fn client(&self, role: Role, repositories: &str) -> Client {
+        self.named(&format!("{role}-{}", uuid::Uuid::now_v7().simple()), role, repositories, None).await
+    }
+
+    /// A principal with a name, and perhaps with few environments.
+    pub async fn named(
+        &self,
+        principal: &str,
+        role: Role,
+        repositories: &str,
+        environments: Option<&[&str]>,
+    ) -> Client {
+        let grant =
+            serde_json::json!({ "role": role, "repositories": repositories, "environments": environments });
+        let body = serde_json::json!({ "principal": principal, "grants": [grant] });
+        let answer = self.admin().post("/api/v1/tokens").json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+        let document: serde_json::Value = answer.json().await.unwrap();
+        Client::new(&self.url, Some(document["token"].as_str().unwrap().to_owned()))
+    }
+
+    /// A connection to its database, for looking inside.
+    pub async fn sql(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
+        self.app.db.pool().acquire().await.unwrap()
+    }
+
+    /// Stops the jobs and audits the whole house. Every test ends with it.
+    pub async fn check(mut self) {
+        if let Some(jobs) = self.jobs.take() {
+            jobs.stop().await;
+        }
+        while proofmark::ledger::sequence(&self.app.db).await.unwrap() > 0 {}
+        let mut connection = self.sql().await;
+        let gaps: i64 = sqlx::query_scalar(
+            "select (select size from log_state) - (select count(*) from log_entries)
+                  + (select count(*) from events) - (select count(*) from log_entries)
+                  + coalesce((select max(idx) + 1 from log_entries), 0) - (select size from log_state)",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        assert_eq!(gaps, 0, "every event is logged once and the indices have no gaps");
+    }
+}
+
+fn settings(directory: &Path, database_url: String) -> Settings {
+    Settings {
+        data: Some(directory.join("data")),
+        database_url: Some(database_url),
+        storage: Some(format!("file://{}", directory.join("objects").display())),
+        admin_token_file: Some(directory.join("admin-token")),
+        keys: Some(directory.join("keys.json")),
+        public_name: Some("registry.example".into()),
+        log: Some("warn".into()),
+        log_format: Some(LogFormat::Text),
+        ..Settings::default()
+    }
+}
