@@ -1,6 +1,7 @@
 //! The service put together: what every request can reach, and the loops beside the requests.
 
 use crate::config::{Config, Database};
+use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
 use crate::jobs::Jobs;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub keys: Keys,
     /// Who calls, cached with a generation.
     pub callers: Callers,
+    /// Whose severity of a finding is followed.
+    pub severity_order: SeverityOrder,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -56,8 +59,14 @@ impl App {
                 .map_err(|refused| Failure::new("reading the administrator's token file", refused))?;
         }
         let callers = Callers::new();
+        let severity_order = match &config.severity_order {
+            Some(text) => {
+                text.parse().map_err(|why: String| Failure::new("reading PROOFMARK_SEVERITY_ORDER", why))?
+            }
+            None => SeverityOrder::default(),
+        };
         let metrics = telemetry::start_metrics()?;
-        Ok(Self(Arc::new(Parts { config, db, store, keys, callers, metrics })))
+        Ok(Self(Arc::new(Parts { config, db, store, keys, callers, severity_order, metrics })))
     }
 
     /// Starts the loops that run beside the requests.

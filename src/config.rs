@@ -1,7 +1,6 @@
 //! Configuration: the command line over the environment over the file. The only reader of the
 //! environment and of the configuration file.
 
-use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -177,7 +176,7 @@ pub struct Config {
     pub transport: Transport,
     pub log_format: Option<LogFormat>,
     pub log: String,
-    pub severity_order: SeverityOrder,
+    pub severity_order: Option<String>,
     pub limits: Limits,
     pub shutdown: Duration,
     pub blob_grace: Duration,
@@ -281,11 +280,7 @@ impl Settings {
             transport,
             log_format: self.log_format,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
-            severity_order: self
-                .severity_order
-                .map(|text| text.parse().map_err(|why| Unusable(format!("PROOFMARK_SEVERITY_ORDER: {why}"))))
-                .transpose()?
-                .unwrap_or_default(),
+            severity_order: self.severity_order,
             limits: Limits {
                 manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
                 document_bytes: self.max_document_bytes.unwrap_or(64 << 20),

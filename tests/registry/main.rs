@@ -1,5 +1,12 @@
 //! One binary; its modules are promises, and every test's name is a sentence.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
+
 mod harness;
 
 mod entering;

@@ -70,17 +70,15 @@ struct Uses {
 }
 
 impl Uses {
+    fn find(&mut self, ident: &syn::Ident) {
+        self.found.push((ident.to_string(), ident.span().start().line));
+    }
+
     fn tree(&mut self, tree: &syn::UseTree) {
         match tree {
-            syn::UseTree::Path(path) => {
-                self.found.push((path.ident.to_string(), path.ident.span().start().line))
-            }
-            syn::UseTree::Name(name) => {
-                self.found.push((name.ident.to_string(), name.ident.span().start().line))
-            }
-            syn::UseTree::Rename(name) => {
-                self.found.push((name.ident.to_string(), name.ident.span().start().line))
-            }
+            syn::UseTree::Path(path) => self.find(&path.ident),
+            syn::UseTree::Name(name) => self.find(&name.ident),
+            syn::UseTree::Rename(name) => self.find(&name.ident),
             syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(item)),
             syn::UseTree::Glob(_) => {}
         }
@@ -108,8 +106,7 @@ impl<'ast> Visit<'ast> for Uses {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 && path.segments[0].ident == "crate" {
-            let ident = &path.segments[1].ident;
-            self.found.push((ident.to_string(), ident.span().start().line));
+            self.find(&path.segments[1].ident);
         }
         syn::visit::visit_path(self, path);
     }
