@@ -1,1 +1,27 @@
-//! Policy: typed gates, facts, decide. Pure.
+//! Policy: typed gates, facts, and the one function that decides.
+//!
+//! Knows what a policy may demand and what counts as a fact. Promises that a decision is a function
+//! of its inputs alone (its id is their digest), that adding a block never turns a no into a yes,
+//! that adding an attestation never turns a yes into a no (a newer test result that is not a pass
+//! is the exception), and that the order of facts does not matter. Pure: no clock, no look-ups.
+
+mod decide;
+mod decision;
+mod document;
+mod facts;
+mod gate;
+mod gates;
+#[cfg(test)]
+mod laws;
+mod severity;
+mod span;
+mod trust;
+
+pub use decide::{Action, Case, DECIDE_VERSION, Policies, decide};
+pub use decision::{Decision, Evidence, GateResult, Outcome, Verdict, Yes};
+pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName};
+pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Platform, Scan, Stay, Subject};
+pub use gate::{Gate, Mode};
+pub use severity::Severity;
+pub use span::Span;
+pub use trust::{Revocation, Signature, Untrusted};

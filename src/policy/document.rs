@@ -1,0 +1,251 @@
+//! A policy as it is written: YAML or JSON, parsed once, named by the digest of its canonical form.
+
+use super::{Gate, Severity};
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use utoipa::ToSchema;
+
+/// Bytes of a policy at the most.
+pub const MAX_POLICY_BYTES: usize = 256 << 10;
+
+const MAX_GATES: usize = 64;
+
+/// What must hold before anything of some repositories is promoted to an environment. Where several
+/// policies cover a repository, all gates of all of them must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its name within the environment [default: default].
+    #[serde(default)]
+    pub name: PolicyName,
+    /// The environment it guards.
+    pub environment: EnvironmentName,
+    /// The repositories it covers.
+    pub repositories: BTreeSet<Pattern>,
+    /// Its gates; an empty list allows whatever is not blocked or held.
+    pub gates: Vec<Gate>,
+}
+
+/// A policy's name: the grammar of an environment's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct PolicyName(EnvironmentName);
+
+impl PolicyName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl std::str::FromStr for PolicyName {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let message =
+            "a policy's name is at most 63 lower-case letters and digits, with '.', '_' or '-' between";
+        text.parse().map(Self).map_err(|_| message)
+    }
+}
+
+impl Default for PolicyName {
+    #[allow(clippy::expect_used, reason = "a constant of the right grammar, shown by a test")]
+    fn default() -> Self {
+        Self("default".parse().expect("a name"))
+    }
+}
+
+/// Not a policy, with where and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidPolicy {
+    /// What is wrong.
+    pub message: String,
+    /// The line, from 1, if it is at one.
+    pub line: Option<u64>,
+    /// The column, from 1.
+    pub column: Option<u64>,
+}
+
+impl InvalidPolicy {
+    fn nowhere(message: impl Into<String>) -> Self {
+        Self { message: message.into(), line: None, column: None }
+    }
+}
+
+impl Policy {
+    /// Parses a policy in YAML; JSON is YAML, so both go this way. Nesting, anchors and size are
+    /// bounded.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidPolicy> {
+        if text.len() > MAX_POLICY_BYTES {
+            return Err(InvalidPolicy::nowhere(format!("a policy has at most {MAX_POLICY_BYTES} bytes")));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| InvalidPolicy::nowhere("a policy is UTF-8 text"))?;
+        let options = serde_saphyr::options! { with_snippet: false };
+        let policy: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let location = error.location();
+            InvalidPolicy {
+                message: error.without_snippet().to_string(),
+                line: location.map(|at| at.line()),
+                column: location.map(|at| at.column()),
+            }
+        })?;
+        policy.check()
+    }
+
+    /// Reads the canonical form back.
+    pub fn from_canonical(bytes: &[u8]) -> Result<Self, Failure> {
+        serde_json::from_slice(bytes).map_err(|error| Failure::new("reading a stored policy", error))
+    }
+
+    fn check(self) -> Result<Self, InvalidPolicy> {
+        if self.repositories.is_empty() || self.repositories.len() > 100 {
+            return Err(InvalidPolicy::nowhere(
+                "repositories: 1 to 100 patterns, such as \"payments/*\" or \"**\"",
+            ));
+        }
+        if self.gates.len() > MAX_GATES {
+            return Err(InvalidPolicy::nowhere(format!("gates: at most {MAX_GATES}")));
+        }
+        for gate in &self.gates {
+            match gate {
+                Gate::PromotedIn(gate) if gate.environments.0.contains(&self.environment) => {
+                    return Err(InvalidPolicy::nowhere("promoted_in: an environment cannot wait for itself"));
+                }
+                Gate::Approvals(gate) if gate.count == 0 => {
+                    return Err(InvalidPolicy::nowhere("approvals: count is at least 1"));
+                }
+                Gate::SignedBy(gate)
+                    if gate.at_least == 0 || gate.at_least as usize > gate.any_of.0.len() =>
+                {
+                    return Err(InvalidPolicy::nowhere(
+                        "signed_by: at_least is 1 or more and not more than the signers in any_of",
+                    ));
+                }
+                Gate::SignedBy(_)
+                | Gate::Provenance(_)
+                | Gate::Attestation(_)
+                | Gate::Scan(_)
+                | Gate::PromotedIn(_)
+                | Gate::Approvals(_)
+                | Gate::MinAge(_) => {}
+            }
+        }
+        Ok(self)
+    }
+
+    /// RFC 8785 canonical JSON, every default written out: a later release that changes a default
+    /// does not change what an old policy says.
+    pub fn canonical(&self) -> Result<Vec<u8>, Failure> {
+        serde_json_canonicalizer::to_vec(self)
+            .map_err(|error| Failure::new("writing a policy as canonical JSON", error))
+    }
+
+    /// The name of this version: the digest of its canonical form.
+    pub fn digest(&self) -> Result<Digest, Failure> {
+        Ok(Digest::sha256(&self.canonical()?))
+    }
+
+    /// Whether it covers the repository in the environment.
+    pub fn covers(&self, repository: &RepositoryName, environment: &EnvironmentName) -> bool {
+        self.environment == *environment
+            && self.repositories.iter().any(|pattern| pattern.matches(repository.as_str()))
+    }
+
+    /// The severities that some gate may deny, so that only those findings are gathered.
+    pub fn denied_severities(&self) -> BTreeSet<Severity> {
+        let floors = self.gates.iter().filter_map(|gate| match gate {
+            Gate::Scan(gate) => gate.deny.map(|deny| deny.severity),
+            Gate::SignedBy(_)
+            | Gate::Provenance(_)
+            | Gate::Attestation(_)
+            | Gate::PromotedIn(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        });
+        let lowest = floors.min();
+        Severity::ALL.into_iter().filter(|severity| lowest.is_some_and(|floor| *severity >= floor)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(text: &str) -> InvalidPolicy {
+        Policy::parse(text.as_bytes()).unwrap_err()
+    }
+
+    fn with(gate: &str) -> String {
+        format!("environment: prod\nrepositories: [\"**\"]\ngates:\n  - {gate}\n")
+    }
+
+    #[test]
+    fn json_and_yaml_of_the_same_policy_have_the_same_digest() {
+        let yaml = Policy::parse(with("min_age: 10m").as_bytes()).unwrap();
+        let json = br#"{"gates":[{"min_age":{"age":"600s"}}],"environment":"prod","repositories":["**"]}"#;
+        let json = Policy::parse(json).unwrap();
+        assert_eq!(yaml.digest().unwrap(), json.digest().unwrap());
+        assert_eq!(Policy::from_canonical(&json.canonical().unwrap()).unwrap(), yaml);
+        assert_eq!(yaml.name.as_str(), "default");
+    }
+
+    #[test]
+    fn what_is_not_built_or_misspelt_is_refused_with_its_place_and_what_is_accepted() {
+        for (gate, unknown, accepted) in [
+            ("sbom: { required: true }", "sbom", "signed_by"),
+            ("expr: \"true\"", "expr", "min_age"),
+            ("scan: { max_age: 24h, deny: { severity: high, kev: true } }", "kev", "severity"),
+            ("provenance: { builders: [\"b\"], level: 2 }", "level", "sources"),
+            ("approvals: { count: 1, form: [ann] }", "form", "from"),
+        ] {
+            let error = refused(&with(gate));
+            assert!(error.message.contains(unknown) && error.message.contains(accepted), "{error}");
+            assert_eq!(error.line, Some(4), "{error}");
+            assert!(error.column.is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_meant_are_refused() {
+        for (gate, why) in [
+            ("min_age: 10", "span"),
+            ("min_age: 10y", "span"),
+            ("scan: { max_age: 24h, deny: { severity: hihg } }", "critical"),
+            ("approvals: { count: 0 }", "at least 1"),
+            ("approvals: { count: -1 }", ""),
+            ("signed_by: { any_of: [] }", "1 to 100"),
+            ("signed_by: { any_of: [a], at_least: 2 }", "at_least"),
+            ("promoted_in: { environments: [prod] }", "itself"),
+            ("approvals: { count: 1, count: 2 }", "count"),
+            ("{ min_age: 1m, approvals: { count: 1 } }", ""),
+        ] {
+            let error = refused(&with(gate));
+            assert!(error.message.contains(why), "{gate}: {error}");
+        }
+        assert!(refused(&" ".repeat(MAX_POLICY_BYTES + 1)).message.contains("bytes"));
+        assert!(refused("environment: prod\nrepositories: []\ngates: []").message.contains("patterns"));
+        assert!(refused("[").line.is_some());
+    }
+
+    #[test]
+    fn nesting_and_anchors_without_end_are_refused_at_once() {
+        refused(&"[".repeat(100_000));
+        refused(&format!("environment: {}prod{}", "{a: ".repeat(50_000), "}".repeat(50_000)));
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..20 {
+            let row = vec![format!("*a{}", n - 1); 9].join(", ");
+            bomb = format!("{bomb}a{n}: &a{n} [{row}]\n");
+        }
+        refused(&bomb);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            let _ = Policy::parse(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Facts: plain data about one release and one environment. Sets, so that their order cannot matter.
+
+use super::{Severity, Signature};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All that a decision is made of, beside the policies and the time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// What is judged, and for where.
+    pub subject: Subject,
+    /// Open blocks on the bytes, or on those of a child.
+    pub blocks: BTreeSet<Block>,
+    /// Open holds on the repository, the environment, or both.
+    pub holds: BTreeSet<Hold>,
+    /// Statements about the bytes that some registered key signed.
+    pub attestations: BTreeSet<Attestation>,
+    /// The newest run of each scanner, for the subject and each of its children.
+    pub scans: BTreeSet<Scan>,
+    /// Where the bytes were promoted to in this repository.
+    pub stays: BTreeSet<Stay>,
+    /// Open approvals of the bytes for this environment.
+    pub approvals: BTreeSet<Approval>,
+}
+
+/// What is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The manifest, as it is named there.
+    pub digest: Digest,
+    /// The SHA-256 of the same bytes.
+    pub sha256: Digest,
+    /// When it was pushed.
+    pub pushed_at: DateTime<Utc>,
+    /// Who pushed it or gave it a version; nobody approves their own.
+    pub authors: BTreeSet<String>,
+    /// The children when it is an index; empty otherwise.
+    pub platforms: BTreeSet<Platform>,
+}
+
+/// A child of an index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Platform {
+    /// The child's manifest, as the index names it.
+    pub digest: Digest,
+    /// The SHA-256 of the same bytes.
+    pub sha256: Digest,
+    /// "os/architecture[/variant]", if the index says.
+    pub platform: Option<String>,
+}
+
+impl Platform {
+    /// Build tools put documents about an image beside it in the index, under this platform. No
+    /// runtime selects them, so they are neither scanned nor served.
+    pub fn is_document(&self) -> bool {
+        self.platform.as_deref().is_some_and(|platform| platform.starts_with("unknown/unknown"))
+    }
+}
+
+/// Bytes that must not run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Block {
+    /// The block's id.
+    pub id: i64,
+    /// The SHA-256 of the bytes that are blocked.
+    pub sha256: Digest,
+    /// Where; everywhere when there is none.
+    pub environment: Option<EnvironmentName>,
+    /// Why.
+    pub why: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Who blocked it.
+    pub by: String,
+}
+
+/// Promotions are stopped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hold {
+    /// The hold's id.
+    pub id: i64,
+    /// Why.
+    pub why: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Who holds.
+    pub by: String,
+}
+
+/// A statement about the subject.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Its row; later statements have higher ones.
+    pub id: i64,
+    /// The envelope's digest.
+    pub envelope: Digest,
+    /// What it states.
+    pub predicate_type: String,
+    /// The builder that provenance names.
+    pub builder: Option<String>,
+    /// The source that provenance names.
+    pub source: Option<String>,
+    /// The branch or tag that provenance names, such as `refs/heads/main`.
+    pub source_ref: Option<String>,
+    /// PASSED, WARNED or FAILED, of a test result.
+    pub result: Option<String>,
+    /// What the test result is about; the newest statement for the same configuration counts.
+    pub configuration: Option<String>,
+    /// When the registry received it.
+    pub received_at: DateTime<Utc>,
+    /// The registered keys that signed it.
+    pub signatures: BTreeSet<Signature>,
+}
+
+/// One run of a scanner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Scan {
+    /// The run's id.
+    pub id: i64,
+    /// The SHA-256 of the bytes that were scanned.
+    pub sha256: Digest,
+    /// Which scanner.
+    pub scanner: String,
+    /// When it ran.
+    pub scanned_at: DateTime<Utc>,
+    /// How old its knowledge was.
+    pub database_updated_at: Option<DateTime<Utc>>,
+    /// The raw report, an artifact that refers to the subject.
+    pub report: Digest,
+    /// The digest of what it found; it stands for `findings` among a decision's inputs.
+    pub finding_set: Digest,
+    /// What it found and did not suppress, at least all that some gate could deny.
+    #[serde(skip)]
+    pub findings: BTreeSet<Finding>,
+    /// Since when each vulnerability is known for these bytes, where grace may count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known_since: BTreeMap<String, DateTime<Utc>>,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The CVE where one is known.
+    pub vulnerability: String,
+    /// The package.
+    pub package: String,
+    /// Its version.
+    pub installed: String,
+    /// Whether a version that mends it exists.
+    pub fixable: bool,
+}
+
+/// The bytes stand, or stood, in an environment: the newest stretch without another version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stay {
+    /// Where.
+    pub environment: EnvironmentName,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Until another version took its place; nothing while it is the current one.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// Somebody approved.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Approval {
+    /// The approval's id.
+    pub id: i64,
+    /// Who.
+    pub by: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Facts {
+    /// What a runtime would run of the subject: the children of an index, or the subject itself.
+    pub(super) fn runnable(&self) -> Vec<(&Digest, &Digest)> {
+        if self.subject.platforms.is_empty() {
+            return vec![(&self.subject.digest, &self.subject.sha256)];
+        }
+        let images = self.subject.platforms.iter().filter(|platform| !platform.is_document());
+        images.map(|platform| (&platform.digest, &platform.sha256)).collect()
+    }
+}

@@ -1,0 +1,292 @@
+//! The gates a policy may demand: a closed set, unknown fields refused. Those of the model that are
+//! not built (sbom, window, budget, requires, expr; kev, epss, levels) are unknown here, so a policy
+//! that asks for them is refused when it is saved, never passed by.
+
+use super::{Severity, Span};
+use crate::names::{EnvironmentName, Pattern};
+use chrono::{DateTime, Utc};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use utoipa::ToSchema;
+
+/// What a gate's failing does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Refuses.
+    #[default]
+    Enforce,
+    /// Allows, with a warning.
+    Warn,
+    /// Allows; the answer only shows what it would have said.
+    DryRun,
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// A trusted signature.
+    SignedBy(SignedBy),
+    /// Trusted provenance from a known builder.
+    Provenance(Provenance),
+    /// A trusted statement of some type, such as a test result.
+    Attestation(Attested),
+    /// Recent scans without findings of some severity.
+    Scan(Scanned),
+    /// Stood in other environments first.
+    PromotedIn(PromotedIn),
+    /// People said yes.
+    Approvals(Approvals),
+    /// Not too fresh.
+    MinAge(#[serde(deserialize_with = "span_or_fields")] MinAge),
+}
+
+/// What every gate may carry beside its own fields.
+pub(super) struct Terms<'a> {
+    pub mode: Mode,
+    pub effective_on: Option<DateTime<Utc>>,
+    pub solution: &'a str,
+}
+
+macro_rules! gate {
+    ($(#[$doc:meta])* $name:ident, $solution:literal { $($(#[$meta:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$meta])* pub $field: $kind,)*
+            /// What its failing does [default: enforce].
+            #[serde(default)]
+            pub mode: Mode,
+            /// Before this time the gate only warns.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub effective_on: Option<DateTime<Utc>>,
+            /// What to tell whoever is refused.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub solution: Option<String>,
+        }
+
+        impl $name {
+            fn terms(&self) -> Terms<'_> {
+                Terms {
+                    mode: self.mode,
+                    effective_on: self.effective_on,
+                    solution: self.solution.as_deref().unwrap_or($solution),
+                }
+            }
+        }
+    };
+}
+
+gate! {
+    /// A registered signer that is trusted for the repository signed a statement about the digest.
+    SignedBy, "sign the digest with one of the policy's signers, record the attestation, and promote again" {
+        /// Names of signers.
+        any_of: Several<String>,
+        /// How many different ones of them must have signed [default: 1].
+        #[serde(default = "one")]
+        at_least: u32,
+        /// Only statements of this predicate type count [default: any].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        predicate: Option<String>,
+    }
+}
+
+gate! {
+    /// SLSA provenance (v1 or v0.2) by a trusted signer. Signer and builder are demanded together.
+    Provenance, "build with a builder of the policy, record its signed provenance, and promote again" {
+        /// Names of signers [default: every signer that is registered for provenance here].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Several<String>>,
+        /// Patterns of builder ids.
+        builders: Several<Pattern>,
+        /// Patterns of sources [default: any].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sources: Option<Several<Pattern>>,
+        /// Branches: `main` is `refs/heads/main` [default: any].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branches: Option<Several<String>>,
+    }
+}
+
+gate! {
+    /// A statement of a type by a trusted signer. Where a result is demanded, the newest statement
+    /// for each configuration must have it.
+    Attested, "record a statement of the demanded type by one of the policy's signers, and promote again" {
+        /// The predicate type.
+        #[serde(rename = "type")]
+        predicate_type: String,
+        /// Names of signers [default: every signer that is registered for the type here].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Several<String>>,
+        /// The result that a test result must have [default: any].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<TestResult>,
+        /// Statements received longer ago do not count [default: all count].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_age: Option<Span>,
+    }
+}
+
+gate! {
+    /// Every image was scanned recently, and no scanner's newest run has a finding that is denied.
+    Scanned, "scan the digest with an up-to-date database, mend what is found, and promote again" {
+        /// Only these scanners count [default: every scanner's newest run].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scanners: Option<Several<String>>,
+        /// How long ago a scan may be.
+        max_age: Span,
+        /// How old the scanner's database may be [default: not asked].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        database_max_age: Option<Span>,
+        /// What must not be found [default: nothing is denied].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deny: Option<Deny>,
+        /// Only findings that have a fix count [default: false].
+        #[serde(default)]
+        fixable_only: bool,
+        /// By severity, how long what already runs keeps its yes after a finding became known.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        grace: BTreeMap<Severity, Span>,
+    }
+}
+
+gate! {
+    /// The same bytes were promoted in each of these environments, and stood there long enough.
+    PromotedIn, "promote to the earlier environment first and let it stand there for the soak time" {
+        /// The environments, all of them.
+        environments: Several<EnvironmentName>,
+        /// How long in one stretch [default: 0s].
+        #[serde(default = "zero")]
+        soak: Span,
+    }
+}
+
+gate! {
+    /// Different people approved the bytes for the environment.
+    Approvals, "ask the approvers for their approval, and promote again" {
+        /// How many.
+        count: u32,
+        /// Names of principals that count, as patterns [default: everybody with the right to approve].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Several<Pattern>>,
+        /// Who pushed it or gave it a version does not count [default: true].
+        #[serde(default = "yes")]
+        not_author: bool,
+    }
+}
+
+gate! {
+    /// The manifest was pushed at least so long ago.
+    MinAge, "wait until the release is old enough" {
+        /// How long.
+        age: Span,
+    }
+}
+
+/// What a scan must not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deny {
+    /// This severity and every worse one.
+    pub severity: Severity,
+}
+
+/// The result of a test, as in-toto's predicate names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs, reason = "each is the word itself")]
+pub enum TestResult {
+    Passed,
+    Warned,
+    Failed,
+}
+
+impl TestResult {
+    /// The word.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "PASSED",
+            Self::Warned => "WARNED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// One or more, at most a hundred. A list that is written but empty is a mistake, not "any".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(min_items = 1, max_items = 100)]
+pub struct Several<T: Ord>(pub BTreeSet<T>);
+
+impl<'de, T: Ord + Deserialize<'de>> Deserialize<'de> for Several<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = BTreeSet::deserialize(deserializer)?;
+        if items.is_empty() || items.len() > 100 {
+            return Err(serde::de::Error::custom("a list here has 1 to 100 items"));
+        }
+        Ok(Self(items))
+    }
+}
+
+/// `min_age: 10m` is short for `min_age: { age: 10m }`.
+fn span_or_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MinAge, D::Error> {
+    struct Either;
+    impl<'de> Visitor<'de> for Either {
+        type Value = MinAge;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a span such as 10m, or fields with an age")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MinAge, E> {
+            let age = text.parse().map_err(E::custom)?;
+            Ok(MinAge { age, mode: Mode::Enforce, effective_on: None, solution: None })
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MinAge, A::Error> {
+            MinAge::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_any(Either)
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn zero() -> Span {
+    Span::ZERO
+}
+
+impl Gate {
+    /// Its name in a policy and in an answer.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SignedBy(_) => "signed_by",
+            Self::Provenance(_) => "provenance",
+            Self::Attestation(_) => "attestation",
+            Self::Scan(_) => "scan",
+            Self::PromotedIn(_) => "promoted_in",
+            Self::Approvals(_) => "approvals",
+            Self::MinAge(_) => "min_age",
+        }
+    }
+
+    pub(super) fn terms(&self) -> Terms<'_> {
+        match self {
+            Self::SignedBy(gate) => gate.terms(),
+            Self::Provenance(gate) => gate.terms(),
+            Self::Attestation(gate) => gate.terms(),
+            Self::Scan(gate) => gate.terms(),
+            Self::PromotedIn(gate) => gate.terms(),
+            Self::Approvals(gate) => gate.terms(),
+            Self::MinAge(gate) => gate.terms(),
+        }
+    }
+}

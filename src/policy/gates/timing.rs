@@ -1,0 +1,62 @@
+//! Where it stood, and for how long.
+
+use super::Finding;
+use crate::policy::gate::{MinAge, PromotedIn};
+use crate::policy::{Case, Outcome};
+
+pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding {
+    let mut found = Finding::pass("");
+    let mut passed = Vec::new();
+    for environment in &gate.environments.0 {
+        let subject = &case.facts.subject;
+        let blocked = case.facts.blocks.iter().find(|block| {
+            block.environment.as_ref() == Some(environment)
+                && block.until.is_none_or(|until| case.at < until)
+                && block.sha256 == subject.sha256
+        });
+        if let Some(block) = blocked {
+            found = found
+                .and_fail(format!("it is blocked in {environment}: {}", block.why))
+                .saw("block", &block.id);
+            continue;
+        }
+        let stays = case.facts.stays.iter().filter(|stay| stay.environment == *environment);
+        let Some(stay) = stays.max_by_key(|stay| stay.since) else {
+            found = found.and_fail(format!("it was never promoted in {environment}"));
+            continue;
+        };
+        let ready = stay.since + gate.soak.delta();
+        if let Some(until) = stay.until.filter(|until| *until < ready) {
+            found = found.and_fail(format!(
+                "it stood in {environment} from {} to {} only, the soak time is {}",
+                stay.since.to_rfc3339(),
+                until.to_rfc3339(),
+                gate.soak
+            ));
+        } else if case.at < ready {
+            found = found.and_wait(
+                ready,
+                format!(
+                    "it stands in {environment} since {} and soaks until {}",
+                    stay.since.to_rfc3339(),
+                    ready.to_rfc3339()
+                ),
+            );
+        } else {
+            passed.push(format!("it stood in {environment} since {}", stay.since.to_rfc3339()));
+        }
+        found = found.saw("promotion", environment);
+    }
+    if found.outcome == Outcome::Pass {
+        found.messages = passed;
+    }
+    found
+}
+
+pub(in crate::policy) fn min_age(gate: &MinAge, case: &Case) -> Finding {
+    let pushed = case.facts.subject.pushed_at;
+    let ready = pushed + gate.age.delta();
+    let message =
+        format!("it was pushed at {} and is old enough from {}", pushed.to_rfc3339(), ready.to_rfc3339());
+    if case.at < ready { Finding::pass("").and_wait(ready, message) } else { Finding::pass(message) }
+}

@@ -1,0 +1,83 @@
+//! Trust in a signature, judged on reading: that a key signed never changes, whether it counts does.
+
+use crate::names::{Pattern, RepositoryName};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A registered signer's key signed the statement, with what the key is believed for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Signature {
+    /// The signer's name.
+    pub signer: String,
+    /// SHA-256 of the key's SubjectPublicKeyInfo, hex.
+    pub key_id: String,
+    /// Repositories it is believed for.
+    pub repositories: BTreeSet<Pattern>,
+    /// Predicate types it is believed for.
+    pub predicate_types: BTreeSet<Pattern>,
+    /// From when its statements count, by the time they were received.
+    pub valid_from: DateTime<Utc>,
+    /// Until when.
+    pub valid_until: Option<DateTime<Utc>>,
+    /// Whether it was revoked.
+    pub revocation: Option<Revocation>,
+}
+
+/// A signer was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revocation {
+    /// What was received at or after this time does not count.
+    pub distrusted_from: DateTime<Utc>,
+    /// Nothing counts, whenever it was received.
+    pub compromised: bool,
+}
+
+/// Why a signature does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untrusted {
+    /// The key is compromised.
+    #[error("its key is compromised")]
+    Compromised,
+    /// Received after the key was revoked.
+    #[error("its key was revoked before the statement was received")]
+    Revoked,
+    /// Received outside of the key's validity.
+    #[error("its key was not valid when the statement was received")]
+    NotValidThen,
+    /// The signer is not believed for this repository.
+    #[error("it is not registered for this repository")]
+    OtherRepositories,
+    /// The signer is not believed for this predicate type.
+    #[error("it is not registered for this predicate type")]
+    OtherPredicates,
+}
+
+impl Signature {
+    /// Whether the signature counts for a statement of this type, received then, in this repository.
+    pub fn trusted_for(
+        &self,
+        repository: &RepositoryName,
+        predicate_type: &str,
+        received_at: DateTime<Utc>,
+    ) -> Result<(), Untrusted> {
+        if let Some(revocation) = self.revocation {
+            if revocation.compromised {
+                return Err(Untrusted::Compromised);
+            }
+            if received_at >= revocation.distrusted_from {
+                return Err(Untrusted::Revoked);
+            }
+        }
+        if received_at < self.valid_from || self.valid_until.is_some_and(|until| received_at >= until) {
+            return Err(Untrusted::NotValidThen);
+        }
+        if !self.repositories.iter().any(|pattern| pattern.matches(repository.as_str())) {
+            return Err(Untrusted::OtherRepositories);
+        }
+        if !self.predicate_types.iter().any(|pattern| pattern.matches(predicate_type)) {
+            return Err(Untrusted::OtherPredicates);
+        }
+        Ok(())
+    }
+}
