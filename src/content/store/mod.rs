@@ -1,3 +1,4 @@
 //! The SQL of content, one file beside each rule file it serves.
 
+pub mod blobs;
 pub mod repositories;
