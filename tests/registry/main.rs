@@ -9,5 +9,6 @@
 
 mod harness;
 
+mod configuring;
 mod entering;
 mod rooms;

@@ -1,4 +1,3 @@
 //! The SQL of content, one file beside each rule file it serves.
 
-pub mod blobs;
 pub mod repositories;

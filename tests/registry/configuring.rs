@@ -1,0 +1,55 @@
+//! The README's configuration table and the settings are the same list; layers cover each other.
+
+use clap::Args;
+use proofmark::config::Settings;
+
+#[test]
+fn the_readme_has_every_setting_as_its_help_says_it() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let command = Settings::augment_args(clap::Command::new("serve"));
+    let mut missing = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(variable) = argument.get_env().and_then(|name| name.to_str()) else { continue };
+        let help = argument.get_help().unwrap().to_string();
+        let row = format!("| `{variable}` | {} |", help.replace('|', "\\|"));
+        if !readme.contains(&row) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "rows for the README's table:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_file_fills_what_the_command_line_and_the_environment_leave_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proofmark.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:1\"\nmax_manifest_bytes = 5\n").unwrap();
+    let settings = Settings {
+        config: Some(file.clone()),
+        listen: Some("127.0.0.1:2".parse().unwrap()),
+        data: Some(directory.path().into()),
+        ..Settings::default()
+    };
+    let config = settings.resolve().unwrap();
+    assert_eq!(config.listen.port(), 2);
+    assert_eq!(config.limits.manifest_bytes, 5);
+    std::fs::write(&file, "lissten = \"127.0.0.1:1\"\n").unwrap();
+    let unknown = Settings { config: Some(file), ..Settings::default() }.resolve().unwrap_err();
+    assert!(unknown.to_string().contains("lissten"), "{unknown}");
+}
+
+#[test]
+fn plain_http_is_served_on_loopback_only_unless_somebody_says_so() {
+    let settings = |insecure| Settings {
+        listen: Some("0.0.0.0:8470".parse().unwrap()),
+        data: Some("/nowhere".into()),
+        insecure_http: insecure,
+        ..Settings::default()
+    };
+    let refused = settings(None).resolve().unwrap_err().to_string();
+    assert!(
+        refused.contains("PROOFMARK_TLS_CERT") && refused.contains("PROOFMARK_INSECURE_HTTP"),
+        "{refused}"
+    );
+    assert!(settings(Some(true)).resolve().is_ok());
+}
