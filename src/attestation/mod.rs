@@ -1,1 +1,25 @@
-//! Attestation: envelopes, bundles, statements, signers, verification summaries.
+//! Attestation: who signed what about which artifact.
+//!
+//! Knows envelopes, bundles, statements, signers, and the summaries that the registry signs itself.
+//! Promises that a payload is read only once a known key is found to have signed it (or is marked as
+//! nobody's claim), that envelopes are kept exactly as received, and that trust is judged on reading:
+//! that a key signed something is stored once, whether the key is believed for it never is.
+//! Never knows what a policy asks for.
+
+mod bundle;
+mod envelope;
+mod facts;
+mod json;
+mod received;
+mod scheme;
+mod statement;
+pub mod summary;
+mod verify;
+
+pub use envelope::{Envelope, IN_TOTO};
+pub use facts::{COSIGN_VULN, Facts, Material, PROVENANCE_V0_2, PROVENANCE_V1, TEST_RESULT, VULNS};
+pub use json::Malformed;
+pub use received::{BUNDLE, DSSE, Received};
+pub use scheme::{InvalidKey, KeyId, PublicKey, Scheme, UnknownScheme};
+pub use statement::{COSIGN_SIGN, Statement, Subject};
+pub use verify::{Unproved, Verified, verify};

@@ -14,7 +14,7 @@ mod trust;
 
 pub use dsse::pae;
 pub use file::init;
-pub use trust::{KeyRole, Trust, TrustedKey};
+pub use trust::{KeyRole, Trust, TrustedKey, TrustedScheme};
 
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};

@@ -1,0 +1,196 @@
+//! One attestation as it came in, over our API or over OCI: told apart, parsed, bytes kept.
+
+use super::PublicKey;
+use super::bundle::{self, Bundle};
+use super::envelope::{Envelope, Material};
+use super::facts::Facts;
+use super::json::{self, Malformed};
+use super::statement::Statement;
+use super::verify::{Unproved, Verified, verify};
+use crate::names::{Digest, MediaType};
+use crate::postgres::{Mode, Scopes};
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A bare DSSE envelope as a layer.
+pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+/// A Sigstore bundle as a layer, and as the artifact type of what carries it.
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
+
+/// An attestation as it was received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub(super) media_type: &'static str,
+    pub(super) body: Bytes,
+    pub(super) digest: Digest,
+    /// The signature that stands beside the body (simple signing), as it was written.
+    beside: Option<String>,
+    pub(super) form: Form,
+}
+
+/// What it turned out to be.
+#[derive(Clone, Debug)]
+pub(super) enum Form {
+    /// Signatures over a payload.
+    Signed(Envelope),
+    /// Cannot be read as what it says it is.
+    Malformed(String),
+    /// Nothing to verify.
+    Opaque(String),
+}
+
+impl Received {
+    /// The documents of a request's body: an envelope, a bundle, or JSON lines of either. Every one
+    /// must be readable and carry a statement.
+    pub fn documents(body: &Bytes) -> Result<Vec<Self>, Malformed> {
+        let whole = match json::parse(body) {
+            Ok(document) => return Ok(vec![Self::document(document, body.clone())?]),
+            Err(malformed) => malformed,
+        };
+        let lines: Vec<&[u8]> = body
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .filter(|line| !line.is_empty())
+            .collect();
+        if lines.len() < 2 {
+            return Err(whole);
+        }
+        let line = |(number, line): (usize, &[u8])| {
+            json::parse(line)
+                .and_then(|document| Self::document(document, body.slice_ref(line)))
+                .map_err(|malformed| Malformed(format!("document {}: {malformed}", number + 1)))
+        };
+        lines.into_iter().enumerate().map(line).collect()
+    }
+
+    fn document(document: Value, body: Bytes) -> Result<Self, Malformed> {
+        let (media_type, envelope) = if document.get("mediaType").is_some() {
+            match bundle::from_json(document)? {
+                Bundle::Envelope(envelope) => (BUNDLE, envelope),
+                Bundle::Message => {
+                    return Err(Malformed::new(
+                        "a bundle with a messageSignature states nothing: send one \
+                                               with a dsseEnvelope",
+                    ));
+                }
+            }
+        } else if document.get("payloadType").is_some() {
+            (DSSE, Envelope::from_json(document)?)
+        } else {
+            return Err(Malformed::new(
+                "neither a DSSE envelope (payload, payloadType, signatures) nor a Sigstore bundle (mediaType, \
+                 verificationMaterial, dsseEnvelope)",
+            ));
+        };
+        Ok(Self {
+            media_type,
+            digest: Digest::sha256(&body),
+            body,
+            beside: None,
+            form: Form::Signed(envelope),
+        })
+    }
+
+    /// Whether a layer of this media type is read as an attestation.
+    pub fn is_layer(media_type: &MediaType) -> bool {
+        kind(media_type).is_some()
+    }
+
+    /// A layer of a pushed manifest; `None` when its media type is of no attestation.
+    pub fn layer(
+        media_type: &MediaType,
+        annotations: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> Option<Self> {
+        let kind = kind(media_type)?;
+        let beside = annotations.get(SIGNATURE_ANNOTATION).filter(|_| kind == SIMPLE_SIGNING).cloned();
+        let form = read(kind, annotations, &body).unwrap_or_else(|malformed| Form::Malformed(malformed.0));
+        Some(Self { media_type: kind, digest: Digest::sha256(&body), body, beside, form })
+    }
+
+    /// The digest of the bytes as they were received.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The bytes as they were received.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The media type that a layer with these bytes has.
+    pub fn media_type(&self) -> &'static str {
+        self.media_type
+    }
+
+    /// The signature that stands beside the bytes, as simple signing has it.
+    pub fn beside(&self) -> Option<&str> {
+        self.beside.as_deref()
+    }
+
+    /// What a transaction that records these locks. No signer is registered meanwhile (it would not
+    /// judge what is not committed yet); what may turn a yes into a no takes its repository alone.
+    pub fn scopes(received: &[Self], repository_id: i64) -> Scopes {
+        let adverse = received.iter().any(Self::may_be_adverse);
+        let mode = if adverse { Mode::Exclusive } else { Mode::Shared };
+        Scopes { global: Some(Mode::Shared), repository: Some((repository_id, mode)), ..Scopes::default() }
+    }
+
+    fn may_be_adverse(&self) -> bool {
+        self.claimed().is_some_and(|statement| Facts::of(&statement).result.as_deref() == Some("FAILED"))
+    }
+
+    /// What the known keys signed.
+    pub fn verify(&self, keys: &[&PublicKey]) -> Result<Verified<Statement>, Unproved> {
+        match &self.form {
+            Form::Signed(envelope) => verify(envelope, keys),
+            Form::Malformed(why) => Err(Unproved::Malformed(why.clone())),
+            Form::Opaque(why) => Err(Unproved::Foreign(why.clone())),
+        }
+    }
+
+    /// What the payload claims, signed by nobody that is known: to be listed, never to be counted.
+    pub(super) fn claimed(&self) -> Option<Statement> {
+        match &self.form {
+            Form::Signed(envelope) => Statement::read(&envelope.payload).ok(),
+            Form::Malformed(_) | Form::Opaque(_) => None,
+        }
+    }
+}
+
+/// The media type that it is kept under: versions of the bundle's are one kind.
+fn kind(media_type: &MediaType) -> Option<&'static str> {
+    let text = media_type.as_str();
+    match text {
+        DSSE => Some(DSSE),
+        SIMPLE_SIGNING => Some(SIMPLE_SIGNING),
+        _ if text.starts_with("application/vnd.dev.sigstore.bundle") => Some(BUNDLE),
+        _ => None,
+    }
+}
+
+fn read(kind: &str, annotations: &BTreeMap<String, String>, body: &[u8]) -> Result<Form, Malformed> {
+    if kind == BUNDLE {
+        return Ok(match bundle::from_json(json::parse(body)?)? {
+            Bundle::Envelope(envelope) => Form::Signed(envelope),
+            Bundle::Message => Form::Opaque("a signature over a file, which states nothing".into()),
+        });
+    }
+    let mut envelope = if kind == SIMPLE_SIGNING {
+        let signature = annotations
+            .get(SIGNATURE_ANNOTATION)
+            .ok_or_else(|| Malformed(format!("the layer has no annotation {SIGNATURE_ANNOTATION}")))?;
+        json::parse(body)?;
+        Envelope::simple_signing(body, signature)?
+    } else {
+        Envelope::parse(body)?
+    };
+    if annotations.contains_key(CERTIFICATE_ANNOTATION) {
+        envelope.signatures.iter_mut().for_each(|signature| signature.material = Material::Certificate);
+    }
+    Ok(Form::Signed(envelope))
+}

@@ -1,0 +1,302 @@
+//! Verification summaries (SLSA VSA v1, specification 1.2): what a promotion hands to a deployer.
+//!
+//! `build` makes the statement that `Keys::sign_summary` signs; `check` is what a consumer does with
+//! the envelope, offline, with nothing but the trust file and its own expectations. What is expected
+//! comes from the consumer, never from the envelope.
+//!
+//! openssl alone can check the signature, and jq shows what was signed:
+//!
+//! ```sh
+//! curl -s $REGISTRY/.well-known/proofmark > trust.json     # once, from a place you trust
+//! jq -r '.keys.summary[0].public_key' trust.json > summary.pub
+//! jq -rj .payload summary.json | base64 -d > payload.json
+//! t=$(jq -rj .payloadType summary.json)
+//! { printf 'DSSEv1 %d %s %d ' ${#t} "$t" $(stat -c %s payload.json); cat payload.json; } > pae.bin
+//! jq -rj '.signatures[0].sig' summary.json | base64 -d > sig.bin
+//! openssl pkeyutl -verify -pubin -inkey summary.pub -rawin -in pae.bin -sigfile sig.bin
+//! jq '.subject, .predicate' payload.json                   # digest, resourceUri, PASSED, .../valid_until
+//! ```
+
+use super::envelope::Envelope;
+use super::scheme::{PublicKey, Scheme};
+use super::statement::Statement;
+use super::verify::{Unproved, verify};
+use crate::failure::Failure;
+use crate::keys::{KeyRole, Trust, TrustedKey, TrustedScheme};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// The predicate type of verification summaries.
+pub const PREDICATE_TYPE: &str = "https://slsa.dev/verification_summary/v1";
+
+/// What the registry verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Verification<'a> {
+    /// The repository.
+    pub repository: &'a RepositoryName,
+    /// The environment it may now run in.
+    pub environment: &'a EnvironmentName,
+    /// The manifest, the children of an index, and the file of an artifact that is one file.
+    pub subjects: &'a [SummarySubject<'a>],
+    /// Names the policy and the environment.
+    pub policy_uri: &'a str,
+    /// The policy's digest.
+    pub policy_digest: &'a Digest,
+    /// The evidence that was looked at: all of it, or (empty) none is told.
+    pub inputs: &'a [Input],
+    /// Levels that hold; own ones do not begin with `SLSA_`.
+    pub levels: &'a [String],
+    /// When.
+    pub time_verified: DateTime<Utc>,
+    /// Until when the summary may be relied on.
+    pub valid_until: DateTime<Utc>,
+}
+
+/// A subject of a summary.
+#[derive(Clone, Copy, Debug)]
+pub struct SummarySubject<'a> {
+    /// For people: a version, a platform, a file's name.
+    pub name: &'a str,
+    /// The digests of the same bytes, one for each algorithm.
+    pub digests: &'a [&'a Digest],
+}
+
+/// A piece of evidence, by what it is called and its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Where it can be asked for.
+    pub uri: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// The statement for a promotion, as canonical JSON: the same input gives the same bytes.
+pub fn build(trust: &Trust, verification: &Verification<'_>) -> Result<Vec<u8>, Failure> {
+    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let subjects: Vec<Value> = verification
+        .subjects
+        .iter()
+        .map(|subject| json!({"name": subject.name, "digest": digests(subject.digests.iter().copied())}))
+        .collect();
+    let mut predicate = json!({
+        "verifier": {"id": trust.verifier_id, "version": {"proofmark": env!("CARGO_PKG_VERSION")}},
+        "timeVerified": time(verification.time_verified),
+        "resourceUri": trust.resource_uri(verification.environment, verification.repository),
+        "policy": {"uri": verification.policy_uri, "digest": digests([verification.policy_digest])},
+        "verificationResult": "PASSED",
+        "verifiedLevels": verification.levels,
+        "slsaVersion": "1.2",
+    });
+    predicate[trust.valid_until_field()] = json!(time(verification.valid_until));
+    if !verification.inputs.is_empty() {
+        let input = |input: &Input| json!({"uri": input.uri, "digest": digests([&input.digest])});
+        predicate["inputAttestations"] = verification.inputs.iter().map(input).collect();
+    }
+    serde_json_canonicalizer::to_vec(&json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": subjects,
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate,
+    }))
+    .map_err(|error| Failure::new("writing a verification summary", error))
+}
+
+fn digests<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Map<String, Value> {
+    digests.into_iter().map(|d| (d.algorithm().as_str().to_owned(), d.hex().into())).collect()
+}
+
+/// What a consumer wants to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Expectations<'a> {
+    /// The bytes at hand: a manifest, a child of an index, or the file of an artifact.
+    pub digest: &'a Digest,
+    /// The repository it came from.
+    pub repository: &'a RepositoryName,
+    /// Where it is to run.
+    pub environment: &'a EnvironmentName,
+    /// A level that must be among the verified ones.
+    pub level: Option<&'a str>,
+    /// How long ago it may have been verified.
+    pub max_age: Option<TimeDelta>,
+    /// The time at which the summary must hold.
+    pub at: DateTime<Utc>,
+}
+
+/// What a summary that passed says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The key that signed it.
+    pub key_id: String,
+    /// Who verified.
+    pub verifier_id: String,
+    /// What was verified.
+    pub digest: Digest,
+    /// Where it may run.
+    pub resource_uri: String,
+    /// By which policy.
+    pub policy: Input,
+    /// The levels that hold.
+    pub levels: Vec<String>,
+    /// When it was verified.
+    pub time_verified: DateTime<Utc>,
+    /// Until when it may be relied on.
+    pub valid_until: DateTime<Utc>,
+}
+
+/// Why a summary is not relied on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each is its own sentence")]
+pub enum Refused {
+    #[error("this is not a signed verification summary: {0}")]
+    Malformed(String),
+    #[error("no summary key of the trust file signed it")]
+    UnknownKey,
+    #[error("the key {key_id} that signed it was not in force at {at}")]
+    KeyNotInForce { key_id: String, at: DateTime<Utc> },
+    #[error("the signed statement is of type {0}, not a verification summary")]
+    OtherPredicate(String),
+    #[error("it is about something else: {0} is not among its subjects")]
+    OtherSubject(Digest),
+    #[error("its verifier is {found}, and the trust file's key belongs to {expected}")]
+    OtherVerifier { found: String, expected: String },
+    #[error("it is for {found}, not for {expected}")]
+    OtherResource { found: String, expected: String },
+    #[error("its verification result is {0}, not PASSED")]
+    NotPassed(String),
+    #[error("{0} is not among its verified levels")]
+    LevelMissing(String),
+    #[error("it says that it was verified at {0}, which is still to come: check this machine's clock")]
+    FromTheFuture(DateTime<Utc>),
+    #[error("it was verified at {0}, longer ago than was asked for")]
+    TooOld(DateTime<Utc>),
+    #[error("it was valid until {0}: ask the registry for the known-good version again")]
+    Expired(DateTime<Utc>),
+}
+
+/// Clocks of two machines may differ by this much.
+const SKEW: TimeDelta = TimeDelta::minutes(5);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Predicate {
+    verifier: Verifier,
+    time_verified: DateTime<Utc>,
+    resource_uri: String,
+    policy: Policy,
+    verification_result: String,
+    verified_levels: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Verifier {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Policy {
+    uri: String,
+    digest: Map<String, Value>,
+}
+
+/// Does what a consumer must do with a summary: a summary key of the trust file signed it, it is
+/// about these bytes, it is a verification summary, its verifier is the key's owner, it is for this
+/// repository in this environment, it passed, it has the wanted level; and it has not expired.
+pub fn check(envelope: &[u8], trust: &Trust, expected: &Expectations<'_>) -> Result<Checked, Refused> {
+    let (key, statement) = signed_statement(envelope, trust)?;
+    if statement.predicate_type != PREDICATE_TYPE {
+        return Err(Refused::OtherPredicate(statement.predicate_type));
+    }
+    if !statement.is_about(expected.digest) {
+        return Err(Refused::OtherSubject(expected.digest.clone()));
+    }
+    let valid_until = statement.predicate.get(trust.valid_until_field()).cloned();
+    let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
+    let said: Predicate = serde_json::from_value(statement.predicate).map_err(malformed)?;
+    if said.verifier.id != trust.verifier_id {
+        return Err(Refused::OtherVerifier { found: said.verifier.id, expected: trust.verifier_id.clone() });
+    }
+    let resource_uri = trust.resource_uri(expected.environment, expected.repository);
+    if said.resource_uri != resource_uri {
+        return Err(Refused::OtherResource { found: said.resource_uri, expected: resource_uri });
+    }
+    if said.verification_result != "PASSED" {
+        return Err(Refused::NotPassed(said.verification_result));
+    }
+    if let Some(level) = expected.level.filter(|level| !said.verified_levels.iter().any(|l| l == level)) {
+        return Err(Refused::LevelMissing(level.to_owned()));
+    }
+    let Some(valid_until) = valid_until else {
+        return Err(Refused::Malformed(format!("it has no {}", trust.valid_until_field())));
+    };
+    let valid_until: DateTime<Utc> = serde_json::from_value(valid_until).map_err(malformed)?;
+    in_time(&key, said.time_verified, valid_until, expected)?;
+    Ok(Checked {
+        key_id: key.key_id,
+        verifier_id: said.verifier.id,
+        digest: expected.digest.clone(),
+        resource_uri,
+        policy: policy(said.policy)?,
+        levels: said.verified_levels,
+        time_verified: said.time_verified,
+        valid_until,
+    })
+}
+
+fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, Statement), Refused> {
+    let malformed = |error: &dyn std::fmt::Display| Refused::Malformed(error.to_string());
+    let envelope = Envelope::parse(envelope).map_err(|error| malformed(&error))?;
+    let trusted = trust.keys.get(&KeyRole::Summary).map_or(&[][..], Vec::as_slice);
+    let keys = trusted
+        .iter()
+        .map(|key| {
+            let scheme = match key.scheme {
+                TrustedScheme::Ed25519 => Scheme::Ed25519,
+            };
+            PublicKey::from_pem(&key.public_key, Some(scheme))
+                .map_err(|error| Refused::Malformed(format!("a key of the trust file: {error}")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let verified =
+        verify(&envelope, &keys.iter().collect::<Vec<_>>()).map_err(|unproved| match unproved {
+            Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => Refused::UnknownKey,
+            Unproved::Foreign(why) | Unproved::Malformed(why) => Refused::Malformed(why),
+        })?;
+    let key = verified.keys().next().and_then(|place| trusted.get(place)).ok_or(Refused::UnknownKey)?;
+    Ok((key.clone(), verified.content().clone()))
+}
+
+fn in_time(
+    key: &TrustedKey,
+    time_verified: DateTime<Utc>,
+    valid_until: DateTime<Utc>,
+    expected: &Expectations<'_>,
+) -> Result<(), Refused> {
+    if time_verified < key.valid_from || key.valid_until.is_some_and(|end| time_verified >= end) {
+        return Err(Refused::KeyNotInForce { key_id: key.key_id.clone(), at: time_verified });
+    }
+    if time_verified > expected.at + SKEW {
+        return Err(Refused::FromTheFuture(time_verified));
+    }
+    if expected.max_age.is_some_and(|age| expected.at - time_verified > age) {
+        return Err(Refused::TooOld(time_verified));
+    }
+    if expected.at >= valid_until {
+        return Err(Refused::Expired(valid_until));
+    }
+    Ok(())
+}
+
+fn policy(policy: Policy) -> Result<Input, Refused> {
+    let mut digests = policy.digest.iter().filter_map(|(algorithm, hex)| {
+        format!("{algorithm}:{}", hex.as_str().unwrap_or_default()).parse::<Digest>().ok()
+    });
+    match digests.next() {
+        Some(digest) => Ok(Input { uri: policy.uri, digest }),
+        None => Err(Refused::Malformed("its policy has no digest".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Verifying: from an envelope to a statement that a known key signed.
+
+use super::envelope::{Envelope, Material};
+use super::scheme::PublicKey;
+use super::statement::{Statement, Unreadable};
+use std::collections::BTreeSet;
+
+/// Known keys signed exactly these bytes, and this is what they say. Made only here. Whether a key
+/// is trusted for it is another question, judged when it is read.
+#[derive(Clone, Debug)]
+pub struct Verified<T> {
+    content: T,
+    keys: BTreeSet<usize>,
+}
+
+impl<T> Verified<T> {
+    /// What was signed.
+    pub fn content(&self) -> &T {
+        &self.content
+    }
+
+    /// Which of the known keys signed it, by their place in what [`verify`] was given.
+    pub fn keys(&self) -> impl Iterator<Item = usize> {
+        self.keys.iter().copied()
+    }
+}
+
+/// Why an envelope proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproved {
+    /// An empty list of signatures.
+    #[error("it has no signature")]
+    NoSignature,
+    /// Signed with a certificate.
+    #[error("it is signed with a certificate, and certificates of keyless signing are not verified here yet")]
+    Certificate,
+    /// No known key verifies any signature.
+    #[error("no registered key verifies its signature")]
+    UnknownKey,
+    /// A known key signed something that is not read here.
+    #[error("{0}")]
+    Foreign(String),
+    /// A known key signed something that cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<Unreadable> for Unproved {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Malformed(why) => Self::Malformed(why),
+            Unreadable::Foreign(why) => Self::Foreign(why),
+        }
+    }
+}
+
+/// Verifies first, then reads. Hints are not asked: every key may try every signature, and a key
+/// counts once, however many signatures it made.
+pub fn verify(envelope: &Envelope, keys: &[&PublicKey]) -> Result<Verified<Statement>, Unproved> {
+    let keys = signed_by(envelope, keys);
+    if keys.is_empty() {
+        return Err(why_not(envelope));
+    }
+    Ok(Verified { content: Statement::read(&envelope.payload)?, keys })
+}
+
+/// The places of the keys that signed the envelope.
+pub(super) fn signed_by(envelope: &Envelope, keys: &[&PublicKey]) -> BTreeSet<usize> {
+    let message = envelope.message();
+    let by_key = envelope.signatures.iter().filter(|signature| signature.material != Material::Certificate);
+    by_key
+        .filter_map(|signature| keys.iter().position(|key| key.verifies(&message, &signature.bytes)))
+        .collect()
+}
+
+/// Why an envelope that no known key signed proves nothing.
+pub(super) fn why_not(envelope: &Envelope) -> Unproved {
+    match envelope.signatures.as_slice() {
+        [] => Unproved::NoSignature,
+        all if all.iter().all(|signature| signature.material == Material::Certificate) => {
+            Unproved::Certificate
+        }
+        _ => Unproved::UnknownKey,
+    }
+}
