@@ -4,7 +4,22 @@
 //! moves, that a manifest's blobs and children are there, and that what is pinned stays. Never
 //! judges what content means: evidence and promotion are rooms below.
 
+mod deletes;
+mod manifest;
+mod pins;
+mod referrers;
+mod refused;
 mod repositories;
 mod store;
+mod tags;
 
+pub use deletes::{delete, holders};
+pub use manifest::{
+    Bodies, Descriptor, Found, InvalidManifest, Manifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, Stored, find,
+    manifest, put_manifest, resolve,
+};
+pub use pins::pin;
+pub use referrers::{Referrer, referrers};
+pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
+pub use tags::{list_tags, put_tags, tags_of};

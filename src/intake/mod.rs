@@ -1,1 +1,8 @@
-//! Intake: what comes in as one act; opens the one transaction.
+//! Intake: what comes in as one act: push a manifest, attest, record a scan.
+//!
+//! Knows which rooms one act touches and in which order. Promises one transaction for each act, so
+//! that it happened whole or not at all. Never holds a rule of its own.
+
+mod push;
+
+pub use push::{PushManifest, Pushed, push_manifest};

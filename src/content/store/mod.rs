@@ -1,3 +1,7 @@
 //! The SQL of content, one file beside each rule file it serves.
 
+pub mod manifests;
+pub mod pins;
+pub mod referrers;
 pub mod repositories;
+pub mod tags;

@@ -1,0 +1,113 @@
+//! Deleting manifests and tags: a right of its own, and never what something holds.
+
+use super::store::{manifests, pins};
+use super::{DeleteRefused, Holder, Repository, repositories, tags};
+use crate::access::{Delete, Grant, Principal};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{Digest, Reference, Tag};
+use crate::postgres::{Db, Scopes, constraint, database_time};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+/// Deletes a tag, or a manifest with the tags that name it; nothing on a refusal. A write-once name
+/// is hidden and stays reserved for its digest, a floating one gets a deletion as its last row.
+pub async fn delete(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Result<(), DeleteRefused> {
+    match attempt(db, grant, reference).await {
+        Err(DeleteRefused::Failed(failure)) if failure.is_transient() => attempt(db, grant, reference).await,
+        done => done,
+    }
+}
+
+/// One transaction: the repository's scope, the manifest, its tags by name, the event.
+async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Result<(), DeleteRefused> {
+    let mut tx = db.begin().await?;
+    let repository = repositories::repository(&mut tx, grant.repository()).await?;
+    let repository = repository.ok_or(DeleteRefused::Unknown)?;
+    Scopes::push(repository.id).lock(&mut tx).await?;
+    let principal = grant.principal();
+    let (kind, digest, facts) = match reference {
+        Reference::Tag(tag) => {
+            let digest = delete_tag(&mut tx, &repository, principal, tag).await?;
+            (Kind::TagDeleted, digest, json!({"tag": tag}))
+        }
+        Reference::Digest(digest) => {
+            let facts = delete_manifest(&mut tx, &repository, principal, digest).await?;
+            (Kind::ManifestDeleted, digest.clone(), facts)
+        }
+    };
+    let at = database_time(&mut tx).await?;
+    let event = Event {
+        kind,
+        at,
+        principal,
+        repository: Some((repository.id, &repository.name)),
+        environment: None,
+        digest: Some(&digest),
+        facts,
+    };
+    ledger::append(&mut tx, event).await?;
+    tx.commit().await.map_err(|error| Failure::new("deleting", error))?;
+    Ok(())
+}
+
+/// Lets go of the name; returns what it named.
+async fn delete_tag(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    tag: &Tag,
+) -> Result<Digest, DeleteRefused> {
+    let named = super::resolve(connection, repository.id, &Reference::Tag(tag.clone())).await?;
+    let digest = named.ok_or(DeleteRefused::Unknown)?;
+    // Where it moved in between, what is deleted is what it names by then.
+    if tags::remove(connection, repository, principal, tag, None).await? {
+        Ok(digest)
+    } else {
+        Err(DeleteRefused::Unknown)
+    }
+}
+
+/// Locks the manifest first: pushes, promotions and indexes that lock it before are then seen, and
+/// those that come after find it gone.
+async fn delete_manifest(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    digest: &Digest,
+) -> Result<Value, DeleteRefused> {
+    if !manifests::lock(connection, repository.id, digest).await? {
+        return Err(DeleteRefused::Unknown);
+    }
+    let holders = holders(connection, repository.id, digest).await?;
+    if !holders.is_empty() {
+        return Err(DeleteRefused::Held(holders));
+    }
+    let named = tags::tags_of(connection, repository.id, digest).await?;
+    for tag in &named {
+        tags::remove(connection, repository, principal, tag, Some(digest)).await?;
+    }
+    match manifests::delete(connection, repository.id, digest).await {
+        Ok(()) => Ok(json!({"tags": named})),
+        Err(error) => match constraint(&error).filter(|_| is_foreign_key(&error)) {
+            Some(name) => Err(DeleteRefused::Held(vec![Holder::Reference(name.to_owned())])),
+            None => Err(Failure::new("deleting a manifest", error).into()),
+        },
+    }
+}
+
+fn is_foreign_key(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
+/// What holds the manifest now.
+pub async fn holders(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<Holder>, Failure> {
+    let pinned = pins::open(connection, repository_id, digest).await?;
+    let listed = pins::parents(connection, repository_id, digest).await?;
+    let pinned = pinned.into_iter().map(|pin| Holder::Pin { reason: pin.reason, until: pin.until });
+    Ok(pinned.chain(listed.into_iter().map(Holder::Index)).collect())
+}

@@ -1,0 +1,402 @@
+//! Manifests as they come in: OCI image specification, "Image Manifest" and "Image Index", and
+//! their docker schema 2 forms.
+
+use super::json;
+use crate::names::{Algorithm, Digest, MediaType};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// An OCI image manifest; artifacts have this form too.
+pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
+
+/// How deep a manifest's JSON may nest; real ones need five.
+const MAX_DEPTH: usize = 32;
+
+/// A manifest that was read and can be stored: its exact bytes, and what they refer to.
+#[derive(Clone, Debug)]
+pub struct ParsedManifest {
+    /// The exact bytes.
+    pub body: Bytes,
+    /// The digest it is stored under, of the algorithm it was pushed with.
+    pub digest: Digest,
+    /// Its SHA-256, whatever it was pushed with.
+    pub sha256: Digest,
+    /// Its SHA-512, whatever it was pushed with.
+    pub sha512: Digest,
+    /// The media type, exactly as pushed.
+    pub media_type: MediaType,
+    /// `artifactType`, where the manifest says one.
+    pub artifact_type: Option<MediaType>,
+    /// The config's media type, of an image.
+    pub config_media_type: Option<MediaType>,
+    /// What it refers to, there or not.
+    pub subject: Option<Digest>,
+    /// Its annotations, a JSON object.
+    pub annotations: Option<Value>,
+    /// Config and layers; of an index what is listed and is no manifest. One for each digest.
+    pub blobs: Vec<Descriptor>,
+    /// The manifests that an index lists. One for each digest.
+    pub children: Vec<Descriptor>,
+}
+
+/// What a manifest says of something it refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its media type.
+    pub media_type: MediaType,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size.
+    pub size_bytes: i64,
+    /// "os/architecture[/variant]", of an index's child.
+    pub platform: Option<String>,
+    /// Whether it may be absent: a layer whose licence forbids that registries hand it out.
+    pub may_be_absent: bool,
+}
+
+/// Not a manifest that this registry stores.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidManifest {
+    /// Not JSON, nested too deep, a repeated name, a field missing or of another type.
+    #[error("not a manifest: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The header and the body name different media types.
+    #[error("Content-Type says {header}, the body's mediaType {body}: they must be the same")]
+    MediaTypesDiffer {
+        /// From the header.
+        header: String,
+        /// From the body.
+        body: String,
+    },
+    /// Neither the header nor the body names one.
+    #[error("no media type: give Content-Type, e.g. {OCI_IMAGE}")]
+    NoMediaType,
+    /// A media type of docker's first schema.
+    #[error("docker's schema 1 is not accepted: push {OCI_IMAGE} or {DOCKER_IMAGE}")]
+    Schema1,
+    /// None of the four.
+    #[error(
+        "{0} is no manifest's media type: push {OCI_IMAGE}, {OCI_INDEX}, {DOCKER_IMAGE} or {DOCKER_LIST}"
+    )]
+    UnknownMediaType(String),
+    /// `schemaVersion` is not 2.
+    #[error("schemaVersion must be 2")]
+    SchemaVersion,
+    /// Both an image's and an index's fields: readers would disagree what it is.
+    #[error("a manifest has either config and layers, or manifests, never both")]
+    Ambiguous,
+    /// More layers or children than the limit.
+    #[error("it refers to {count} blobs or manifests; at most {limit} are accepted")]
+    TooMany {
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The same digest with different sizes.
+    #[error("{0} stands there with two different sizes")]
+    SizesDiffer(Digest),
+    /// The sizes add up beyond any store.
+    #[error("the sizes it declares add up to more than any store holds")]
+    SizeOverflow,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    schema_version: u64,
+    artifact_type: Option<MediaType>,
+    config: Option<WireDescriptor>,
+    layers: Option<Vec<WireDescriptor>>,
+    manifests: Option<Vec<WireDescriptor>>,
+    subject: Option<WireDescriptor>,
+    annotations: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDescriptor {
+    media_type: MediaType,
+    digest: Digest,
+    size: u64,
+    platform: Option<WirePlatform>,
+}
+
+#[derive(Deserialize)]
+struct WirePlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl ParsedManifest {
+    /// Reads a manifest that is stored under a digest of `algorithm`. `content_type` is the
+    /// request's header; `max_references` bounds its layers or children.
+    pub fn parse(
+        body: Bytes,
+        content_type: Option<&str>,
+        algorithm: Algorithm,
+        max_references: usize,
+    ) -> Result<Self, InvalidManifest> {
+        json::check(&body, MAX_DEPTH)?;
+        let header = content_type.map(essence).filter(|text| !text.is_empty());
+        let declared = serde_json::from_slice::<MediaTypeOnly>(&body)?.media_type;
+        let media_type = agreed_media_type(header, declared.as_deref())?;
+        let wire: Wire = serde_json::from_slice(&body)?;
+        if wire.schema_version != 2 {
+            return Err(InvalidManifest::SchemaVersion);
+        }
+        let config_media_type = wire.config.as_ref().map(|config| config.media_type.clone());
+        let (blobs, children) = match media_type.as_str() {
+            OCI_IMAGE | DOCKER_IMAGE => {
+                (image_blobs(wire.config, wire.layers, wire.manifests.is_some())?, vec![])
+            }
+            OCI_INDEX | DOCKER_LIST => {
+                index_parts(wire.manifests, wire.config.is_some() || wire.layers.is_some())?
+            }
+            other => return Err(InvalidManifest::UnknownMediaType(other.to_owned())),
+        };
+        let count = blobs.len() + children.len();
+        if count > max_references {
+            return Err(InvalidManifest::TooMany { count, limit: max_references });
+        }
+        let (sha256, sha512) = (Digest::sha256(&body), Digest::of(Algorithm::Sha512, &body));
+        let parsed = Self {
+            digest: match algorithm {
+                Algorithm::Sha256 => sha256.clone(),
+                Algorithm::Sha512 => sha512.clone(),
+            },
+            sha256,
+            sha512,
+            media_type,
+            artifact_type: wire.artifact_type,
+            config_media_type,
+            subject: wire.subject.map(|subject| subject.digest),
+            annotations: wire.annotations.map(|map| {
+                Value::Object(map.into_iter().map(|(name, value)| (name, Value::String(value))).collect())
+            }),
+            blobs: once_each(blobs)?,
+            children: once_each(children)?,
+            body,
+        };
+        parsed.declared_size_bytes().ok_or(InvalidManifest::SizeOverflow)?;
+        Ok(parsed)
+    }
+
+    /// Its own bytes and those of what it refers to, each once; `None` beyond 64 bits.
+    pub fn declared_size_bytes(&self) -> Option<i64> {
+        let own = i64::try_from(self.body.len()).ok()?;
+        self.blobs.iter().chain(&self.children).try_fold(own, |sum, part| sum.checked_add(part.size_bytes))
+    }
+
+    /// The type that users filter by: `artifactType`, or an image's config type.
+    pub fn effective_artifact_type(&self) -> Option<&MediaType> {
+        self.artifact_type.as_ref().or(self.config_media_type.as_ref())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MediaTypeOnly {
+    media_type: Option<String>,
+}
+
+/// A media type without its parameters.
+fn essence(header: &str) -> &str {
+    header.split(';').next().unwrap_or_default().trim()
+}
+
+fn agreed_media_type(header: Option<&str>, body: Option<&str>) -> Result<MediaType, InvalidManifest> {
+    let text = match (header, body) {
+        (Some(header), Some(body)) if header != body => {
+            return Err(InvalidManifest::MediaTypesDiffer { header: header.into(), body: body.into() });
+        }
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) => return Err(InvalidManifest::NoMediaType),
+    };
+    if text.starts_with(DOCKER_SCHEMA_1) {
+        return Err(InvalidManifest::Schema1);
+    }
+    match text {
+        OCI_IMAGE | OCI_INDEX | DOCKER_IMAGE | DOCKER_LIST => text.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| InvalidManifest::UnknownMediaType(text.to_owned()))
+}
+
+fn missing(field: &'static str) -> InvalidManifest {
+    InvalidManifest::Json(serde::de::Error::missing_field(field))
+}
+
+fn image_blobs(
+    config: Option<WireDescriptor>,
+    layers: Option<Vec<WireDescriptor>>,
+    has_manifests: bool,
+) -> Result<Vec<Descriptor>, InvalidManifest> {
+    if has_manifests {
+        return Err(InvalidManifest::Ambiguous);
+    }
+    let config = config.ok_or_else(|| missing("config"))?;
+    let layers = layers.ok_or_else(|| missing("layers"))?;
+    std::iter::once(config).chain(layers).map(Descriptor::try_from).collect()
+}
+
+/// An index's children, and the blobs that BuildKit's older cache format lists beside them.
+fn index_parts(
+    manifests: Option<Vec<WireDescriptor>>,
+    has_layers: bool,
+) -> Result<(Vec<Descriptor>, Vec<Descriptor>), InvalidManifest> {
+    if has_layers {
+        return Err(InvalidManifest::Ambiguous);
+    }
+    let listed = manifests.ok_or_else(|| missing("manifests"))?;
+    let listed = listed.into_iter().map(Descriptor::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(listed.into_iter().partition(|part| !is_manifest(&part.media_type)))
+}
+
+/// Whether a media type is one of the four forms of manifests.
+pub fn is_manifest(media_type: &MediaType) -> bool {
+    matches!(media_type.as_str(), OCI_IMAGE | OCI_INDEX | DOCKER_IMAGE | DOCKER_LIST)
+}
+
+/// Whether a media type is that of an index or a manifest list.
+pub fn is_index(media_type: &MediaType) -> bool {
+    matches!(media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+}
+
+impl TryFrom<WireDescriptor> for Descriptor {
+    type Error = InvalidManifest;
+    fn try_from(wire: WireDescriptor) -> Result<Self, InvalidManifest> {
+        let media_type = wire.media_type.as_str();
+        let may_be_absent = media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+            || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.");
+        Ok(Self {
+            may_be_absent,
+            digest: wire.digest,
+            size_bytes: i64::try_from(wire.size).map_err(|_| InvalidManifest::SizeOverflow)?,
+            platform: wire.platform.and_then(WirePlatform::text),
+            media_type: wire.media_type,
+        })
+    }
+}
+
+impl WirePlatform {
+    fn text(self) -> Option<String> {
+        if self.os.is_empty() || self.architecture.is_empty() {
+            return None;
+        }
+        let mut text = format!("{}/{}", self.os, self.architecture);
+        if let Some(variant) = self.variant.filter(|variant| !variant.is_empty()) {
+            text.push('/');
+            text.push_str(&variant);
+        }
+        Some(text)
+    }
+}
+
+/// Sorted by digest, the order in which they are locked; the same digest with two sizes is refused.
+fn once_each(mut parts: Vec<Descriptor>) -> Result<Vec<Descriptor>, InvalidManifest> {
+    parts.sort_by(|a, b| a.digest.cmp(&b.digest));
+    let differ = parts
+        .iter()
+        .zip(parts.iter().skip(1))
+        .find(|(a, b)| a.digest == b.digest && a.size_bytes != b.size_bytes);
+    if let Some((part, _)) = differ {
+        return Err(InvalidManifest::SizesDiffer(part.digest.clone()));
+    }
+    parts.dedup_by(|later, kept| {
+        let same = later.digest == kept.digest;
+        if same {
+            // What may be absent in one place and not in the other must be there.
+            kept.may_be_absent &= later.may_be_absent;
+            kept.platform = kept.platform.take().or(later.platform.take());
+        }
+        same
+    });
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::sha256(bytes), "size": bytes.len()})
+    }
+
+    fn image() -> Value {
+        json!({"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": descriptor("application/vnd.oci.image.config.v1+json", b"{}"),
+               "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", b"layer")]})
+    }
+
+    fn parse(value: &Value, content_type: Option<&str>) -> Result<ParsedManifest, InvalidManifest> {
+        ParsedManifest::parse(value.to_string().into(), content_type, Algorithm::Sha256, 100)
+    }
+
+    #[test]
+    fn an_image_lists_config_and_layers_once_each() {
+        let mut value = image();
+        value["layers"] = json!([descriptor("x/y", b"a"), descriptor("x/y", b"a"), descriptor("x/y", b"{}")]);
+        let parsed =
+            parse(&value, Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8")).unwrap();
+        assert_eq!(parsed.blobs.len(), 2);
+        assert_eq!(parsed.media_type.as_str(), OCI_IMAGE);
+        assert_eq!(parsed.digest, parsed.sha256);
+    }
+
+    #[test]
+    fn what_readers_could_take_for_two_things_is_refused() {
+        let mut both = image();
+        both["manifests"] = json!([]);
+        assert!(matches!(parse(&both, None), Err(InvalidManifest::Ambiguous)));
+        assert!(matches!(parse(&image(), Some(OCI_INDEX)), Err(InvalidManifest::MediaTypesDiffer { .. })));
+        let twice =
+            image().to_string().replace(r#""schemaVersion":2"#, r#""schemaVersion":2,"schemaVersion":2"#);
+        let parsed = ParsedManifest::parse(twice.into(), None, Algorithm::Sha256, 100);
+        assert!(matches!(parsed, Err(InvalidManifest::Json(_))));
+    }
+
+    #[test]
+    fn other_forms_are_refused_by_name() {
+        let schema1 = json!({"schemaVersion": 1, "name": "a", "tag": "b", "fsLayers": []});
+        let content_type = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        assert!(matches!(parse(&schema1, Some(content_type)), Err(InvalidManifest::Schema1)));
+        assert!(matches!(parse(&schema1, Some(OCI_IMAGE)), Err(InvalidManifest::SchemaVersion)));
+        assert!(matches!(parse(&json!({"schemaVersion": 2}), None), Err(InvalidManifest::NoMediaType)));
+        assert!(matches!(parse(&json!([]), None), Err(InvalidManifest::Json(_))));
+        assert!(matches!(parse(&json!({}), Some("text/plain")), Err(InvalidManifest::UnknownMediaType(_))));
+    }
+
+    #[test]
+    fn sizes_that_overflow_or_disagree_are_refused() {
+        let mut value = image();
+        value["layers"][0]["size"] = json!(i64::MAX);
+        assert!(matches!(parse(&value, None), Err(InvalidManifest::SizeOverflow)));
+        value["layers"][0]["size"] = json!(-1);
+        assert!(matches!(parse(&value, None), Err(InvalidManifest::Json(_))));
+        let mut other = descriptor("x/y", b"a");
+        other["size"] = json!(7);
+        value["layers"] = json!([descriptor("x/y", b"a"), other]);
+        assert!(matches!(parse(&value, None), Err(InvalidManifest::SizesDiffer(_))));
+    }
+
+    #[test]
+    fn an_index_lists_manifests_and_other_things_apart() {
+        let value = json!({"schemaVersion": 2, "manifests": [
+            {"mediaType": OCI_IMAGE, "digest": Digest::sha256(b"1"), "size": 1,
+             "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+            descriptor("application/vnd.oci.image.layer.v1.tar", b"cached")]});
+        let parsed = parse(&value, Some(OCI_INDEX)).unwrap();
+        assert_eq!(parsed.children[0].platform.as_deref(), Some("linux/arm64/v8"));
+        assert_eq!(parsed.blobs.len(), 1);
+    }
+}

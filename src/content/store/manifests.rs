@@ -1,0 +1,231 @@
+//! Rows of `manifests`, `manifest_blobs` and `manifest_children`.
+
+use crate::content::{Manifest, ParsedManifest};
+use crate::failure::Failure;
+use crate::names::{Digest, MediaType};
+use bytes::Bytes;
+use serde_json::Value;
+use sqlx::PgConnection;
+
+/// A blob that the repository links to, with its size.
+pub struct Link {
+    pub digest: Digest,
+    pub size_bytes: i64,
+}
+
+/// Locks the links `for key share`, in the order of their digests; those that are not there are
+/// not returned.
+pub async fn keep_links(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<Link>, Failure> {
+    sqlx::query_as!(
+        Link,
+        r#"select l.digest as "digest: Digest", b.size_bytes
+           from blob_links l join blobs b on b.digest = l.digest
+           where l.repository_id = $1 and l.digest = any($2)
+           order by l.digest for key share of l"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("locking a manifest's blobs", error))
+}
+
+/// A manifest that an index lists.
+pub struct Child {
+    pub digest: Digest,
+    pub media_type: MediaType,
+    pub size_bytes: i64,
+    pub total_size_bytes: i64,
+}
+
+/// Locks the manifests `for key share`, in the order of their digests.
+pub async fn keep_manifests(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<Child>, Failure> {
+    sqlx::query_as!(
+        Child,
+        r#"select digest as "digest: Digest", media_type as "media_type: MediaType",
+                  octet_length(body)::bigint as "size_bytes!", total_size_bytes
+           from manifests where repository_id = $1 and digest = any($2)
+           order by digest for key share"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("locking an index's children", error))
+}
+
+/// Levels of indexes below and with these, counted up to `limit`.
+pub async fn nesting(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    indexes: &[Digest],
+    limit: i32,
+) -> Result<i32, Failure> {
+    sqlx::query_scalar!(
+        r#"with recursive below(digest, level) as (
+             select d collate "C", 1 from unnest($2::text[]) d
+             union
+             select c.child, b.level + 1 from below b
+             join manifest_children c on c.repository_id = $1 and c.manifest = b.digest
+             where b.level <= $3)
+           select coalesce(max(b.level), 0) as "levels!" from below b
+           where exists (select from manifest_children c where c.repository_id = $1 and c.manifest = b.digest)"#,
+        repository_id,
+        indexes as &[Digest],
+        limit
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("measuring an index's nesting", error))
+}
+
+/// Inserts the manifest with what it refers to, in one statement; false when it is there already.
+pub async fn insert(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    by: i64,
+    parsed: &ParsedManifest,
+    total_size_bytes: i64,
+) -> Result<bool, Failure> {
+    // What may be absent is held when it is there.
+    let blobs: Vec<&str> = parsed.blobs.iter().map(|part| part.digest.as_str()).collect();
+    let children: Vec<&str> = parsed.children.iter().map(|part| part.digest.as_str()).collect();
+    let platforms: Vec<Option<String>> = parsed.children.iter().map(|part| part.platform.clone()).collect();
+    let inserted = sqlx::query_scalar!(
+        r#"with inserted as (
+             insert into manifests(repository_id, digest, sha256, sha512, media_type, artifact_type,
+                                   config_media_type, subject, annotations, total_size_bytes, body, pushed_by)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             on conflict (repository_id, digest) do nothing returning digest),
+           with_blobs as (
+             insert into manifest_blobs(repository_id, manifest, blob)
+             select $1, i.digest, l.digest from inserted i, blob_links l
+             where l.repository_id = $1 and l.digest = any($13)),
+           with_children as (
+             insert into manifest_children(repository_id, manifest, child, platform)
+             select $1, i.digest, c.child, c.platform
+             from inserted i, unnest($14::text[], $15::text[]) as c(child, platform))
+           select true as "inserted!" from inserted"#,
+        repository_id,
+        &parsed.digest as &Digest,
+        &parsed.sha256 as &Digest,
+        &parsed.sha512 as &Digest,
+        &parsed.media_type as &MediaType,
+        parsed.artifact_type.as_ref() as Option<&MediaType>,
+        parsed.config_media_type.as_ref() as Option<&MediaType>,
+        parsed.subject.as_ref() as Option<&Digest>,
+        parsed.annotations,
+        total_size_bytes,
+        &parsed.body[..],
+        by,
+        &blobs as &[&str],
+        &children as &[&str],
+        &platforms as &[Option<String>],
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("storing a manifest", error))?;
+    Ok(inserted.is_some())
+}
+
+/// Locks the manifest against deletion; false when it is not there.
+pub async fn keep(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    let found = sqlx::query_scalar!(
+        r#"select true as "found!" from manifests where repository_id = $1 and digest = $2 for key share"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("locking a manifest", error))?;
+    Ok(found.is_some())
+}
+
+/// The manifest with its bytes.
+pub async fn read(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<Manifest>, Failure> {
+    sqlx::query_as!(
+        Manifest,
+        r#"select digest as "digest: Digest", sha256 as "sha256: Digest", sha512 as "sha512: Digest",
+                  media_type as "media_type: MediaType", artifact_type as "artifact_type: MediaType",
+                  config_media_type as "config_media_type: MediaType", subject as "subject: Digest",
+                  annotations as "annotations: Value", octet_length(body)::bigint as "size_bytes!",
+                  total_size_bytes, body as "body: Vec<u8>", pushed_by, pushed_at
+           from manifests where repository_id = $1 and digest = $2"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a manifest", error))
+}
+
+/// The manifest's bytes.
+pub async fn body(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<Bytes>, Failure> {
+    let body = sqlx::query_scalar!(
+        "select body from manifests where repository_id = $1 and digest = $2",
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a manifest's bytes", error))?;
+    Ok(body.map(Bytes::from))
+}
+
+/// Locks the manifest for its deletion; false when it is not there.
+pub async fn lock(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    let found = sqlx::query_scalar!(
+        r#"select true as "found!" from manifests where repository_id = $1 and digest = $2 for update"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("locking a manifest for deletion", error))?;
+    Ok(found.is_some())
+}
+
+/// Deletes the manifest with what it refers to and the pins that have run out. A foreign key of
+/// another room that still names it fails the statement.
+pub async fn delete(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"with blobs as (delete from manifest_blobs where repository_id = $1 and manifest = $2),
+                children as (delete from manifest_children where repository_id = $1 and manifest = $2),
+                over as (delete from pins where repository_id = $1 and digest = $2
+                         and until <= clock_timestamp())
+           delete from manifests where repository_id = $1 and digest = $2"#,
+        repository_id,
+        digest as &Digest
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Rows of `pins`, and what else holds a manifest.
+
+use crate::failure::Failure;
+use crate::names::Digest;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Pins the manifest; an equal pin that is there already is enough.
+pub async fn insert(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+    reason: &str,
+    until: Option<DateTime<Utc>>,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"insert into pins(repository_id, digest, reason, until)
+           select $1, $2, $3, $4
+           where not exists (select from pins where repository_id = $1 and digest = $2 and reason = $3
+                             and until is not distinct from $4)"#,
+        repository_id,
+        digest as &Digest,
+        reason,
+        until
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("pinning a manifest", error))?;
+    Ok(())
+}
+
+/// A pin that holds now.
+pub struct Pin {
+    pub reason: String,
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// The pins that hold the manifest now.
+pub async fn open(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<Pin>, Failure> {
+    sqlx::query_as!(
+        Pin,
+        r#"select reason, until from pins
+           where repository_id = $1 and digest = $2 and (until is null or until > clock_timestamp())
+           order by id"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading pins", error))
+}
+
+/// The indexes that list the manifest.
+pub async fn parents(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select manifest as "manifest: Digest" from manifest_children
+           where repository_id = $1 and child = $2 order by manifest"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading what lists a manifest", error))
+}

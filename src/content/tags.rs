@@ -1,0 +1,124 @@
+//! Tags: write-once names, and those that a repository's rules let float.
+
+use super::store::tags as store;
+use super::{PushRefused, Repository};
+use crate::access::Principal;
+use crate::failure::Failure;
+use crate::names::{Digest, Tag};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+/// Points the tags at the manifest, which the caller stored or locked in this transaction under the
+/// repository's scope: all of them, or the caller rolls back. In the order of their names, so that
+/// two pushes of the same names never wait for each other. Returns those that changed.
+pub async fn put_tags(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    digest: &Digest,
+    tags: &BTreeSet<Tag>,
+) -> Result<Vec<Tag>, PushRefused> {
+    let mut changed = Vec::new();
+    for tag in tags {
+        let write_once =
+            !repository.floats(tag) || store::held(connection, repository.id, tag).await?.is_some();
+        let moved = if write_once {
+            claim(connection, repository, principal, digest, tag).await?
+        } else {
+            float(connection, repository, principal, Some(digest), tag).await?
+        };
+        if moved {
+            changed.push(tag.clone());
+        }
+    }
+    Ok(changed)
+}
+
+/// Claims a write-once name, or finds it held: for the same digest is a success, which shows it
+/// again if it was deleted; for another is refused.
+async fn claim(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    digest: &Digest,
+    tag: &Tag,
+) -> Result<bool, PushRefused> {
+    if store::claim(connection, repository.id, tag, digest, principal.id).await? {
+        return Ok(true);
+    }
+    let held = store::held(connection, repository.id, tag).await?;
+    let held = held.ok_or_else(|| Failure::new("claiming a tag", "it is held and is not there"))?;
+    if held.digest != *digest {
+        return Err(PushRefused::TagTaken { tag: tag.clone(), current: held.digest, hidden: held.hidden });
+    }
+    if !held.hidden {
+        return Ok(false);
+    }
+    store::lock(connection, repository.id, tag).await?;
+    Ok(store::show(connection, repository.id, tag, principal.id).await?)
+}
+
+/// Moves a floating name, or with no digest deletes it; false when it is there already.
+async fn float(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    digest: Option<&Digest>,
+    tag: &Tag,
+) -> Result<bool, Failure> {
+    store::lock_floating(connection, repository.id, tag).await?;
+    if store::floating(connection, repository.id, tag).await?.as_ref() == digest {
+        return Ok(false);
+    }
+    store::float(connection, repository.id, tag, digest, principal.id).await?;
+    Ok(true)
+}
+
+/// Lets go of a name: hides it when it is write-once, else appends a deletion. False when it names
+/// nothing (any more). `only` deletes it only where it names this digest.
+pub(super) async fn remove(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    tag: &Tag,
+    only: Option<&Digest>,
+) -> Result<bool, Failure> {
+    if let Some(held) = store::held(connection, repository.id, tag).await? {
+        if only.is_some_and(|digest| *digest != held.digest) {
+            return Ok(false);
+        }
+        store::lock(connection, repository.id, tag).await?;
+        return store::hide(connection, repository.id, tag, principal.id).await;
+    }
+    store::lock_floating(connection, repository.id, tag).await?;
+    let current = store::floating(connection, repository.id, tag).await?;
+    if current.is_none() || only.is_some_and(|digest| current.as_ref() != Some(digest)) {
+        return Ok(false);
+    }
+    store::float(connection, repository.id, tag, None, principal.id).await?;
+    Ok(true)
+}
+
+/// The names that point at the manifest now, sorted.
+pub async fn tags_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<Tag>, Failure> {
+    store::naming(connection, repository_id, digest).await
+}
+
+/// A page of the names that point at something, sorted, after `last`.
+pub async fn list_tags(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    last: &str,
+    limit: i64,
+) -> Result<Vec<String>, Failure> {
+    let mut names = store::page_write_once(connection, repository_id, last, limit).await?;
+    let floating = store::page_floating(connection, repository_id, last, limit).await?;
+    names.extend(floating.into_iter().map(|row| row.name.to_string()));
+    names.sort_unstable();
+    names.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(names)
+}

@@ -1,0 +1,92 @@
+//! Pushing a manifest, with the tags it claims or moves and the evidence it carries.
+
+use crate::access::{Grant, Push};
+use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::Tag;
+use crate::postgres::{Db, Scopes, database_time};
+use serde_json::json;
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+/// A manifest and the tags that are to name it: all of them, or nothing is pushed.
+#[derive(Clone, Debug)]
+pub struct PushManifest {
+    /// The manifest, parsed, its digest checked against what the caller said.
+    pub manifest: ParsedManifest,
+    /// The tags; none is a push by digest alone.
+    pub tags: BTreeSet<Tag>,
+}
+
+/// What a push did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Whether the repository had the manifest before.
+    pub stored: Stored,
+    /// The tags that name it only now.
+    pub changed: Vec<Tag>,
+}
+
+/// Pushes in one transaction, tried once more when Postgres says that it lost a race.
+pub async fn push_manifest(db: &Db, grant: &Grant<Push>, push: &PushManifest) -> Result<Pushed, PushRefused> {
+    match attempt(db, grant, push).await {
+        Err(PushRefused::Failed(failure)) if failure.is_transient() => attempt(db, grant, push).await,
+        done => done,
+    }
+}
+
+async fn attempt(db: &Db, grant: &Grant<Push>, push: &PushManifest) -> Result<Pushed, PushRefused> {
+    let mut tx = db.begin().await?;
+    let repository = enter(&mut tx, grant).await?;
+    let pushed = push_within(&mut tx, grant, &repository, push).await?;
+    tx.commit().await.map_err(|error| Failure::new("pushing a manifest", error))?;
+    Ok(pushed)
+}
+
+/// The grant's repository under its scope, shared, with the rules read after the lock: no change of
+/// rule can come between them and this transaction's end.
+pub(super) async fn enter(
+    connection: &mut PgConnection,
+    grant: &Grant<Push>,
+) -> Result<Repository, PushRefused> {
+    let found = content::ensure_repository(connection, grant).await?;
+    Scopes::push(found.id).lock(connection).await?;
+    let now = content::repository(connection, grant.repository()).await?;
+    Ok(now.ok_or_else(|| Failure::new("pushing", "the repository has gone"))?)
+}
+
+/// Inside a transaction that entered the repository and linked what the manifest refers to: stores
+/// the manifest, puts its tags, indexes the evidence it carries, and appends the event, which is
+/// the last write. A push that changes nothing leaves no event.
+pub(super) async fn push_within(
+    connection: &mut PgConnection,
+    grant: &Grant<Push>,
+    repository: &Repository,
+    push: &PushManifest,
+) -> Result<Pushed, PushRefused> {
+    let (manifest, principal) = (&push.manifest, grant.principal());
+    let stored = content::put_manifest(connection, repository, principal, manifest).await?;
+    let changed = content::put_tags(connection, repository, principal, &manifest.digest, &push.tags).await?;
+    if stored == Stored::Known && changed.is_empty() {
+        return Ok(Pushed { stored, changed });
+    }
+    let at = database_time(connection).await?;
+    let event = Event {
+        kind: Kind::ManifestPushed,
+        at,
+        principal,
+        repository: Some((repository.id, &repository.name)),
+        environment: None,
+        digest: Some(&manifest.digest),
+        facts: json!({
+            "media_type": manifest.media_type,
+            "artifact_type": manifest.effective_artifact_type(),
+            "size_bytes": manifest.body.len(),
+            "subject": manifest.subject,
+            "tags": changed,
+        }),
+    };
+    ledger::append(connection, event).await?;
+    Ok(Pushed { stored, changed })
+}
