@@ -4,15 +4,23 @@
 //! moves, that a manifest's blobs and children are there, and that what is pinned stays. Never
 //! judges what content means: evidence and promotion are rooms below.
 
+mod catalog;
+mod check;
 mod deletes;
 mod manifest;
 mod pins;
 mod referrers;
 mod refused;
 mod repositories;
+mod rules;
 mod store;
 mod tags;
 
+pub use catalog::{
+    ArtifactCursor, ArtifactFilter, ArtifactRecord, RepositoryRecord, artifact, artifacts, repository_record,
+    visible_repositories,
+};
+pub use check::check_content;
 pub use deletes::{delete, holders};
 pub use manifest::{
     Bodies, Descriptor, Found, InvalidManifest, Manifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, Stored, find,
@@ -22,4 +30,5 @@ pub use pins::pin;
 pub use referrers::{Referrer, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
+pub use rules::{PutRepository, Rules, put_repository};
 pub use tags::{list_tags, put_tags, tags_of};

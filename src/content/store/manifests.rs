@@ -1,9 +1,10 @@
 //! Rows of `manifests`, `manifest_blobs` and `manifest_children`.
 
-use crate::content::{Manifest, ParsedManifest};
+use crate::content::{ArtifactCursor, ArtifactFilter, ArtifactRecord, Manifest, ParsedManifest};
 use crate::failure::Failure;
-use crate::names::{Digest, MediaType};
+use crate::names::{Digest, MediaType, Tag};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -228,4 +229,78 @@ pub async fn delete(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// An artifact's row, its tags not read yet.
+pub struct Row {
+    pub digest: Digest,
+    media_type: MediaType,
+    artifact_type: Option<MediaType>,
+    subject: Option<Digest>,
+    manifest_size_bytes: i64,
+    total_size_bytes: i64,
+    pushed_by: String,
+    pushed_at: DateTime<Utc>,
+}
+
+impl Row {
+    /// The record with its tags.
+    pub fn named(self, tags: Vec<Tag>) -> ArtifactRecord {
+        ArtifactRecord {
+            digest: self.digest,
+            media_type: self.media_type,
+            artifact_type: self.artifact_type,
+            subject: self.subject,
+            manifest_size_bytes: self.manifest_size_bytes,
+            total_size_bytes: self.total_size_bytes,
+            tags,
+            pushed_by: self.pushed_by,
+            pushed_at: self.pushed_at,
+        }
+    }
+}
+
+/// A page of the repository's manifests, newest first; `named` narrows to one digest.
+pub async fn page(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    named: Option<&Digest>,
+    filter: &ArtifactFilter,
+    after: Option<&ArtifactCursor>,
+    limit: i64,
+) -> Result<Vec<Row>, Failure> {
+    sqlx::query_as!(
+        Row,
+        r#"select m.digest as "digest: Digest", m.media_type as "media_type: MediaType",
+                  coalesce(m.artifact_type, m.config_media_type) as "artifact_type: MediaType",
+                  m.subject as "subject: Digest", octet_length(m.body)::bigint as "manifest_size_bytes!",
+                  m.total_size_bytes, p.name as pushed_by, m.pushed_at
+           from manifests m join principals p on p.id = m.pushed_by
+           where m.repository_id = $1
+             and ($2::text is null or m.digest = $2)
+             and ($3::text is null or coalesce(m.artifact_type, m.config_media_type) = $3)
+             and ($4::timestamptz is null or m.pushed_at > $4)
+             and ($5::timestamptz is null or m.pushed_at < $5 or (m.pushed_at = $5 and m.digest > $6))
+           order by m.pushed_at desc, m.digest limit $7"#,
+        repository_id,
+        named as Option<&Digest>,
+        filter.artifact_type,
+        filter.pushed_after,
+        after.map(|(at, _)| *at),
+        after.map(|(_, digest)| digest) as Option<&Digest>,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing artifacts", error))
+}
+
+/// One manifest of the repository, without its bytes.
+pub async fn record(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<Row>, Failure> {
+    let rows = page(connection, repository_id, Some(digest), &ArtifactFilter::default(), None, 1).await?;
+    Ok(rows.into_iter().next())
 }

@@ -1,6 +1,6 @@
 //! Rows of `repositories`.
 
-use crate::content::Repository;
+use crate::content::{Repository, RepositoryRecord};
 use crate::failure::Failure;
 use crate::names::{Pattern, RepositoryName};
 use sqlx::PgConnection;
@@ -40,4 +40,64 @@ pub async fn insert(
     .fetch_optional(connection)
     .await
     .map_err(|error| Failure::new("making a repository", error))
+}
+
+/// Changes what is given and leaves the rest.
+pub async fn change(
+    connection: &mut PgConnection,
+    id: i64,
+    description: Option<&str>,
+    floating: Option<&[Pattern]>,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "update repositories set description = coalesce($2, description), floating = coalesce($3, floating)
+         where id = $1",
+        id,
+        description,
+        floating as Option<&[Pattern]>
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("changing a repository", error))?;
+    Ok(())
+}
+
+/// The repository as people see it.
+pub async fn record(
+    connection: &mut PgConnection,
+    name: &RepositoryName,
+) -> Result<Option<RepositoryRecord>, Failure> {
+    sqlx::query_as!(
+        RepositoryRecord,
+        r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
+                  p.name as created_by, r.created_at
+           from repositories r join principals p on p.id = r.created_by where r.name = $1"#,
+        name as &RepositoryName
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a repository", error))
+}
+
+/// Repositories after `last` whose names begin with one of the prefixes, by name.
+pub async fn page(
+    connection: &mut PgConnection,
+    prefixes: &[String],
+    last: &str,
+    limit: i64,
+) -> Result<Vec<RepositoryRecord>, Failure> {
+    sqlx::query_as!(
+        RepositoryRecord,
+        r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
+                  p.name as created_by, r.created_at
+           from repositories r join principals p on p.id = r.created_by
+           where r.name > $2 and exists (select from unnest($1::text[]) prefix where starts_with(r.name, prefix))
+           order by r.name limit $3"#,
+        prefixes,
+        last,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing repositories", error))
 }

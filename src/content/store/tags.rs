@@ -335,3 +335,25 @@ pub async fn page_floating(
     .await
     .map_err(|error| Failure::new("listing floating tags", error))
 }
+
+/// Claims floating names for the digests they have, under the repository's exclusive scope.
+pub async fn freeze(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    names: &[Tag],
+    digests: &[Digest],
+    by: i64,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"insert into tags(repository_id, name, digest, claimed_by)
+           select $1, frozen.name, frozen.digest, $4 from unnest($2::text[], $3::text[]) as frozen(name, digest)"#,
+        repository_id,
+        names as &[Tag],
+        digests as &[Digest],
+        by
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("keeping floating tags where they are", error))?;
+    Ok(())
+}

@@ -149,6 +149,8 @@ impl Registry {
         .await
         .unwrap();
         assert_eq!(gaps, 0, "every event is logged once and the indices have no gaps");
+        let violations = proofmark::content::check_content(&mut connection).await.unwrap();
+        assert!(violations.is_empty(), "{violations:#?}");
     }
 }
 

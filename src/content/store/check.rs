@@ -1,0 +1,92 @@
+//! The audit's statements, each one snapshot.
+
+use crate::failure::Failure;
+use sqlx::PgConnection;
+
+/// One line for each violation about tags, 100 at the most of each kind.
+pub async fn of_tags(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        r#"
+        (select 'a shown tag points at no manifest: ' || r.name || ':' || t.name || ' -> ' || t.digest as "violation!"
+         from tags t join repositories r on r.id = t.repository_id
+         where not exists (select from tags_hidden h where h.repository_id = t.repository_id and h.name = t.name)
+           and not exists (select from manifests m where m.repository_id = t.repository_id and m.digest = t.digest)
+         limit 100)
+        union all
+        (select 'a floating tag points at no manifest: ' || r.name || ':' || f.name || ' -> ' || f.digest
+         from (select distinct on (repository_id, name) repository_id, name, digest from floating_tags
+               order by repository_id, name, id desc) f
+         join repositories r on r.id = f.repository_id
+         where f.digest is not null
+           and not exists (select from tags t where t.repository_id = f.repository_id and t.name = f.name)
+           and not exists (select from manifests m where m.repository_id = f.repository_id and m.digest = f.digest)
+         limit 100)
+        union all
+        (select 'a floating tag moved after it became write-once: ' || r.name || ':' || t.name
+         from tags t join repositories r on r.id = t.repository_id
+         where exists (select from floating_tags f where f.repository_id = t.repository_id and f.name = t.name
+                       and f.moved_at > t.claimed_at)
+         limit 100)
+        union all
+        (select 'tags_hidden disagrees with tag_visibility: ' || r.name || ':' || coalesce(h.name, v.name)
+         from (select distinct on (repository_id, name) repository_id, name, hidden from tag_visibility
+               order by repository_id, name, id desc) v
+         full join tags_hidden h on h.repository_id = v.repository_id and h.name = v.name
+         join repositories r on r.id = coalesce(h.repository_id, v.repository_id)
+         where coalesce(v.hidden, false) <> (h.name is not null)
+         limit 100)
+        "#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("auditing tags", error))
+}
+
+/// One line for each violation about manifests and small blobs, 100 at the most of each kind.
+pub async fn of_manifests(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        r#"
+        (select 'a manifest is not the bytes of its digests: ' || r.name || '@' || m.digest as "violation!"
+         from manifests m join repositories r on r.id = m.repository_id
+         where m.digest not in (m.sha256, m.sha512)
+            or m.sha256 <> 'sha256:' || encode(sha256(m.body), 'hex')
+            or m.sha512 <> 'sha512:' || encode(sha512(m.body), 'hex')
+         limit 100)
+        union all
+        (select 'an index does not hold a manifest that it lists: ' || r.name || '@' || m.digest || ' lists ' || (c ->> 'digest')
+         from manifests m join repositories r on r.id = m.repository_id
+         cross join lateral jsonb_array_elements(convert_from(m.body, 'UTF8')::jsonb -> 'manifests') c
+         where m.media_type in ('application/vnd.oci.image.index.v1+json',
+                                'application/vnd.docker.distribution.manifest.list.v2+json')
+           and not exists (select from manifest_children k where k.repository_id = m.repository_id
+                           and k.manifest = m.digest and k.child = c ->> 'digest')
+           and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
+                           and b.manifest = m.digest and b.blob = c ->> 'digest')
+         limit 100)
+        union all
+        (select 'a manifest does not hold its blob: ' || r.name || '@' || m.digest || ' needs ' || (c ->> 'digest')
+         from manifests m join repositories r on r.id = m.repository_id
+         cross join lateral (
+           select convert_from(m.body, 'UTF8')::jsonb -> 'config' as c
+           union all
+           select jsonb_array_elements(convert_from(m.body, 'UTF8')::jsonb -> 'layers')) parts
+         where m.media_type in ('application/vnd.oci.image.manifest.v1+json',
+                                'application/vnd.docker.distribution.manifest.v2+json')
+           and c ->> 'mediaType' not like 'application/vnd.oci.image.layer.nondistributable.%'
+           and c ->> 'mediaType' not like 'application/vnd.docker.image.rootfs.foreign.%'
+           and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
+                           and b.manifest = m.digest and b.blob = c ->> 'digest')
+         limit 100)
+        union all
+        (select 'a small blob is not the bytes of its digest: ' || b.digest from blobs b
+         where b.bytes is not null
+           and (b.size_bytes <> octet_length(b.bytes)
+                or b.digest not in ('sha256:' || encode(sha256(b.bytes), 'hex'),
+                                    'sha512:' || encode(sha512(b.bytes), 'hex')))
+         limit 100)
+        "#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("auditing manifests", error))
+}
