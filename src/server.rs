@@ -14,7 +14,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let (url, private) = match &config.database {
         Database::Given(url) => (url.clone(), None),
         Database::Private(directory) => {
-            let cluster = local::start(directory).await?;
+            let cluster = local::start(directory, config.database_connections).await?;
             (cluster.url(), Some(cluster))
         }
     };
@@ -22,6 +22,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         url,
         max_connections: config.database_connections,
         acquire_timeout: Duration::from_secs(10),
+        restarts: private.as_ref().map(local::Cluster::restarts),
     };
     let db = Db::connect(&options).await?;
     let app = App::assemble(config, db).await?;

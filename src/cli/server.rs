@@ -57,12 +57,15 @@ impl Host {
     pub async fn open(config: Config) -> Result<Self, Stop> {
         let (url, started) = match &config.database {
             Database::Given(url) => (url.clone(), None),
-            Database::Private(directory) => {
-                let cluster = postgres::local::start(directory).await?;
-                (cluster.url(), Some(cluster))
-            }
+            Database::Private(directory) => match postgres::local::connect_url(directory)? {
+                Some(url) => (url, None),
+                None => {
+                    let cluster = postgres::local::start(directory, config.database_connections).await?;
+                    (cluster.url(), Some(cluster))
+                }
+            },
         };
-        let options = Options { url, max_connections: 2, acquire_timeout: Duration::from_secs(10) };
+        let options = Options::new(url, 2, Duration::from_secs(10));
         Ok(Self { db: Db::connect(&options).await?, started })
     }
 

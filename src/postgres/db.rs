@@ -1,5 +1,6 @@
 //! The pool and its transactions.
 
+use super::local::Restarts;
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -25,6 +26,15 @@ pub struct Options {
     pub max_connections: u32,
     /// How long a request waits for a free connection.
     pub acquire_timeout: Duration,
+    /// When the private Postgres last went away; a given one does not tell.
+    pub restarts: Option<Restarts>,
+}
+
+impl Options {
+    /// A server that does not tell when it restarts.
+    pub fn new(url: String, max_connections: u32, acquire_timeout: Duration) -> Self {
+        Self { url, max_connections, acquire_timeout, restarts: None }
+    }
 }
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -35,10 +45,18 @@ impl Db {
         let connect = PgConnectOptions::from_str(&options.url)
             .map_err(|error| Failure::new("reading DATABASE_URL", error))?
             .application_name("proofmark");
-        let pool = PgPoolOptions::new()
+        let mut pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
+            .test_before_acquire(false);
+        if let Some(restarts) = options.restarts.clone() {
+            // Connections to a Postgres that has died are thrown away before a request meets them.
+            pool = pool.before_acquire(move |_, connection| {
+                let usable = restarts.allow(connection.age);
+                Box::pin(async move { Ok(usable) })
+            });
+        }
+        let pool = pool
             .connect_with(connect)
             .await
             .map_err(|error| Failure::new("connecting to Postgres", error))?;

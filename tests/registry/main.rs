@@ -11,4 +11,5 @@ mod harness;
 
 mod configuring;
 mod entering;
+mod owning_postgres;
 mod rooms;

@@ -32,7 +32,7 @@ async fn make_template() -> String {
     for statement in [format!("drop database if exists {name}"), format!("create database {name}")] {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
     }
-    let options = Options { url: at(&name), max_connections: 1, acquire_timeout: Duration::from_secs(30) };
+    let options = Options::new(at(&name), 1, Duration::from_secs(30));
     let db = Db::connect(&options).await.unwrap();
     db.migrate().await.unwrap();
     db.close().await;

@@ -1,0 +1,86 @@
+//! Making a cluster, and what every start writes beside it.
+
+use super::Unstartable;
+use super::account::{self, Account};
+use super::binaries::Installation;
+use super::layout::{Layout, USER};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Makes the cluster when it is not there, and lays out what a start needs.
+pub fn prepare(layout: &Layout, account: &Account, installation: &Installation) -> Result<(), Unstartable> {
+    account::open_to(account, layout.directory())?;
+    if !layout.data().exists() {
+        make(layout, account, installation)?;
+    }
+    socket_directory(layout, account)?;
+    who_may_connect(layout, account)
+}
+
+/// `initdb` into a directory of another name, which is renamed when it is complete: a crash leaves
+/// one that the next start removes.
+fn make(layout: &Layout, account: &Account, installation: &Installation) -> Result<(), Unstartable> {
+    let unfinished = layout.unfinished();
+    let failed = Unstartable::file(&unfinished);
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(&unfinished).map_err(&failed)?;
+    account.give(&unfinished)?;
+    let program = installation.program("initdb");
+    tracing::info!(directory = %layout.data().display(), major = installation.major, "making a Postgres cluster");
+    let output = account
+        .command(&program)
+        .args(["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"])
+        .args(["--auth=peer", "--username", USER, "--pgdata"])
+        .arg(&unfinished)
+        .output()
+        .map_err(|source| Unstartable::NotRunnable { program, source })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Unstartable::Initdb { said });
+    }
+    fs::rename(&unfinished, layout.data()).map_err(&failed)?;
+    File::open(layout.directory()).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// The socket's directory, closed to others. One in /tmp may have been put there by anybody, and
+/// then is not used.
+fn socket_directory(layout: &Layout, account: &Account) -> Result<(), Unstartable> {
+    let directory = layout.socket_directory();
+    let failed = Unstartable::file(&directory);
+    match fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Ok(()) => return account.give(&directory),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let there = fs::symlink_metadata(&directory).map_err(&failed)?;
+    if !there.is_dir() || ![account.owner(), nix::unistd::Uid::effective().as_raw()].contains(&there.uid()) {
+        return Err(Unstartable::SocketDirectoryTaken(directory));
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(&failed)?;
+    account.give(&directory)
+}
+
+/// Only through the socket, and only the user who runs the service, or root. Written anew at each
+/// start, as another user may start it than the last time. Neither file holds a secret.
+fn who_may_connect(layout: &Layout, account: &Account) -> Result<(), Unstartable> {
+    let mut names = BTreeSet::from([account::name_of(account.seen_as())]);
+    match account {
+        Account::Own | Account::Other { .. } => names.insert("root".to_owned()),
+        Account::Namespace { .. } => false,
+    };
+    let map: Vec<String> = names.iter().map(|name| format!("proofmark \"{name}\" {USER}")).collect();
+    write(&layout.hba(), "local all all peer map=proofmark")?;
+    write(&layout.ident(), &map.join("\n"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Unstartable> {
+    let failed = Unstartable::file(path);
+    fs::write(path, format!("# Written by Proofmark at each start.\n{text}\n")).map_err(&failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(failed)
+}
