@@ -57,13 +57,14 @@ impl Host {
     pub async fn open(config: Config) -> Result<Self, Stop> {
         let (url, started) = match &config.database {
             Database::Given(url) => (url.clone(), None),
-            Database::Private(directory) => match postgres::local::connect_url(directory)? {
-                Some(url) => (url, None),
-                None => {
+            Database::Private(directory) => {
+                if let Some(url) = postgres::local::connect_url(directory)? {
+                    (url, None)
+                } else {
                     let cluster = postgres::local::start(directory, config.database_connections).await?;
                     (cluster.url(), Some(cluster))
                 }
-            },
+            }
         };
         let options = Options::new(url, 2, Duration::from_secs(10));
         Ok(Self { db: Db::connect(&options).await?, started })
