@@ -1,1 +1,9 @@
-//! Audit: the auditors' questions, fsck.
+//! Audit: the auditors' questions, and fsck.
+//!
+//! Knows how to read the whole log and the whole house. Promises that an export has no gap up to
+//! the size it names, and that nothing here holds a long snapshot or grows with what is read. Never
+//! changes anything.
+
+mod events;
+
+pub use events::{Auditor, Page, Question, export, page};

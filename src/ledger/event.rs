@@ -86,6 +86,18 @@ kinds! {
     IdentityWritten = "registry.identity-written",
 }
 
+/// Not a kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such kind of event; kinds are {}", Kind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownKind;
+
+impl std::str::FromStr for Kind {
+    type Err = UnknownKind;
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or(UnknownKind)
+    }
+}
+
 /// One event, as the room that changes state describes it. Digests and facts, never documents.
 #[derive(Debug)]
 pub struct Event<'a> {

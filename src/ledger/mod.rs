@@ -8,6 +8,6 @@ mod event;
 mod read;
 mod sequencer;
 
-pub use event::{Event, Kind, Recorded, append};
+pub use event::{Event, Kind, Recorded, UnknownKind, append};
 pub use read::{Filter, Logged, MAX_PAGE, page, size};
 pub use sequencer::sequence;

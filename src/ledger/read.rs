@@ -9,22 +9,43 @@ use sqlx::PgConnection;
 pub const MAX_PAGE: i64 = 1000;
 
 /// What a reader of the log asks for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Filter {
     /// Entries with an index of at least this.
     pub from_index: i64,
+    /// Entries with an index below this. A reader that filters goes on in windows of it, so that no
+    /// statement runs long over entries that do not match.
+    pub to_index: i64,
     /// Only this repository.
     pub repository: Option<RepositoryName>,
     /// Only about this digest.
     pub digest: Option<Digest>,
     /// Only this kind.
     pub kind: Option<String>,
+    /// Only by this principal.
+    pub principal: Option<String>,
     /// Only at or after this time.
     pub since: Option<DateTime<Utc>>,
     /// Only before this time.
     pub until: Option<DateTime<Utc>>,
     /// Entries at the most.
     pub limit: i64,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            from_index: 0,
+            to_index: i64::MAX,
+            repository: None,
+            digest: None,
+            kind: None,
+            principal: None,
+            since: None,
+            until: None,
+            limit: MAX_PAGE,
+        }
+    }
 }
 
 /// An event with its place in the log.
@@ -47,17 +68,20 @@ pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
         r#"select l.idx as "index!", e.id as "event_id!", p.name as "principal!", e.leaf as "leaf!"
            from log_entries l join events e on e.id = l.event_id join principals p on p.id = e.principal_id
            left join repositories r on r.id = e.repository_id
-           where l.idx >= $1
-             and ($2::text is null or r.name = $2)
-             and ($3::text is null or e.digest = $3)
-             and ($4::text is null or e.kind = $4)
-             and ($5::timestamptz is null or e.at >= $5)
-             and ($6::timestamptz is null or e.at < $6)
-           order by l.idx limit $7"#,
+           where l.idx >= $1 and l.idx < $2
+             and ($3::text is null or r.name = $3)
+             and ($4::text is null or e.digest = $4)
+             and ($5::text is null or e.kind = $5)
+             and ($6::text is null or p.name = $6)
+             and ($7::timestamptz is null or e.at >= $7)
+             and ($8::timestamptz is null or e.at < $8)
+           order by l.idx limit $9"#,
         filter.from_index,
+        filter.to_index,
         filter.repository.as_ref() as Option<&RepositoryName>,
         filter.digest.as_ref() as Option<&Digest>,
         filter.kind,
+        filter.principal,
         filter.since,
         filter.until,
         filter.limit.clamp(1, MAX_PAGE),

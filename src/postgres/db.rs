@@ -3,6 +3,7 @@
 use super::local::Restarts;
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::str::FromStr;
@@ -76,6 +77,11 @@ impl Db {
     /// The pool, for a single statement that needs no transaction.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// A connection for single statements that need no transaction around them.
+    pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, Failure> {
+        self.pool.acquire().await.map_err(|error| Failure::new("waiting for a connection to Postgres", error))
     }
 
     /// Begins a READ COMMITTED transaction.
