@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod auditing;
 mod configuring;
 mod entering;
 mod owning_postgres;

@@ -1,0 +1,202 @@
+//! What happened: gapless, ordered, for auditors, and never changed.
+
+use crate::harness::{Client, Registry, expect};
+use proofmark::access::{Principal, Role};
+use proofmark::ledger::{self, Event, Kind};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Appends one event in a transaction of its own, and commits it or not.
+async fn append(registry: &Registry, n: usize, commit: bool) {
+    let mut tx = registry.app.db.begin().await.unwrap();
+    let at = proofmark::postgres::database_time(&mut tx).await.unwrap();
+    let event = Event {
+        kind: Kind::TokenCreated,
+        at,
+        principal: &Principal { id: 2, name: "proofmark".into() },
+        repository: None,
+        environment: None,
+        digest: None,
+        facts: json!({ "n": n }),
+    };
+    ledger::append(&mut tx, event).await.unwrap();
+    if commit {
+        tx.commit().await.unwrap();
+    }
+}
+
+/// Waits until the sequencer has given an index to every event.
+async fn sequenced(registry: &Registry) {
+    while ledger::sequence(&registry.app.db).await.unwrap() > 0 || pending(registry).await > 0 {}
+}
+
+async fn pending(registry: &Registry) -> i64 {
+    let count = sqlx::query_scalar("select count(*) from log_pending");
+    count.fetch_one(&mut *registry.sql().await).await.unwrap()
+}
+
+/// Every page of the log, following the cursor.
+async fn pages(auditor: &Client, query: &str) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let page = auditor.document(&format!("/api/v1/audit/events?cursor={cursor}&{query}")).await;
+        items.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return items,
+        }
+    }
+}
+
+async fn lines(auditor: &Client, query: &str) -> (i64, Vec<Value>) {
+    let answer = auditor.get(&format!("/api/v1/audit/events?format=ndjson&{query}")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    let size = answer.headers()["x-log-size"].to_str().unwrap().parse().unwrap();
+    let text = answer.text().await.unwrap();
+    (size, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+fn indices(items: &[Value]) -> Vec<i64> {
+    items.iter().map(|item| item["index"].as_i64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_stays_gapless_and_ordered_while_32_writers_write() {
+    let registry = Registry::start().await;
+    let auditor = registry.client(Role::Auditor, "**").await;
+    let writer = |n: usize| {
+        let registry = &registry;
+        async move {
+            for i in 0..10 {
+                // Every fifth transaction is rolled back: its event never was.
+                append(registry, n * 100 + i, i % 5 != 4).await;
+            }
+        }
+    };
+    let reader = async {
+        for _ in 0..10 {
+            let (size, items) = lines(&auditor, "").await;
+            assert_eq!(indices(&items), (0..size).collect::<Vec<_>>());
+        }
+    };
+    tokio::join!(futures::future::join_all((0..32).map(writer)), reader);
+    sequenced(&registry).await;
+    let (size, items) = lines(&auditor, "").await;
+    assert_eq!(indices(&items), (0..size).collect::<Vec<_>>());
+    let written: BTreeSet<i64> =
+        items.iter().filter_map(|item| item["event"]["facts"]["n"].as_i64()).collect();
+    let expected = (0..32).flat_map(|n| (0..10).filter(|i| i % 5 != 4).map(move |i| n * 100 + i)).collect();
+    assert_eq!(written, expected, "each committed event is there once, and no other");
+    assert_eq!(pages(&auditor, "limit=7").await, items, "pages and export tell the same");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_event_can_be_neither_changed_nor_removed() {
+    let registry = Registry::start().await;
+    append(&registry, 1, true).await;
+    sequenced(&registry).await;
+    for table in ["events", "log_entries"] {
+        let column = if table == "events" { "kind = 'x'" } else { "sequenced_at = now()" };
+        for statement in [
+            format!("update {table} set {column}"),
+            format!("delete from {table}"),
+            format!("truncate {table} cascade"),
+        ] {
+            let refused = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.clone()))
+                .execute(&mut *registry.sql().await)
+                .await
+                .unwrap_err();
+            let refused = refused.to_string();
+            assert!(refused.contains("never changed"), "{statement}: {refused}");
+        }
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn only_auditors_read_the_log_and_each_only_what_is_theirs() {
+    let registry = Registry::start().await;
+    for role in Role::ALL {
+        let all = registry.client(role, "**").await;
+        let answer = all.get("/api/v1/audit/events").send().await.unwrap();
+        let expected = if matches!(role, Role::Auditor | Role::Admin) { 200 } else { 403 };
+        assert_eq!(answer.status(), expected, "{role}");
+    }
+    let some = registry.client(Role::Auditor, "team/*").await;
+    assert_eq!(some.get("/api/v1/audit/events").send().await.unwrap().status(), 404);
+    let mine = some.document("/api/v1/audit/events?repository=team/app").await;
+    assert_eq!(mine["items"], json!([]));
+    for repository in ["other/app", "team/app/deep"] {
+        let path = format!("/api/v1/audit/events?repository={repository}");
+        assert_eq!(some.get(&path).send().await.unwrap().status(), 404);
+    }
+    let anyone = registry.anyone().get("/api/v1/audit/events").send().await.unwrap();
+    assert_eq!(anyone.status(), 404);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn filters_narrow_and_a_page_that_matches_nothing_ends() {
+    let registry = Registry::start().await;
+    let auditor = registry.client(Role::Auditor, "**").await;
+    for n in 0..5 {
+        append(&registry, n, true).await;
+    }
+    sequenced(&registry).await;
+    let all = pages(&auditor, "").await;
+    let by = pages(&auditor, "principal=proofmark&kind=token.created").await;
+    let by_proofmark = all
+        .iter()
+        .filter(|item| item["principal"] == "proofmark" && item["event"]["kind"] == "token.created");
+    assert_eq!(by, by_proofmark.cloned().collect::<Vec<_>>());
+    assert!(by.len() >= 5 && by.len() < all.len());
+    let times: Vec<&str> = all.iter().map(|item| item["event"]["at"].as_str().unwrap()).collect();
+    let middle = times[times.len() / 2];
+    let (since, until) = (
+        pages(&auditor, &format!("since={middle}")).await,
+        pages(&auditor, &format!("until={middle}")).await,
+    );
+    assert_eq!(since.len() + until.len(), all.len());
+    let nothing = auditor.document("/api/v1/audit/events?principal=nobody").await;
+    assert_eq!((&nothing["items"], &nothing["next"]), (&json!([]), &Value::Null));
+    assert_eq!(nothing["size"].as_u64(), Some(all.len() as u64));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_log_is_given_as_csv() {
+    let registry = Registry::start().await;
+    let auditor = registry.client(Role::Auditor, "**").await;
+    append(&registry, 1, true).await;
+    sequenced(&registry).await;
+    let answer = auditor.get("/api/v1/audit/events?format=csv").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8");
+    let text = answer.text().await.unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next().unwrap(), "index,event_id,at,kind,principal,repository,environment,digest,facts");
+    assert!(lines.next().unwrap().starts_with("0,"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("index,")).count(), 1);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_bad_question_is_told_what_would_be_accepted() {
+    let registry = Registry::start().await;
+    let auditor = registry.admin();
+    for (query, says) in [
+        ("kind=token", "token.created"),
+        ("cursor=x", "index of the log"),
+        ("digest=sha256:1", "hexadecimal"),
+        ("since=yesterday", "since"),
+        ("format=xml", "ndjson"),
+        ("sicne=2026-01-01T00:00:00Z", "since"),
+    ] {
+        let answer = auditor.get(&format!("/api/v1/audit/events?{query}")).send().await.unwrap();
+        let problem = expect(answer, 400).await;
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{query}: {problem}");
+    }
+    registry.check().await;
+}
