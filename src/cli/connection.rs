@@ -128,11 +128,6 @@ impl Registry {
         Ok(Self { base, token, http })
     }
 
-    /// Whether a token is shown.
-    pub fn has_token(&self) -> bool {
-        self.token.is_some()
-    }
-
     /// The server's address.
     pub fn base(&self) -> &Url {
         &self.base

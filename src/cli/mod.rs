@@ -5,16 +5,29 @@
 //! and the request id. Never touches Postgres or storage, except in the commands of the server's
 //! own host.
 
-#![allow(dead_code, reason = "the commands that use the rest follow")]
-
+mod artifact;
 mod connection;
 mod output;
+mod signing;
 mod stop;
 mod time;
 
+mod attest;
+mod audit;
+mod decision;
+mod environment;
 mod grant;
+mod key;
+mod known_good;
 mod login;
+mod policy;
+mod promote;
+mod pull;
+mod push;
+mod scan;
 mod server;
+mod signer;
+mod token;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use connection::Asked;
@@ -63,8 +76,34 @@ enum Command {
     Logout(login::Logout),
     /// Show who the token belongs to and what it may do
     Whoami(Asked<login::Whoami>),
+    /// Make, list and revoke tokens
+    Token(Asked<token::Token>),
     /// Give, list and take back roles
     Grant(Asked<grant::Grant>),
+    /// Push a file as an artifact with a version
+    Push(Asked<push::Push>),
+    /// Pull an artifact's file and check its digest
+    Pull(Asked<pull::Pull>),
+    /// Record a signed statement about an artifact
+    Attest(Asked<attest::Attest>),
+    /// Register, list and revoke the keys whose signatures count
+    Signer(Asked<signer::Signer>),
+    /// Record scan reports and look at findings
+    Scan(Asked<scan::Scan>),
+    /// Make and list environments
+    Environment(Asked<environment::Environment>),
+    /// Apply, list and show policies
+    Policy(Asked<policy::Policy>),
+    /// Promote a version to an environment, if its policy allows it
+    Promote(Asked<promote::Promote>),
+    /// Ask which version is known to be good in an environment
+    KnownGood(Asked<known_good::KnownGood>),
+    /// Show a decision, or judge it again from its recorded inputs
+    Decision(Asked<decision::Decision>),
+    /// Read the audit trail
+    Audit(Asked<audit::Audit>),
+    /// Make the registry's own keys, and show their public halves
+    Key(Asked<key::Key>),
 }
 
 impl Command {
@@ -80,6 +119,19 @@ impl Command {
             Self::Login(login) => login.run(output).await,
             Self::Logout(logout) => logout.run(output),
             Self::Whoami(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Token(asked) => asked.command.run(&asked.connection, output).await,
+            Self::Push(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Pull(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Attest(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Signer(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Scan(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Environment(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Policy(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Promote(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::KnownGood(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Decision(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Audit(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Key(asked) => asked.command.run(&asked.connection, output).await,
             Self::Grant(asked) => asked.command.run(&asked.connection.open()?, output).await,
         }
     }

@@ -91,11 +91,11 @@ pub fn gates_in_words(gates: &[Value]) -> String {
     let mut words = String::new();
     for gate in gates {
         let outcome = at(gate, "/outcome");
-        let _ = write!(words, "\n  {outcome:5}  {}: {}", at(gate, "/name"), at(gate, "/message"));
-        if outcome != "allow"
+        let _ = write!(words, "\n  {outcome:5} {}: {}", at(gate, "/gate"), at(gate, "/message"));
+        if outcome != "pass"
             && let Some(solution) = gate.get("solution").and_then(Value::as_str)
         {
-            let _ = write!(words, "\n         to solve it: {solution}");
+            let _ = write!(words, "\n        to solve it: {solution}");
         }
     }
     words
@@ -110,8 +110,8 @@ mod tests {
         let problem = json!({
             "code": "promotion-denied", "detail": "two gates say no", "request_id": "0193",
             "gates": [
-                {"name": "scan", "outcome": "deny", "message": "never scanned", "solution": "record a scan"},
-                {"name": "signed_by", "outcome": "allow", "message": "signed by ci", "solution": "sign it"},
+                {"gate": "scan", "outcome": "fail", "message": "never scanned", "solution": "record a scan"},
+                {"gate": "signed_by", "outcome": "pass", "message": "signed by ci", "solution": "sign it"},
             ],
         });
         let words = in_words(&problem);

@@ -1,0 +1,163 @@
+//! `attest`: a signed statement about an artifact.
+
+use super::artifact::{self, Named};
+use super::connection::{Registry, read};
+use super::output::Output;
+use super::signing::{SigningKey, statement};
+use super::stop::Stop;
+use crate::names::RepositoryName;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Record a signed statement about an artifact
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark attest payments/api:1.4.2 --type slsa-provenance --predicate provenance.json --key ci.pem
+  proofmark attest payments/api:1.4.2 --type cyclonedx --predicate sbom.cdx.json --key ci.pem
+  proofmark attest payments/api --envelope bundle.sigstore.json
+  proofmark attest list payments/api:1.4.2
+
+--type takes a predicate type's URI, or one of: slsa-provenance, cyclonedx, spdx, vulns, test-result.")]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Attest {
+    #[command(subcommand)]
+    command: Option<AttestCommand>,
+    #[command(flatten)]
+    record: Option<Record>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum AttestCommand {
+    /// List what was attested about an artifact, with how far it is believed
+    List {
+        /// repository:version or repository@digest
+        artifact: Named,
+        /// Only this type
+        #[arg(long = "type", value_name = "TYPE", value_parser = predicate_type)]
+        predicate_type: Option<String>,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Record {
+    /// repository:version or repository@digest; with --envelope the repository is enough
+    artifact: Named,
+    /// The predicate, a JSON file; - is standard input
+    #[arg(long, value_name = "FILE", requires_all = ["predicate_type", "key"], required_unless_present = "envelope")]
+    predicate: Option<PathBuf>,
+    /// What the predicate is
+    #[arg(long = "type", value_name = "TYPE", value_parser = predicate_type, id = "predicate_type")]
+    predicate_type: Option<String>,
+    /// The private key to sign with, Ed25519 or P-256 as PEM
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// A DSSE envelope or Sigstore bundle that is signed already, or JSON lines of them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["predicate", "key", "predicate_type"])]
+    envelope: Option<PathBuf>,
+}
+
+/// A predicate type's URI, or a short name for the common ones.
+fn predicate_type(text: &str) -> Result<String, String> {
+    let uri = match text {
+        "slsa-provenance" => "https://slsa.dev/provenance/v1",
+        "cyclonedx" => "https://cyclonedx.org/bom",
+        "spdx" => "https://spdx.dev/Document",
+        "vulns" => "https://in-toto.io/attestation/vulns/v0.2",
+        "test-result" => "https://in-toto.io/attestation/test-result/v0.1",
+        uri if uri.contains(':') => uri,
+        _ => return Err("a URI, or slsa-provenance, cyclonedx, spdx, vulns, test-result".to_owned()),
+    };
+    Ok(uri.to_owned())
+}
+
+impl Attest {
+    /// Runs the command.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        match (self.command, self.record) {
+            (Some(AttestCommand::List { artifact, predicate_type }), _) => {
+                list(registry, output, &artifact, predicate_type.as_deref()).await
+            }
+            (None, Some(record)) => record.run(registry, output).await,
+            (None, None) => Err(Stop::Usage("name an artifact and what to attest".into())),
+        }
+    }
+}
+
+impl Record {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let (repository, document) = match (&self.envelope, &self.predicate, &self.predicate_type, &self.key)
+        {
+            (Some(envelope), ..) => {
+                (self.artifact.parse(registry.base())?.repository, read(envelope, "the envelope")?)
+            }
+            (None, Some(predicate), Some(predicate_type), Some(key)) => {
+                let key = SigningKey::read(key)?;
+                let predicate: Value = serde_json::from_slice(&read(predicate, "the predicate")?)
+                    .map_err(|error| Stop::Usage(format!("{} is not JSON: {error}", predicate.display())))?;
+                let (repository, reference) = self.artifact.exact(registry.base())?;
+                let digest = artifact::digest(registry, &repository, &reference).await?;
+                let statement = statement(repository.as_str(), &digest, predicate_type, &predicate);
+                (repository, key.envelope(&statement)?.to_string().into_bytes())
+            }
+            (None, ..) => {
+                return Err(Stop::Usage("give --predicate, --type and --key, or --envelope".into()));
+            }
+        };
+        deliver(registry, output, &repository, document).await
+    }
+}
+
+async fn deliver(
+    registry: &Registry,
+    output: Output,
+    repository: &RepositoryName,
+    document: Vec<u8>,
+) -> Result<(), Stop> {
+    let query = [("repository", Some(repository.as_str()))];
+    let recorded = registry
+        .deliver(Method::POST, "/api/v1/attestations", &query, (document, "application/json"))
+        .await?;
+    let items: Vec<Value> = match recorded {
+        Value::Array(items) => items,
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+            vec![other]
+        }
+    };
+    output.answer(&json!(items), || {
+        let columns = [
+            ("id", "/id"),
+            ("type", "/predicate_type"),
+            ("signer", "/signer"),
+            ("envelope", "/envelope_digest"),
+        ];
+        super::output::table(&items, &columns)
+    });
+    Ok(())
+}
+
+async fn list(
+    registry: &Registry,
+    output: Output,
+    named: &Named,
+    predicate_type: Option<&str>,
+) -> Result<(), Stop> {
+    let (repository, reference) = named.exact(registry.base())?;
+    let digest = artifact::digest(registry, &repository, &reference).await?;
+    let query = [
+        ("repository", Some(repository.as_str())),
+        ("digest", Some(digest.as_str())),
+        ("predicate_type", predicate_type),
+    ];
+    let items = registry.list("/api/v1/attestations", &query, usize::MAX).await?;
+    let columns = [
+        ("id", "/id"),
+        ("type", "/predicate_type"),
+        ("verdict", "/verdict"),
+        ("signer", "/signer"),
+        ("reason", "/reason"),
+        ("received", "/received_at"),
+    ];
+    output.list(&items, &columns, "Nothing is attested about this artifact");
+    Ok(())
+}

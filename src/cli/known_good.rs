@@ -1,0 +1,70 @@
+//! `known-good`: the deployer's question.
+
+use super::artifact::Named;
+use super::connection::Registry;
+use super::output::{Output, at};
+use super::stop::{Stop, gates_in_words};
+use crate::names::EnvironmentName;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Ask which version is known to be good in an environment
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark known-good payments/api --environment prod
+  docker pull $(proofmark known-good payments/api --environment prod --format text)
+  proofmark known-good payments/api --environment prod --summary summary.json")]
+pub struct KnownGood {
+    /// The repository
+    repository: Named,
+    /// The environment
+    #[arg(long, short, value_name = "NAME")]
+    environment: EnvironmentName,
+    /// text: the reference alone, for scripts
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    format: Option<Format>,
+    /// Keep the signed summary (a DSSE envelope) in this file
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// The reference alone.
+    Text,
+}
+
+impl KnownGood {
+    /// Asks.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let repository = self.repository.parse(registry.base())?.repository;
+        let query =
+            [("repository", Some(repository.as_str())), ("environment", Some(self.environment.as_str()))];
+        let good = registry.get("/api/v1/known-good", &query).await?;
+        if let Some(path) = &self.summary {
+            let summary = good.get("summary").filter(|summary| summary.is_object());
+            let summary = summary.ok_or_else(|| Stop::Unanswered("the answer carries no summary".into()))?;
+            std::fs::write(path, format!("{summary:#}\n"))
+                .map_err(|error| Stop::Unanswered(format!("cannot write {}: {error}", path.display())))?;
+        }
+        if self.format == Some(Format::Text) {
+            output.print(&at(&good, "/reference"));
+        } else {
+            output.answer(&good, || in_words(&good, &self.environment));
+        }
+        Ok(())
+    }
+}
+
+fn in_words(good: &Value, environment: &EnvironmentName) -> String {
+    let gates = good.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
+    format!(
+        "{}\nversion {}, known good in {environment}\npromoted {} by {}; the summary holds until {}{}",
+        at(good, "/reference"),
+        at(good, "/version"),
+        at(good, "/promoted_at"),
+        at(good, "/promoted_by"),
+        at(good, "/valid_until"),
+        gates_in_words(&gates),
+    )
+}

@@ -1,0 +1,109 @@
+//! `promote`: ask for a version to be let into an environment.
+
+use super::artifact::Named;
+use super::connection::Registry;
+use super::output::{Output, at};
+use super::stop::{Stop, gates_in_words};
+use crate::names::{EnvironmentName, Reference};
+use serde_json::{Value, json};
+
+/// Promote a version to an environment, if its policy allows it
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark promote payments/api:1.4.2 --environment prod --reason 'release 1.4.2'
+  proofmark promote list payments/api --environment prod
+
+Exit code 1 is a no, with every gate's message and what would solve it.")]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Promote {
+    #[command(subcommand)]
+    command: Option<PromoteCommand>,
+    #[command(flatten)]
+    ask: Option<Ask>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum PromoteCommand {
+    /// List promotions, newest first
+    List {
+        /// The repository
+        repository: Named,
+        /// Only to this environment
+        #[arg(long, short, value_name = "NAME")]
+        environment: Option<EnvironmentName>,
+        /// Promotions at the most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Ask {
+    /// repository:version or repository@digest
+    artifact: Named,
+    /// Where to
+    #[arg(long, short, value_name = "NAME")]
+    environment: EnvironmentName,
+    /// Why; it is recorded
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+const PATH: &str = "/api/v1/promotions";
+
+impl Promote {
+    /// Runs the command.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        match (self.command, self.ask) {
+            (Some(PromoteCommand::List { repository, environment, limit }), _) => {
+                let repository = repository.parse(registry.base())?.repository;
+                let query = [
+                    ("repository", Some(repository.as_str())),
+                    ("environment", environment.as_ref().map(EnvironmentName::as_str)),
+                ];
+                let items = registry.list(PATH, &query, limit).await?;
+                let columns = [
+                    ("environment", "/environment"),
+                    ("version", "/version"),
+                    ("digest", "/digest"),
+                    ("promoted", "/promoted_at"),
+                    ("by", "/promoted_by"),
+                    ("reason", "/reason"),
+                ];
+                output.list(&items, &columns, "Nothing was promoted");
+                Ok(())
+            }
+            (None, Some(ask)) => ask.run(registry, output).await,
+            (None, None) => Err(Stop::Usage("name an artifact and an environment".into())),
+        }
+    }
+}
+
+impl Ask {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let (repository, reference) = self.artifact.exact(registry.base())?;
+        let mut body =
+            json!({ "repository": repository, "environment": self.environment, "reason": self.reason });
+        add_reference(&mut body, &reference);
+        let promoted = registry.post(PATH, &body).await?;
+        output.answer(&promoted, || {
+            let gates =
+                promoted.pointer("/decision/gates").and_then(Value::as_array).cloned().unwrap_or_default();
+            format!(
+                "Promoted {repository} {reference} to {}\n{}{}",
+                self.environment,
+                at(&promoted, "/digest"),
+                gates_in_words(&gates)
+            )
+        });
+        Ok(())
+    }
+}
+
+/// Writes a version or a digest into a body.
+pub fn add_reference(body: &mut Value, reference: &Reference) {
+    match reference {
+        Reference::Tag(version) => body["version"] = json!(version),
+        Reference::Digest(digest) => body["digest"] = json!(digest),
+    }
+}

@@ -1,0 +1,181 @@
+//! `pull`: an artifact's file, believed only when its bytes have the digest that its manifest names.
+
+use super::artifact::{self, Named};
+use super::connection::Registry;
+use super::output::{Output, at};
+use super::stop::Stop;
+use crate::names::{Digest, EnvironmentName, Hasher, Reference, RepositoryName};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+/// Pull an artifact's file and check its digest
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark pull payments/api:1.4.2
+  proofmark pull payments/api@sha256:... -o app.tar.gz
+  proofmark pull payments/api --environment prod      (what is known to be good there)")]
+pub struct Pull {
+    /// repository:version or repository@digest; with --environment the repository
+    artifact: Named,
+    /// Pull the known-good version of this environment
+    #[arg(long, short, value_name = "NAME")]
+    environment: Option<EnvironmentName>,
+    /// Where to write it; - is standard output [default: the name it was pushed with, here]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    #[serde(default)]
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Pull {
+    /// Fetches the manifest, then streams its one layer into a file beside the target and renames
+    /// it when the digest is right: a crash or a lie leaves no file of that name.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let (repository, reference) = self.resolve(registry).await?;
+        let fetched = artifact::fetch(registry, &repository, &reference).await?;
+        let layer = only_layer(&repository, &fetched.body)?;
+        let bar = output.bar(Some(layer.size), "pulling");
+        if self.output.as_deref() == Some(Path::new("-")) {
+            stream(registry, &repository, &layer, &bar, &mut tokio::io::stdout()).await?;
+            return Ok(());
+        }
+        let target = self.target(&layer)?;
+        let beside = beside(&target);
+        let written = write(registry, &repository, &layer, &bar, &beside).await;
+        let renamed = match written {
+            Ok(()) => std::fs::rename(&beside, &target).map_err(|error| cannot_write(&target, &error)),
+            Err(stop) => Err(stop),
+        };
+        if renamed.is_err() {
+            // Nothing is lost if this fails: the name is never taken for the artifact.
+            let _ = std::fs::remove_file(&beside);
+        }
+        renamed?;
+        let document = json!({ "repository": repository, "digest": fetched.digest, "content_digest": layer.digest,
+            "size_bytes": layer.size, "file": target });
+        output.answer(&document, || {
+            format!("Pulled {} ({} bytes)\n{}", target.display(), layer.size, fetched.digest)
+        });
+        Ok(())
+    }
+
+    async fn resolve(&self, registry: &Registry) -> Result<(RepositoryName, Reference), Stop> {
+        let Some(environment) = &self.environment else { return self.artifact.exact(registry.base()) };
+        let artifact = self.artifact.parse(registry.base())?;
+        if artifact.reference.is_some() {
+            return Err(Stop::Usage(
+                "with --environment the registry chooses the version: name the repository alone".into(),
+            ));
+        }
+        let query =
+            [("repository", Some(artifact.repository.as_str())), ("environment", Some(environment.as_str()))];
+        let good = registry.get("/api/v1/known-good", &query).await?;
+        let digest =
+            at(&good, "/digest").parse().map_err(|error| Stop::Unanswered(format!("known-good: {error}")))?;
+        Ok((artifact.repository, Reference::Digest(digest)))
+    }
+
+    /// The file to write. A name that somebody else chose never leaves this directory and never
+    /// replaces a file.
+    fn target(&self, layer: &Layer) -> Result<PathBuf, Stop> {
+        if let Some(path) = &self.output {
+            return Ok(path.clone());
+        }
+        let title = layer.annotations.get("org.opencontainers.image.title").map(Path::new);
+        let name = title
+            .and_then(Path::file_name)
+            .ok_or_else(|| Stop::Usage("the artifact has no file name: give -o FILE".into()))?;
+        let path = PathBuf::from(name);
+        if path.exists() {
+            return Err(Stop::Usage(format!(
+                "{} is already here: give -o {0} to replace it",
+                path.display()
+            )));
+        }
+        Ok(path)
+    }
+}
+
+fn only_layer(repository: &RepositoryName, manifest: &[u8]) -> Result<Layer, Stop> {
+    let parsed: Manifest = serde_json::from_slice(manifest)
+        .map_err(|error| Stop::no("not-a-file", format!("the manifest cannot be read: {error}")))?;
+    let count = parsed.layers.len();
+    match <[Layer; 1]>::try_from(parsed.layers) {
+        Ok([layer]) => Ok(layer),
+        Err(_) => Err(Stop::no(
+            "not-a-file",
+            format!(
+                "this artifact of {repository} has {count} layers, so it is an image and no file: pull it with docker, skopeo, buildah or oras"
+            ),
+        )),
+    }
+}
+
+fn beside(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}.part", std::process::id()))
+}
+
+async fn write(
+    registry: &Registry,
+    repository: &RepositoryName,
+    layer: &Layer,
+    bar: &indicatif::ProgressBar,
+    path: &Path,
+) -> Result<(), Stop> {
+    let failed = |error: std::io::Error| cannot_write(path, &error);
+    let file = tokio::fs::File::create(path).await.map_err(failed)?;
+    let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
+    stream(registry, repository, layer, bar, &mut file).await?;
+    file.get_ref().sync_all().await.map_err(failed)
+}
+
+/// Streams the layer, hashing what passes.
+async fn stream(
+    registry: &Registry,
+    repository: &RepositoryName,
+    layer: &Layer,
+    bar: &indicatif::ProgressBar,
+    to: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), Stop> {
+    let path = format!("/v2/{repository}/blobs/{}", layer.digest);
+    let mut response = registry.send(registry.request(Method::GET, &path)).await?;
+    let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the file: {error}"));
+    let mut hasher = Hasher::new(layer.digest.algorithm());
+    while let Some(chunk) = response.chunk().await.map_err(|error| registry.unanswered(&error))? {
+        hasher.update(&chunk);
+        to.write_all(&chunk).await.map_err(failed)?;
+        bar.inc(chunk.len() as u64);
+    }
+    to.flush().await.map_err(failed)?;
+    bar.finish_and_clear();
+    let got = hasher.finish();
+    if got == layer.digest {
+        return Ok(());
+    }
+    Err(Stop::no(
+        "digest-mismatch",
+        format!("the bytes that {} sent are {got}, not {}", registry.base(), layer.digest),
+    ))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {
+    Stop::Unanswered(format!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,123 @@
+//! `scan`: reports of scanners, and what they found.
+
+use super::artifact::{self, Named};
+use super::connection::{Registry, read};
+use super::output::{Output, at};
+use super::stop::Stop;
+use crate::names::EnvironmentName;
+use reqwest::Method;
+use std::path::PathBuf;
+
+/// Record scan reports and look at findings
+#[derive(clap::Args, Debug)]
+pub struct Scan {
+    #[command(subcommand)]
+    command: ScanCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum ScanCommand {
+    /// Record a report of Trivy or Grype (JSON) about an artifact
+    #[command(after_help = "Examples:
+  trivy image --format json payments/api:1.4.2 | proofmark scan record - payments/api:1.4.2")]
+    Record {
+        /// The report; - is standard input
+        report: PathBuf,
+        /// repository:version or repository@digest
+        artifact: Named,
+    },
+    /// List the scans of an artifact
+    List {
+        /// repository:version or repository@digest
+        artifact: Named,
+    },
+    /// List findings, of an artifact or of everything
+    Findings(Findings),
+}
+
+#[derive(clap::Args, Debug)]
+struct Findings {
+    /// repository:version or repository@digest [default: everything one may see]
+    artifact: Option<Named>,
+    /// Only this vulnerability, by its id or an alias
+    #[arg(long, value_name = "ID")]
+    vulnerability: Option<String>,
+    /// Only this severity: critical, high, medium, low, negligible or unknown
+    #[arg(long)]
+    severity: Option<String>,
+    /// Only what is promoted to this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<EnvironmentName>,
+    /// Findings at the most
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    limit: usize,
+}
+
+impl Scan {
+    /// Runs the command.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        match self.command {
+            ScanCommand::Record { report, artifact } => {
+                let (repository, reference) = artifact.exact(registry.base())?;
+                let digest = artifact::digest(registry, &repository, &reference).await?;
+                let query = [("repository", Some(repository.as_str())), ("digest", Some(digest.as_str()))];
+                let body = (read(&report, "the report")?, "application/json");
+                let recorded = registry.deliver(Method::POST, "/api/v1/scans", &query, body).await?;
+                output.answer(&recorded, || {
+                    format!(
+                        "Recorded scan {} by {}: {}",
+                        at(&recorded, "/id"),
+                        at(&recorded, "/scanner"),
+                        at(&recorded, "/counts")
+                    )
+                });
+            }
+            ScanCommand::List { artifact } => {
+                let (repository, reference) = artifact.exact(registry.base())?;
+                let digest = artifact::digest(registry, &repository, &reference).await?;
+                let query = [("repository", Some(repository.as_str())), ("digest", Some(digest.as_str()))];
+                let items = registry.list("/api/v1/scans", &query, usize::MAX).await?;
+                let columns = [
+                    ("id", "/id"),
+                    ("scanner", "/scanner"),
+                    ("scanned", "/scanned_at"),
+                    ("database", "/database_updated_at"),
+                    ("findings", "/counts"),
+                ];
+                output.list(&items, &columns, "Nobody recorded a scan of this artifact");
+            }
+            ScanCommand::Findings(findings) => findings.run(registry, output).await?,
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let about = match &self.artifact {
+            Some(named) => {
+                let (repository, reference) = named.exact(registry.base())?;
+                Some((artifact::digest(registry, &repository, &reference).await?, repository))
+            }
+            None => None,
+        };
+        let query = [
+            ("repository", about.as_ref().map(|(_, repository)| repository.as_str())),
+            ("digest", about.as_ref().map(|(digest, _)| digest.as_str())),
+            ("vulnerability", self.vulnerability.as_deref()),
+            ("severity", self.severity.as_deref()),
+            ("environment", self.environment.as_ref().map(EnvironmentName::as_str)),
+        ];
+        let items = registry.list("/api/v1/findings", &query, self.limit).await?;
+        let columns = [
+            ("severity", "/severity"),
+            ("vulnerability", "/vulnerability"),
+            ("package", "/package"),
+            ("installed", "/installed"),
+            ("fixed in", "/fixed_in"),
+            ("title", "/title"),
+        ];
+        output.list(&items, &columns, "Nothing is found");
+        Ok(())
+    }
+}

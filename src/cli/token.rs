@@ -1,0 +1,164 @@
+//! `token`: make, list and revoke tokens; on the server's own host, the first one.
+
+use super::connection::{Connection, LOCAL};
+use super::output::{Output, at};
+use super::server::Host;
+use super::stop::Stop;
+use super::time::Lifetime;
+use crate::access::Role;
+use crate::config::Settings;
+use crate::identity;
+use crate::names::{EnvironmentName, Pattern};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Make, list and revoke tokens
+#[derive(clap::Args, Debug)]
+pub struct Token {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum TokenCommand {
+    /// Make a token; it is shown once
+    #[command(after_help = "Examples:
+  proofmark token create                       (on the server's own host: an administrator's)
+  proofmark token create ci/payments --role pusher --role attester --repositories 'payments/*'
+  proofmark token create cluster-eu --role deployer --environment prod --expires-in 90d
+
+The token alone is printed on standard output: TOKEN=$(proofmark token create ...)")]
+    Create(Box<Create>),
+    /// List tokens, ended ones included
+    List,
+    /// Revoke a token
+    Revoke {
+        /// The token's id, as `proofmark token list` shows it
+        id: uuid::Uuid,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Create {
+    /// The principal that the token speaks for; made when it is new
+    #[arg(default_value = "admin")]
+    principal: String,
+    /// A role that the principal is given with it; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<Role>,
+    /// The repositories that the roles cover
+    #[arg(long, value_name = "PATTERN", default_value = "**", requires = "role")]
+    repositories: Pattern,
+    /// An environment that the roles cover; may be repeated [default: all]
+    #[arg(long, value_name = "NAME", requires = "role")]
+    environment: Vec<EnvironmentName>,
+    /// How long the token lives, e.g. 12h or 90d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<Lifetime>,
+    #[command(flatten)]
+    own: OwnHost,
+}
+
+/// The server's own database instead of its API.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "On the server's own host")]
+struct OwnHost {
+    /// Make an administrator's token in the service's own database [default: when no token and no
+    /// server is given]
+    #[arg(long, conflicts_with_all = ["role", "expires_in"])]
+    local: bool,
+    /// The service's configuration file
+    #[arg(long, env = "PROOFMARK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The service's data directory
+    #[arg(long, env = "PROOFMARK_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The service's Postgres, where it is not the private one
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+}
+
+impl Token {
+    /// Runs the command.
+    pub async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
+        match self.command {
+            TokenCommand::Create(create) => create.run(connection, output).await,
+            TokenCommand::List => {
+                let items = connection.open()?.list("/api/v1/tokens", &[], usize::MAX).await?;
+                let columns = [
+                    ("id", "/id"),
+                    ("principal", "/principal"),
+                    ("created", "/created_at"),
+                    ("expires", "/expires_at"),
+                    ("ended", "/ended_at"),
+                ];
+                output.list(&items, &columns, "There are no tokens");
+                Ok(())
+            }
+            TokenCommand::Revoke { id } => {
+                connection.open()?.delete(&format!("/api/v1/tokens/{id}")).await?;
+                output.answer(&json!({ "id": id, "revoked": true }), || format!("Revoked token {id}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
+        let nothing_given =
+            connection.server.is_none() && self.role.is_empty() && connection.token()?.is_none();
+        let created = if self.own.local || nothing_given {
+            self.on_own_host().await?
+        } else {
+            self.ask(connection).await?
+        };
+        output.remark(&format!(
+            "The token of {} ({}). It is shown this once and kept as a hash: keep it in PROOFMARK_TOKEN, or give it \
+             to `proofmark login {}`.",
+            at(&created, "/principal"),
+            at(&created, "/id"),
+            connection.server.as_deref().unwrap_or(LOCAL),
+        ));
+        output.answer(&created, || at(&created, "/token"));
+        Ok(())
+    }
+
+    async fn ask(self, connection: &Connection) -> Result<Value, Stop> {
+        let environments = (!self.environment.is_empty()).then_some(&self.environment);
+        let grants: Vec<Value> = self
+            .role
+            .iter()
+            .map(|role| json!({ "role": role, "repositories": self.repositories, "environments": environments }))
+            .collect();
+        let mut body = json!({ "principal": self.principal, "grants": grants });
+        if let Some(lifetime) = self.expires_in {
+            body["expires_in_seconds"] = lifetime.seconds().into();
+        }
+        connection.open()?.post("/api/v1/tokens", &body).await
+    }
+
+    async fn on_own_host(self) -> Result<Value, Stop> {
+        let settings = Settings {
+            config: self.own.config,
+            data: self.own.data,
+            database_url: self.own.database_url,
+            ..Settings::default()
+        };
+        let host = Host::open(settings.resolve()?).await?;
+        host.db.migrate().await?;
+        let issued = identity::create_first_token(&host.db, &self.principal).await;
+        host.close().await?;
+        let issued = match issued {
+            Ok(issued) => issued,
+            Err(identity::Refused::Failed(failure)) => return Err(failure.into()),
+            Err(refused) => return Err(Stop::no("principal-refused", refused.to_string())),
+        };
+        Ok(json!({
+            "id": issued.id,
+            "principal": self.principal,
+            "token": issued.secret.reveal(),
+            "expires_at": issued.expires_at,
+        }))
+    }
+}
