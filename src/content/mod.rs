@@ -4,6 +4,7 @@
 //! moves, that a manifest's blobs and children are there, and that what is pinned stays. Never
 //! judges what content means: evidence and promotion are rooms below.
 
+pub mod blobs;
 mod catalog;
 mod check;
 mod deletes;

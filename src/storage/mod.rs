@@ -1,20 +1,28 @@
-//! Storage: large bytes in an object store, hashed while they are written.
+//! Storage: large bytes, in files or in an object store, hashed while they are written.
+//!
+//! Knows where bytes lie and how far an upload has come. Promises that a `StoredBlob` is durable and
+//! has its digest, that an object's key ends in a random part and is never given to other bytes, and
+//! that memory stays flat however long a body is. Never knows what is needed: whoever deletes has
+//! asked Postgres first.
 
-use crate::failure::Failure;
+mod append;
+mod blob;
+mod chunks;
+mod files;
+mod finish;
+mod objects;
+mod open;
+mod parts;
+mod read;
+mod staged;
+mod store;
 
-/// The object store.
-pub struct Store {}
+pub use append::WriteRefused;
+pub use blob::{Location, StoredBlob};
+pub use finish::FinishRefused;
+pub use read::ByteStream;
+pub use staged::Staged;
+pub use store::{Found, Place, Store};
 
-impl Store {
-    /// Opens `file:///dir`, `s3://bucket/prefix`, `gs://` or `az://`.
-    #[allow(clippy::unused_async)]
-    pub async fn open(_url: &str) -> Result<Self, Failure> {
-        Ok(Self {})
-    }
-
-    /// Whether the store answers.
-    #[allow(clippy::unused_async)]
-    pub async fn check(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-}
+/// Blobs up to this size lie in Postgres, so that no decision waits for an object store.
+pub const INLINE_BYTES: usize = 64 << 10;

@@ -1,5 +1,6 @@
 //! The SQL of content, one file beside each rule file it serves.
 
+pub mod blobs;
 pub mod check;
 pub mod manifests;
 pub mod pins;

@@ -1,0 +1,205 @@
+//! Blobs of a repository: linked, found, mounted, let go of.
+//!
+//! A manifest refers to its blobs through its own repository's link. What a push, a mount or a HEAD
+//! has answered for is protected for the grace period: until then nobody collects it.
+
+use super::repository;
+use super::store::blobs as store;
+use crate::access::{Delete, Grant, Pull, Push};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::Digest;
+use crate::postgres::{Db, constraint, database_time};
+use crate::storage::{ByteStream, Location, Store, StoredBlob};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde_json::json;
+use sqlx::PgConnection;
+use std::time::Duration;
+
+/// A blob as a repository has it.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its digest.
+    pub digest: Digest,
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// Where they lie.
+    pub location: Location,
+}
+
+/// What linking changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The repository did not have the blob before.
+    pub new_to_repository: bool,
+    /// The blob's row refers to the bytes that were given; otherwise the registry has them already,
+    /// and the ones that were given are nobody's.
+    pub bytes_taken: bool,
+}
+
+/// Why a repository keeps a blob.
+#[derive(Debug)]
+pub enum BlobRefused {
+    /// The repository has no such blob.
+    Unknown,
+    /// Manifests of the repository need it.
+    Used {
+        /// Some of them.
+        manifests: Vec<Digest>,
+    },
+    /// A fault of ours.
+    Failed(Failure),
+}
+
+impl From<Failure> for BlobRefused {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// How often a protection is renewed at the most, however often it is asked for.
+const RENEW_EVERY: Duration = Duration::from_hours(1);
+
+/// Makes a stored blob part of a repository, in the caller's transaction, and protects it for the
+/// grace period. Idempotent. Who links several does so in the order of their digests.
+pub async fn link(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    blob: &StoredBlob,
+    grace: Duration,
+) -> Result<Linked, Failure> {
+    // A link that is there needs no lock on the blob's row, which all repositories share.
+    if protect(connection, repository_id, blob.digest(), grace).await? {
+        return Ok(Linked { new_to_repository: false, bytes_taken: false });
+    }
+    let bytes_taken = loop {
+        let inserted = store::insert(connection, blob).await?;
+        // The row that was in the way may be collected before it can be locked.
+        if inserted || store::lock(connection, blob.digest()).await? {
+            break inserted;
+        }
+    };
+    let new_to_repository = store::insert_link(connection, repository_id, blob.digest(), grace).await?;
+    Ok(Linked { new_to_repository, bytes_taken })
+}
+
+/// Protects a blob of the repository for the grace period; `false` when it is not there. Writes at
+/// most hourly.
+pub async fn protect(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+    grace: Duration,
+) -> Result<bool, Failure> {
+    let enough = grace.saturating_sub(RENEW_EVERY.min(grace / 2));
+    match store::is_protected(connection, repository_id, digest, enough).await? {
+        None => Ok(false),
+        Some(true) => Ok(true),
+        Some(false) => store::renew(connection, repository_id, digest, grace).await,
+    }
+}
+
+/// How many bytes a blob of the repository has; `None` when it is not there.
+pub async fn size(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<u64>, Failure> {
+    store::size(connection, repository_id, digest).await
+}
+
+/// A blob of the repository, with where its bytes lie.
+pub async fn find(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<Blob>, Failure> {
+    store::find(connection, repository_id, digest).await
+}
+
+impl Blob {
+    /// Its bytes as a stream.
+    pub async fn read(&self, store: &Store) -> Result<ByteStream, Failure> {
+        store.read(&self.location, 0..self.size_bytes).await
+    }
+
+    /// Its bytes in memory; `None` when they are more than `limit_bytes`.
+    pub async fn read_whole(&self, store: &Store, limit_bytes: u64) -> Result<Option<Bytes>, Failure> {
+        if self.size_bytes > limit_bytes {
+            return Ok(None);
+        }
+        if let Location::Inline(bytes) = &self.location {
+            return Ok(Some(bytes.clone()));
+        }
+        let mut read = BytesMut::new();
+        let mut stream = self.read(store).await?;
+        while let Some(chunk) = stream.next().await {
+            read.extend_from_slice(&chunk.map_err(|error| Failure::new("reading a blob", error))?);
+        }
+        Ok(Some(read.freeze()))
+    }
+}
+
+/// Makes a blob of one repository part of another without its bytes travelling; `None` when the
+/// source does not have it.
+pub async fn mount(
+    db: &Db,
+    target: &Grant<Push>,
+    source: &Grant<Pull>,
+    digest: &Digest,
+    grace: Duration,
+) -> Result<Option<()>, Failure> {
+    let mut tx = db.begin().await?;
+    let Some(from) = repository(&mut tx, source.repository()).await? else { return Ok(None) };
+    let Some(size_bytes) = store::size(&mut tx, from.id, digest).await? else { return Ok(None) };
+    let into = super::ensure_repository(&mut tx, target).await?;
+    if !protect(&mut tx, into.id, digest, grace).await? {
+        if !store::lock(&mut tx, digest).await? {
+            return Ok(None);
+        }
+        store::insert_link(&mut tx, into.id, digest, grace).await?;
+        let event = Event {
+            kind: Kind::BlobPushed,
+            at: database_time(&mut tx).await?,
+            principal: target.principal(),
+            repository: Some((into.id, target.repository())),
+            environment: None,
+            digest: Some(digest),
+            facts: json!({"size_bytes": size_bytes, "mounted_from": source.repository()}),
+        };
+        ledger::append(&mut tx, event).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(()))
+}
+
+/// Lets go of a blob, for this repository only. Its bytes are collected when no repository has it.
+pub async fn delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(), BlobRefused> {
+    let mut tx = db.begin().await?;
+    let Some(repository) = repository(&mut tx, grant.repository()).await? else {
+        return Err(BlobRefused::Unknown);
+    };
+    match store::delete_link(&mut tx, repository.id, digest).await {
+        Ok(true) => {}
+        Ok(false) => return Err(BlobRefused::Unknown),
+        Err(error) if constraint(&error) == Some("a_manifest_has_its_blobs") => {
+            drop(tx);
+            let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
+            let manifests = store::manifests_using(&mut connection, repository.id, digest).await?;
+            return Err(BlobRefused::Used { manifests });
+        }
+        Err(error) => return Err(Failure::new("letting go of a blob", error).into()),
+    }
+    let event = Event {
+        kind: Kind::BlobDeleted,
+        at: database_time(&mut tx).await?,
+        principal: grant.principal(),
+        repository: Some((repository.id, grant.repository())),
+        environment: None,
+        digest: Some(digest),
+        facts: json!({}),
+    };
+    ledger::append(&mut tx, event).await?;
+    Ok(tx.commit().await.map_err(Failure::from)?)
+}

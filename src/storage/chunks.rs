@@ -1,0 +1,81 @@
+//! A body in pieces of the size that storage works with.
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use std::fmt::Display;
+
+/// How a body ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Where the sender meant it to.
+    Complete,
+    /// Before that: the sender went away or fell silent.
+    Interrupted(String),
+    /// It has more bytes than are allowed.
+    TooLarge,
+}
+
+/// A body, cut anew: frames of any size in, chunks of the wanted size out.
+pub(super) struct Chunks<S> {
+    body: S,
+    rest: Bytes,
+    left: u64,
+    end: Option<End>,
+}
+
+impl<S, E> Chunks<S>
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: Display,
+{
+    /// A body of at most `limit` bytes.
+    pub fn new(body: S, limit: u64) -> Self {
+        Self { body, rest: Bytes::new(), left: limit, end: None }
+    }
+
+    /// The next `wanted` bytes; fewer only when the body has ended.
+    ///
+    /// Copies, so that many tiny frames cost their bytes and nothing more.
+    pub async fn take(&mut self, wanted: usize) -> Bytes {
+        let mut chunk = BytesMut::new();
+        while chunk.len() < wanted {
+            if self.rest.is_empty() && !self.refill().await {
+                break;
+            }
+            let some = self.rest.len().min(wanted - chunk.len());
+            if chunk.capacity() - chunk.len() < some {
+                // Grows with what has come, so that a small body never costs a large buffer.
+                chunk.reserve(some.max(chunk.len()).min(wanted - chunk.len()));
+            }
+            chunk.extend_from_slice(&self.rest[..some]);
+            self.rest.advance(some);
+        }
+        chunk.freeze()
+    }
+
+    /// How the body ended, once `take` has given less than it was asked for.
+    pub fn end(self) -> End {
+        self.end.unwrap_or(End::Complete)
+    }
+
+    async fn refill(&mut self) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        loop {
+            let end = match self.body.next().await {
+                Some(Ok(frame)) if frame.is_empty() => continue,
+                Some(Ok(frame)) if frame.len() as u64 > self.left => End::TooLarge,
+                Some(Ok(frame)) => {
+                    self.left -= frame.len() as u64;
+                    self.rest = frame;
+                    return true;
+                }
+                Some(Err(error)) => End::Interrupted(error.to_string()),
+                None => End::Complete,
+            };
+            self.end = Some(end);
+            return false;
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Bytes in files: staged below `staging/`, renamed into `blobs/`, each step fsynced.
+
+use super::append::finished;
+use super::blob::{key_of, upload_of};
+use super::staged::{Pieces, Segment, Staged};
+use super::store::{Found, Place};
+use crate::failure::Failure;
+use crate::names::{Digest, Hasher};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// A directory that holds blobs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    root: Arc<Path>,
+}
+
+/// A staged file that is being written.
+pub(super) struct FileSink {
+    files: Files,
+    name: String,
+    bytes: u64,
+    writing: JoinHandle<io::Result<File>>,
+}
+
+impl Files {
+    /// Opens the directory, making it where it is missing.
+    pub async fn open(root: &str) -> Result<Self, Failure> {
+        let files = Self { root: Path::new(root).into() };
+        let root = files.root.clone();
+        blocking("making the storage directory", move || {
+            for directory in ["staging", "blobs"] {
+                fs::create_dir_all(root.join(directory))?;
+            }
+            sync_directory(&root)?;
+            root.parent().map_or(Ok(()), sync_directory)
+        })
+        .await?;
+        Ok(files)
+    }
+
+    /// Whether files can be made.
+    pub async fn check(&self) -> Result<(), Failure> {
+        let probe = self.path(&format!("staging/{}-probe", uuid::Uuid::new_v4()));
+        blocking("writing a probe into the storage directory", move || {
+            File::create_new(&probe)?;
+            fs::remove_file(&probe)
+        })
+        .await
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Runs all the bytes that a state names through another hash.
+    pub async fn rehash(&self, staged: &Staged, mut hasher: Hasher) -> Result<Hasher, Failure> {
+        let paths: Vec<(PathBuf, u64)> =
+            segments(staged)?.iter().map(|segment| (self.path(&segment.name), segment.bytes)).collect();
+        let tail = staged.tail.clone();
+        blocking("reading staged files again", move || {
+            let mut buffer = vec![0; 1 << 20];
+            for (path, bytes) in paths {
+                let mut file = File::open(path)?.take(bytes);
+                loop {
+                    let read = file.read(&mut buffer)?;
+                    if read == 0 {
+                        break;
+                    }
+                    hasher.update(&buffer[..read]);
+                }
+            }
+            hasher.update(&tail);
+            Ok(hasher)
+        })
+        .await
+    }
+
+    /// Joins what was staged and renames it to its key. Every step may be repeated: what stands at
+    /// an offset is decided by the state, so writing it again writes the same bytes, and a rename
+    /// that was already done is seen by the file under the key.
+    pub async fn finish(&self, staged: &Staged, digest: &Digest) -> Result<String, Failure> {
+        let key = key_of(digest, staged.upload);
+        let (target, size_bytes) = (self.path(&key), staged.offset_bytes);
+        let paths: Vec<(PathBuf, u64)> =
+            segments(staged)?.iter().map(|segment| (self.path(&segment.name), segment.bytes)).collect();
+        let tail = staged.tail.clone();
+        blocking("moving a blob into place", move || {
+            let Some(((base, base_bytes), others)) = paths.split_first() else {
+                return Err(io::Error::other("nothing was staged"));
+            };
+            if !base.exists() && fs::metadata(&target)?.len() == size_bytes {
+                return Ok(());
+            }
+            if !others.is_empty() || !tail.is_empty() {
+                join(base, *base_bytes, others, &tail)?;
+            }
+            if fs::metadata(base)?.len() != size_bytes {
+                return Err(io::Error::other("the staged files have another length than their state says"));
+            }
+            rename_durably(base, &target)?;
+            others.iter().try_for_each(|(other, _)| fs::remove_file(other))
+        })
+        .await?;
+        Ok(key)
+    }
+
+    /// Removes a file; one that is gone already is a success.
+    pub async fn delete(&self, name: &str) -> Result<(), Failure> {
+        let path = self.path(name);
+        blocking("deleting a file", move || match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
+        .await
+    }
+
+    /// The directories that `list` goes through.
+    pub async fn directories(&self) -> Result<Vec<String>, Failure> {
+        let blobs = self.path("blobs");
+        blocking("listing the storage directory", move || {
+            let mut names = vec!["staging".to_owned()];
+            for entry in fs::read_dir(blobs)? {
+                names.push(format!("blobs/{}", entry?.file_name().to_string_lossy()));
+            }
+            Ok(names)
+        })
+        .await
+    }
+
+    /// What lies in one directory. A file that goes away meanwhile is left out.
+    pub async fn list(&self, directory: String) -> Result<Vec<Found>, Failure> {
+        let path = self.path(&directory);
+        blocking("listing the storage directory", move || {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                let metadata = match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    metadata => metadata?,
+                };
+                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
+                found.push(Found {
+                    upload: upload_of(&name),
+                    place: if directory == "staging" { Place::Staging } else { Place::Blobs },
+                    name,
+                    size_bytes: metadata.len(),
+                    modified_at: DateTime::<Utc>::from(metadata.modified()?),
+                });
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+impl FileSink {
+    /// A fresh file; its name is the lease's, so nobody else writes to it.
+    pub fn open(files: &Files, staged: &Staged, name: String) -> Result<Self, Failure> {
+        segments(staged)?;
+        let path = files.path(&name);
+        let writing = spawn_blocking(move || File::create_new(path));
+        Ok(Self { files: files.clone(), name, bytes: 0, writing })
+    }
+
+    pub async fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        let mut file = written((&mut self.writing).await)?;
+        self.bytes += chunk.len() as u64;
+        self.writing = spawn_blocking(move || {
+            file.write_all(&chunk)?;
+            Ok(file)
+        });
+        Ok(())
+    }
+
+    pub async fn close(self, staged: &mut Staged) -> Result<(), Failure> {
+        let file = written(self.writing.await)?;
+        let staging = self.files.path("staging");
+        blocking("making a staged file durable", move || {
+            file.sync_all()?;
+            sync_directory(&staging)
+        })
+        .await?;
+        let mut segments = segments(staged)?.to_vec();
+        segments.push(Segment { name: self.name, bytes: self.bytes });
+        staged.pieces = Pieces::Files(segments);
+        Ok(())
+    }
+
+    pub async fn discard(self) {
+        // Whether or not the write in flight went well, the file goes.
+        let _ = self.writing.await;
+        if let Err(failure) = self.files.delete(&self.name).await {
+            tracing::warn!(error = failure.chain(), name = self.name, "a staged file is left to the sweep");
+        }
+    }
+}
+
+fn written(job: Result<io::Result<File>, tokio::task::JoinError>) -> Result<File, Failure> {
+    let doing = "writing a staged file";
+    job.map_err(|error| Failure::new(doing, error))?.map_err(|error| Failure::new(doing, error))
+}
+
+/// The staged files that a state names.
+pub(super) fn segments(staged: &Staged) -> Result<&[Segment], Failure> {
+    match &staged.pieces {
+        Pieces::None => Ok(&[]),
+        Pieces::Files(segments) => Ok(segments),
+        Pieces::Parts(_) => Err(Failure::new(
+            "going on with an upload",
+            "it was begun in an object store and the storage is a directory now",
+        )),
+    }
+}
+
+/// Appends the other files and the tail to the first one, in place. The first one may be longer
+/// than its state says, after a crash in the middle of this; then the same bytes are written again.
+fn join(base: &Path, base_bytes: u64, others: &[(PathBuf, u64)], tail: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(base)?;
+    file.seek(SeekFrom::Start(base_bytes))?;
+    for (other, _) in others {
+        // The kernel copies, or shares the blocks where the file system can.
+        io::copy(&mut File::open(other)?, &mut file)?;
+    }
+    file.write_all(tail)?;
+    file.sync_all()
+}
+
+/// Renames and makes the new name durable, and the directory where it had to be made.
+fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    let parent = to.parent().ok_or_else(|| io::Error::other("a key has a directory"))?;
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent)?;
+            parent.parent().map_or(Ok(()), sync_directory)?;
+            fs::rename(from, to)?;
+        }
+        other => other?,
+    }
+    sync_directory(parent)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Runs file work on a blocking thread.
+pub(super) async fn blocking<T, F>(doing: &'static str, work: F) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    finished(spawn_blocking(work)).await?.map_err(|error| Failure::new(doing, error))
+}
