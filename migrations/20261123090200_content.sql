@@ -132,21 +132,24 @@ create trigger floating_tags_are_never_truncated before truncate on floating_tag
   for each statement execute function refuse_change();
 
 -- Upload sessions. Whoever appends first claims the lease by compare-and-swap; staged bytes are
--- named by the lease's token, so a late writer cannot touch another's bytes.
+-- named by the lease's token, so a late writer cannot touch another's bytes. A session is of a name:
+-- the repository is made when the first blob is whole.
 create table uploads(
   id uuid primary key,
-  repository_id bigint not null references repositories,
+  repository text collate "C" not null,
   principal_id bigint not null references principals,
-  -- Bytes taken so far, durable.
+  -- Bytes taken so far, durable: those in the store and the tail.
   offset_bytes bigint not null default 0,
-  algorithm text collate "C" not null default 'sha256',
-  hash_state bytea,
-  -- What the store keeps of it; its shape is storage's own.
-  staged jsonb not null default '{}',
+  -- What the store keeps of it, and the hash's state; its shape is storage's own.
+  staged jsonb not null,
+  -- What is smaller than the store's least piece.
+  tail bytea not null default '',
   lease uuid,
   lease_until timestamptz,
   created_at timestamptz not null default clock_timestamp(),
-  touched_at timestamptz not null default clock_timestamp()
+  touched_at timestamptz not null default clock_timestamp(),
+  constraint a_lease_ends check ((lease is null) = (lease_until is null))
 );
+alter table uploads alter column tail set storage external;
 create index uploads_by_age on uploads(touched_at);
 create index uploads_by_principal on uploads(principal_id);

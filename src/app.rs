@@ -1,6 +1,8 @@
 //! The service put together: what every request can reach, and the loops beside the requests.
 
 use crate::config::{Config, Database};
+use crate::content::Uploads;
+use crate::content::uploads::Bounds;
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
@@ -26,6 +28,8 @@ pub struct Parts {
     pub db: Db,
     /// The object store.
     pub store: Store,
+    /// Takes blobs into the store.
+    pub uploads: Uploads,
     /// The registry's own keys and identity.
     pub keys: Keys,
     /// Who calls, cached with a generation.
@@ -45,6 +49,10 @@ impl Deref for App {
 
 /// How often the log is sequenced.
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
+/// How often upload sessions that nobody goes on with are ended.
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+/// How often the store is walked for bytes that nobody needs.
+const SWEEP_EVERY: Duration = Duration::from_hours(6);
 
 impl App {
     /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
@@ -52,6 +60,7 @@ impl App {
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
         db.migrate().await?;
         let store = Store::open(&config.storage).await?;
+        let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config));
         let keys = open_keys(&db, &config).await?;
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
@@ -66,7 +75,7 @@ impl App {
             None => SeverityOrder::default(),
         };
         let metrics = telemetry::start_metrics()?;
-        Ok(Self(Arc::new(Parts { config, db, store, keys, callers, severity_order, metrics })))
+        Ok(Self(Arc::new(Parts { config, db, store, uploads, keys, callers, severity_order, metrics })))
     }
 
     /// Starts the loops that run beside the requests.
@@ -76,6 +85,16 @@ impl App {
         jobs.every("sequencer", SEQUENCE_EVERY, move || {
             let app = app.clone();
             async move { ledger::sequence(&app.db).await.map(|_| ()) }
+        });
+        let app = self.clone();
+        jobs.every("expired-uploads", EXPIRE_EVERY, move || {
+            let app = app.clone();
+            async move { app.uploads.sweep_sessions(app.config.upload_expiry).await.map(|_| ()) }
+        });
+        let app = self.clone();
+        jobs.every("sweep", SWEEP_EVERY, move || {
+            let app = app.clone();
+            async move { app.uploads.sweep_store(app.config.upload_expiry).await.map(|_| ()) }
         });
         jobs
     }
@@ -111,4 +130,13 @@ async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
 
 fn without_scheme(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, rest)| rest)
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        blob_bytes: config.limits.blob_bytes,
+        concurrent: config.limits.concurrent_uploads,
+        sessions_per_principal: config.limits.sessions_per_principal,
+        blob_grace: config.blob_grace,
+    }
 }

@@ -15,7 +15,9 @@ mod refused;
 mod repositories;
 mod rules;
 mod store;
+mod sweep;
 mod tags;
+pub mod uploads;
 
 pub use catalog::{
     ArtifactCursor, ArtifactFilter, ArtifactRecord, RepositoryRecord, artifact, artifacts, repository_record,
@@ -33,3 +35,4 @@ pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use rules::{PutRepository, Rules, put_repository};
 pub use tags::{list_tags, put_tags, tags_of};
+pub use uploads::Uploads;

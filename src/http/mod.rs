@@ -5,9 +5,11 @@
 
 pub mod api;
 mod auth;
+pub mod body;
 mod caller;
 pub mod oci;
 mod operations;
+mod range;
 mod request;
 mod serve;
 

@@ -6,10 +6,14 @@ use crate::failure::Failure;
 use bytes::Bytes;
 use object_store::PutPayload;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Every part but the last has at least this; the stores ask for it.
 pub(super) const LEAST_PART_BYTES: usize = 5 << 20;
+
+/// How often a long upload says that it goes on; the sweep leaves fresh markers alone.
+const ANNOUNCE_EVERY: Duration = Duration::from_hours(1);
 
 /// Parts of one upload on their way at the same time, beside the one that fills.
 const IN_FLIGHT: usize = 2;
@@ -26,6 +30,7 @@ pub(super) struct PartSink {
     objects: Objects,
     key: String,
     multipart: Multipart,
+    announced: Instant,
     filling: Vec<Bytes>,
     filled_bytes: usize,
     in_flight: VecDeque<AbortOnDropHandle<Result<String, Failure>>>,
@@ -55,6 +60,7 @@ impl PartSink {
             objects: objects.clone(),
             key,
             multipart,
+            announced: Instant::now(),
             filling: Vec::new(),
             filled_bytes: 0,
             in_flight: VecDeque::new(),
@@ -73,6 +79,10 @@ impl PartSink {
     async fn send(&mut self) -> Result<(), Failure> {
         while self.in_flight.len() >= IN_FLIGHT {
             self.arrive().await?;
+        }
+        if self.announced.elapsed() > ANNOUNCE_EVERY {
+            self.objects.put(&self.multipart.marker, self.multipart.id.clone().into()).await?;
+            self.announced = Instant::now();
         }
         let index = self.multipart.parts.len() + self.in_flight.len();
         let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));

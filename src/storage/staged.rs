@@ -72,6 +72,11 @@ impl Staged {
         }
     }
 
+    /// The upload's id.
+    pub fn upload(&self) -> Uuid {
+        self.upload
+    }
+
     /// Bytes taken so far, all durable once this state is saved.
     pub fn offset_bytes(&self) -> u64 {
         self.offset_bytes

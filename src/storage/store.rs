@@ -14,13 +14,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use std::fmt::Display;
 use uuid::Uuid;
 
-/// A directory or an object store that holds large bytes.
-#[derive(Debug)]
+/// A directory or an object store that holds large bytes. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Store {
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Kind {
     Files(Files),
     Objects(Objects),

@@ -7,3 +7,4 @@ pub mod pins;
 pub mod referrers;
 pub mod repositories;
 pub mod tags;
+pub mod uploads;

@@ -1,20 +1,94 @@
 //! `<name>/blobs/<digest>`.
 
 use super::{Code, OciError, Visit};
+use crate::access::{Delete, Pull};
+use crate::content::{self, blobs};
+use crate::failure::Failure;
+use crate::http::range::{self, Wanted};
 use crate::names::{Digest, RepositoryName};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::body::Body;
+use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
-#[allow(clippy::unused_async)]
-pub async fn get(_visit: Visit, _repository: RepositoryName, _digest: Digest) -> Result<Response, OciError> {
-    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+/// `GET`, whole or a range, and `HEAD`, which also protects the blob for the grace period: a client
+/// that is told that it need not push must find it when it names it in a manifest.
+pub async fn get(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
+    visit.may::<Pull>(&repository)?;
+    let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
+    let Some(home) = content::repository(&mut connection, &repository).await? else {
+        return Err(unknown(&digest));
+    };
+    if visit.method == Method::HEAD {
+        let grace = visit.app.config.blob_grace;
+        let size = blobs::size(&mut connection, home.id, &digest).await?.ok_or_else(|| unknown(&digest))?;
+        if !blobs::protect(&mut connection, home.id, &digest, grace).await? {
+            return Err(unknown(&digest));
+        }
+        return Ok((StatusCode::OK, described(&digest, size), Body::empty()).into_response());
+    }
+    let blob = blobs::find(&mut connection, home.id, &digest).await?.ok_or_else(|| unknown(&digest))?;
+    drop(connection);
+    let etag = format!("\"{digest}\"");
+    if range::matches(&visit.headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let (status, bytes) = match range::wanted(&visit.headers, &etag, blob.size_bytes) {
+        Wanted::Whole => (StatusCode::OK, 0..blob.size_bytes),
+        Wanted::Range(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
+        Wanted::Unsatisfiable => return Err(unsatisfiable(blob.size_bytes)),
+    };
+    let content_range = format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), blob.size_bytes);
+    let length = bytes.end - bytes.start;
+    let stream = visit.app.store.read(&blob.location, bytes).await?;
+    let mut response = (status, described(&digest, length), Body::from_stream(stream)).into_response();
+    if let (StatusCode::PARTIAL_CONTENT, Ok(value)) = (status, content_range.try_into()) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    Ok(response)
 }
 
-#[allow(clippy::unused_async)]
-pub async fn delete(
-    _visit: Visit,
-    _repository: RepositoryName,
-    _digest: Digest,
-) -> Result<Response, OciError> {
-    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+/// `DELETE`: the repository lets go of the blob, unless one of its manifests needs it.
+pub async fn delete(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
+    let grant = visit.may::<Delete>(&repository)?;
+    match blobs::delete(&visit.app.db, &grant, &digest).await {
+        Ok(()) => Ok(StatusCode::ACCEPTED.into_response()),
+        Err(blobs::BlobRefused::Unknown) => Err(unknown(&digest)),
+        Err(blobs::BlobRefused::Used { manifests }) => Err(OciError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::Denied,
+            "manifests of this repository need the blob; delete them first",
+        )
+        .detail(json!({"manifests": manifests}))),
+        Err(blobs::BlobRefused::Failed(failure)) => Err(failure.into()),
+    }
+}
+
+/// What every answer about a blob says. The length stands here because a HEAD has no body to take
+/// it from.
+fn described(digest: &Digest, length: u64) -> [(HeaderName, String); 5] {
+    [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::ETAG, format!("\"{digest}\"")),
+        (HeaderName::from_static("docker-content-digest"), digest.to_string()),
+    ]
+}
+
+fn unknown(digest: &Digest) -> OciError {
+    OciError::new(StatusCode::NOT_FOUND, Code::BlobUnknown, "this repository has no such blob")
+        .detail(json!({"digest": digest}))
+}
+
+fn unsatisfiable(size_bytes: u64) -> OciError {
+    let error = OciError::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        Code::SizeInvalid,
+        format!("the blob has {size_bytes} bytes; give bytes=first-last, bytes=first- or bytes=-count"),
+    );
+    match format!("bytes */{size_bytes}").try_into() {
+        Ok(value) => error.header(header::CONTENT_RANGE, value),
+        Err(_) => error,
+    }
 }

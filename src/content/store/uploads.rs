@@ -1,0 +1,191 @@
+//! Rows of `uploads`.
+
+use crate::access::{Grant, Push};
+use crate::content::uploads::LEASE;
+use crate::failure::Failure;
+use crate::names::RepositoryName;
+use crate::storage::Staged;
+use sqlx::PgConnection;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Opens a session; `false` when the principal has as many as it may. Several at once may pass the
+/// bound by their number: it keeps a table small and is no promise.
+pub async fn insert(
+    connection: &mut PgConnection,
+    grant: &Grant<Push>,
+    staged: &Staged,
+    limit: u32,
+) -> Result<bool, Failure> {
+    let (document, tail) = staged.save()?;
+    let done = sqlx::query!(
+        "insert into uploads(id, repository, principal_id, staged, tail)
+         select $1, $2, $3, $4, $5
+         where (select count(*) from (select from uploads where principal_id = $3 limit $6) open) < $6",
+        staged.upload(),
+        grant.repository() as &RepositoryName,
+        grant.principal().id,
+        document,
+        tail,
+        i64::from(limit),
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("opening an upload session", error))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// How many bytes the session has taken.
+pub async fn offset(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    id: Uuid,
+) -> Result<Option<u64>, Failure> {
+    sqlx::query_scalar!(
+        "select offset_bytes from uploads where id = $1 and repository = $2",
+        id,
+        repository as &RepositoryName,
+    )
+    .fetch_optional(connection)
+    .await
+    .map(|offset| offset.map(i64::unsigned_abs))
+    .map_err(|error| Failure::new("reading an upload session", error))
+}
+
+/// Takes the lease, when the session is at the offset (if one is given) and nobody holds it.
+pub async fn claim(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    id: Uuid,
+    token: Uuid,
+    start: Option<u64>,
+) -> Result<Option<Staged>, Failure> {
+    // An offset that no column holds is the offset of no session.
+    let Ok(start) = start.map(i64::try_from).transpose() else { return Ok(None) };
+    let row = sqlx::query!(
+        "update uploads set lease = $2, lease_until = clock_timestamp() + make_interval(secs => $3),
+           touched_at = clock_timestamp()
+         where id = $1 and repository = $4
+           and ($5::bigint is null or offset_bytes = $5)
+           and (lease is null or lease_until < clock_timestamp())
+         returning staged, tail",
+        id,
+        token,
+        LEASE.as_secs_f64(),
+        repository as &RepositoryName,
+        start,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("claiming an upload session", error))?;
+    row.map(|row| Staged::restore(id, row.staged, row.tail)).transpose()
+}
+
+/// Makes the lease last longer; `false` when it is lost.
+pub async fn renew(connection: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool, Failure> {
+    sqlx::query!(
+        "update uploads set lease_until = clock_timestamp() + make_interval(secs => $3),
+           touched_at = clock_timestamp()
+         where id = $1 and lease = $2",
+        id,
+        token,
+        LEASE.as_secs_f64(),
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(|error| Failure::new("renewing a lease", error))
+}
+
+/// Saves the state, and keeps the lease or gives it back; `false` when it is lost.
+pub async fn save(
+    connection: &mut PgConnection,
+    id: Uuid,
+    token: Uuid,
+    staged: &Staged,
+    keep: bool,
+) -> Result<bool, Failure> {
+    let (document, tail) = staged.save()?;
+    let offset_bytes = i64::try_from(staged.offset_bytes())
+        .map_err(|error| Failure::new("saving an upload session", error))?;
+    sqlx::query!(
+        "update uploads set staged = $3, tail = $4, offset_bytes = $5, touched_at = clock_timestamp(),
+           lease = case when $6 then lease end, lease_until = case when $6 then lease_until end
+         where id = $1 and lease = $2",
+        id,
+        token,
+        document,
+        tail,
+        offset_bytes,
+        keep,
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(|error| Failure::new("saving an upload session", error))
+}
+
+/// Gives the lease back.
+pub async fn release(connection: &mut PgConnection, id: Uuid, token: Uuid) -> Result<(), Failure> {
+    sqlx::query!(
+        "update uploads set lease = null, lease_until = null where id = $1 and lease = $2",
+        id,
+        token
+    )
+    .execute(connection)
+    .await
+    .map(|_| ())
+    .map_err(|error| Failure::new("giving back a lease", error))
+}
+
+/// Ends the session; `false` when the lease is lost.
+pub async fn delete(connection: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool, Failure> {
+    sqlx::query!("delete from uploads where id = $1 and lease = $2", id, token)
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected() == 1)
+        .map_err(|error| Failure::new("ending an upload session", error))
+}
+
+/// Takes the lease of a session that nobody has written to for so long. A state that cannot be read
+/// any more comes as its failure.
+pub async fn claim_expired(
+    connection: &mut PgConnection,
+    token: Uuid,
+    age: Duration,
+) -> Result<Option<(Uuid, Result<Staged, Failure>)>, Failure> {
+    let row = sqlx::query!(
+        "update uploads set lease = $1, lease_until = clock_timestamp() + make_interval(secs => $2)
+         where id = (select id from uploads
+                     where touched_at < clock_timestamp() - make_interval(secs => $3)
+                       and (lease is null or lease_until < clock_timestamp())
+                     order by touched_at limit 1 for update skip locked)
+         returning id, staged, tail",
+        token,
+        LEASE.as_secs_f64(),
+        age.as_secs_f64(),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("finding expired upload sessions", error))?;
+    Ok(row.map(|row| (row.id, Staged::restore(row.id, row.staged, row.tail))))
+}
+
+/// Of what lies in the store, the names that neither a blob's row nor an open session needs. One
+/// statement, one snapshot: a finishing upload has its session until it has its row.
+pub async fn unneeded(
+    connection: &mut PgConnection,
+    names: &[String],
+    uploads: &[Uuid],
+) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        r#"select f.name as "name!" from unnest($1::text[], $2::uuid[]) f(name, upload)
+           where not exists (select from blobs b where b.object_key = f.name)
+             and not exists (select from uploads u where u.id = f.upload)"#,
+        names,
+        uploads,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("finding bytes that nobody needs", error))
+}
