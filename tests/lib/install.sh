@@ -1,0 +1,33 @@
+# What the tests need from the machine beside Rust.
+
+# Debian's packages for whatever is missing; elsewhere it says what to install.
+install_missing() {
+  local packages=()
+  [ -n "$(postgres_programs)" ] || packages+=(postgresql)
+  command -v cc > /dev/null || packages+=(gcc libc6-dev)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  if ! command -v apt-get > /dev/null; then
+    echo "tests/run needs a Postgres server (15 or newer) and a C compiler: install them first" >&2
+    return 1
+  fi
+  echo "installing ${packages[*]}"
+  local sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq &&
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -qq -y --no-install-recommends "${packages[@]}" > /dev/null
+}
+
+# cargo-deny, built once and kept outside the tree; prints its path.
+cargo_deny() {
+  local version=0.20.2 root=${PROOFMARK_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/proofmark/tools}
+  root=$root/cargo-deny-$version
+  if [ ! -x "$root/bin/cargo-deny" ]; then
+    echo "building cargo-deny $version" >&2
+    # Unoptimised: it runs for a second, and so builds in half the time.
+    cargo install --quiet --locked --debug --root "$root" --target-dir "$root/target" \
+      "cargo-deny@$version" >&2 || return 1
+    rm -rf "$root/target"
+  fi
+  printf '%s' "$root/bin/cargo-deny"
+}
