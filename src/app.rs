@@ -1,8 +1,8 @@
 //! The service put together: what every request can reach, and the loops beside the requests.
 
 use crate::config::{Config, Database};
-use crate::content::Uploads;
 use crate::content::uploads::Bounds;
+use crate::content::{Bodies, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
@@ -36,6 +36,8 @@ pub struct Parts {
     pub callers: Callers,
     /// Whose severity of a finding is followed.
     pub severity_order: SeverityOrder,
+    /// Bytes of manifests, in memory by digest.
+    pub manifest_bodies: Bodies,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -74,8 +76,19 @@ impl App {
             }
             None => SeverityOrder::default(),
         };
+        let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
         let metrics = telemetry::start_metrics()?;
-        Ok(Self(Arc::new(Parts { config, db, store, uploads, keys, callers, severity_order, metrics })))
+        Ok(Self(Arc::new(Parts {
+            config,
+            db,
+            store,
+            uploads,
+            keys,
+            callers,
+            severity_order,
+            manifest_bodies,
+            metrics,
+        })))
     }
 
     /// Starts the loops that run beside the requests.

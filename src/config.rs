@@ -63,6 +63,12 @@ pub struct Settings {
     /// Bytes of a manifest at the most [default: 16777216]
     #[arg(long, env = "PROOFMARK_MAX_MANIFEST_BYTES", value_name = "BYTES")]
     pub max_manifest_bytes: Option<u64>,
+    /// Layers of a manifest, or manifests of an index, at the most [default: 4096]
+    #[arg(long, env = "PROOFMARK_MAX_MANIFEST_REFERENCES", value_name = "N")]
+    pub max_manifest_references: Option<usize>,
+    /// Bytes of manifests kept in memory at the most [default: 67108864]
+    #[arg(long, env = "PROOFMARK_MANIFEST_CACHE_BYTES", value_name = "BYTES")]
+    pub manifest_cache_bytes: Option<u64>,
     /// Bytes of a JSON document (envelope, report, policy) at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
     pub max_document_bytes: Option<u64>,
@@ -143,6 +149,8 @@ pub enum Transport {
 pub struct Limits {
     /// Bytes of a manifest.
     pub manifest_bytes: u64,
+    /// Layers of a manifest, or manifests of an index.
+    pub manifest_references: usize,
     /// Bytes of a JSON document.
     pub document_bytes: u64,
     /// Findings of a scan report.
@@ -178,6 +186,7 @@ pub struct Config {
     pub log: String,
     pub severity_order: Option<String>,
     pub limits: Limits,
+    pub manifest_cache_bytes: u64,
     pub shutdown: Duration,
     pub blob_grace: Duration,
     pub upload_expiry: Duration,
@@ -225,6 +234,8 @@ impl Settings {
             log_format,
             log,
             max_manifest_bytes,
+            max_manifest_references,
+            manifest_cache_bytes,
             max_document_bytes,
             max_findings,
             severity_order,
@@ -283,6 +294,7 @@ impl Settings {
             severity_order: self.severity_order,
             limits: Limits {
                 manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
+                manifest_references: self.max_manifest_references.unwrap_or(4096),
                 document_bytes: self.max_document_bytes.unwrap_or(64 << 20),
                 findings: self.max_findings.unwrap_or(100_000),
                 blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
@@ -291,6 +303,7 @@ impl Settings {
                 header_timeout: seconds(self.header_timeout_seconds, 10),
                 body_idle: seconds(self.body_idle_seconds, 60),
             },
+            manifest_cache_bytes: self.manifest_cache_bytes.unwrap_or(64 << 20),
             shutdown: seconds(self.shutdown_seconds, 300),
             blob_grace: seconds(self.blob_grace_seconds, 86_400),
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),

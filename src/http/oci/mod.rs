@@ -5,6 +5,7 @@ mod error;
 mod manifests;
 mod path;
 mod referrers;
+mod refusals;
 mod tags;
 mod uploads;
 mod visit;

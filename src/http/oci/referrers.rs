@@ -1,11 +1,75 @@
 //! `<name>/referrers/<digest>`.
 
-use super::{Code, OciError, Visit};
+use super::{OciError, Visit};
+use crate::access::Pull;
+use crate::content::{self, OCI_INDEX, Referrer};
+use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 
-#[allow(clippy::unused_async)]
-pub async fn list(_visit: Visit, _repository: RepositoryName, _digest: Digest) -> Result<Response, OciError> {
-    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+/// Descriptors of one page; short lists are never paged.
+const PAGE: usize = 1000;
+
+/// What refers to the digest, as an image index; empty also where there is no such repository.
+pub async fn list(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
+    let _grant = visit.may::<Pull>(&repository)?;
+    let artifact_type = visit.query("artifactType");
+    let last = visit.query("last").unwrap_or_default();
+    let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
+    let limit = i64::try_from(PAGE + 1).unwrap_or(i64::MAX);
+    let mut found = match content::repository(&mut connection, &repository).await? {
+        None => Vec::new(),
+        Some(known) => {
+            content::referrers(&mut connection, known.id, &digest, artifact_type, last, limit).await?
+        }
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
+    if artifact_type.is_some() {
+        const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
+        headers.insert(FILTERS, HeaderValue::from_static("artifactType"));
+    }
+    let more = found.len() > PAGE;
+    found.truncate(PAGE);
+    if let Some(last) = found.last().filter(|_| more)
+        && let Some(link) = next(&repository, &digest, artifact_type, &last.digest)
+    {
+        headers.insert(header::LINK, link);
+    }
+    let manifests: Vec<Value> = found.iter().map(descriptor).collect();
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
+    Ok((headers, index.to_string()).into_response())
+}
+
+fn descriptor(referrer: &Referrer) -> Value {
+    let mut descriptor = json!({
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": referrer.size_bytes,
+    });
+    if let Some(artifact_type) = &referrer.artifact_type {
+        descriptor["artifactType"] = json!(artifact_type);
+    }
+    if let Some(annotations) = &referrer.annotations {
+        descriptor["annotations"] = annotations.clone();
+    }
+    descriptor
+}
+
+/// The link to the next page; the filter goes with it.
+fn next(
+    repository: &RepositoryName,
+    digest: &Digest,
+    artifact_type: Option<&str>,
+    last: &Digest,
+) -> Option<HeaderValue> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("last", last.as_str());
+    if let Some(artifact_type) = artifact_type {
+        query.append_pair("artifactType", artifact_type);
+    }
+    let query = query.finish();
+    HeaderValue::try_from(format!("</v2/{repository}/referrers/{digest}?{query}>; rel=\"next\"")).ok()
 }

@@ -1,16 +1,80 @@
 //! `<name>/tags/list` and `_catalog`.
 
 use super::{Code, OciError, Visit};
+use crate::access::{Action, Pull, Scope};
+use crate::content;
+use crate::failure::Failure;
 use crate::names::RepositoryName;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
-#[allow(clippy::unused_async)]
-pub async fn list(_visit: Visit, _repository: RepositoryName) -> Result<Response, OciError> {
-    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+/// Names of one page where the client does not say.
+const PAGE: usize = 10_000;
+
+/// The tags of a repository, sorted.
+pub async fn list(visit: Visit, repository: RepositoryName) -> Result<Response, OciError> {
+    let _grant = visit.may::<Pull>(&repository)?;
+    let (n, last) = asked_page(&visit)?;
+    let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
+    let found = content::repository(&mut connection, &repository).await?.ok_or_else(|| {
+        OciError::new(
+            StatusCode::NOT_FOUND,
+            Code::NameUnknown,
+            format!("there is no repository {repository}"),
+        )
+    })?;
+    let limit = i64::try_from(n + 1).unwrap_or(i64::MAX);
+    let tags = content::list_tags(&mut connection, found.id, last, limit).await?;
+    Ok(page(
+        &format!("/v2/{repository}/tags/list"),
+        n,
+        tags,
+        |tags| json!({"name": repository, "tags": tags}),
+    ))
 }
 
-#[allow(clippy::unused_async)]
-pub async fn catalog(_visit: Visit) -> Result<Response, OciError> {
-    Err(OciError::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, "not built yet"))
+/// The repositories that the caller may pull from, sorted.
+pub async fn catalog(visit: Visit) -> Result<Response, OciError> {
+    let (n, last) = asked_page(&visit)?;
+    let patterns = visit.caller.authority().patterns(Action::Pull);
+    if visit.caller.is_anonymous() && patterns.is_empty() {
+        return Err(super::challenge(&visit.app, "log in to list repositories", Some("registry:catalog:*")));
+    }
+    let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
+    let visible = |name: &RepositoryName| visit.caller.allows(Action::Pull, name.place());
+    let rows = content::visible_repositories(&mut connection, &patterns, visible, last, n + 1).await?;
+    let names = rows.into_iter().map(|row| row.name.to_string()).collect();
+    Ok(page("/v2/_catalog", n, names, |names| json!({"repositories": names})))
+}
+
+/// `n` and `last`; each works without the other.
+fn asked_page(visit: &Visit) -> Result<(usize, &str), OciError> {
+    let n = match visit.query("n") {
+        None => PAGE,
+        Some(text) => text.parse::<usize>().map(|n| n.min(PAGE)).map_err(|_| {
+            OciError::new(StatusCode::BAD_REQUEST, Code::Unsupported, "n is a number of names, such as 100")
+        })?,
+    };
+    Ok((n, visit.query("last").unwrap_or_default()))
+}
+
+/// One page of names that were read one beyond it; a link to the next when there is one.
+fn page(
+    path: &str,
+    n: usize,
+    mut names: Vec<String>,
+    document: impl Fn(&[String]) -> serde_json::Value,
+) -> Response {
+    let more = names.len() > n;
+    names.truncate(n);
+    let body = Json(document(&names));
+    match names.last().filter(|_| more) {
+        Some(last) => {
+            let link = format!("<{path}?n={n}&last={last}>; rel=\"next\"");
+            ([(header::LINK, link)], body).into_response()
+        }
+        None => body.into_response(),
+    }
 }
