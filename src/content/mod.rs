@@ -26,8 +26,8 @@ pub use catalog::{
 pub use check::check_content;
 pub use deletes::{delete, holders};
 pub use manifest::{
-    Bodies, Descriptor, Found, InvalidManifest, Manifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, Stored, find,
-    manifest, put_manifest, resolve,
+    Artifact, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE, OCI_INDEX,
+    ParsedManifest, Stored, attach, find, link_empty_config, manifest, put_manifest, resolve,
 };
 pub use pins::pin;
 pub use referrers::{Referrer, referrers};

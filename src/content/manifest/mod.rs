@@ -1,10 +1,12 @@
 //! Manifests: what may come in, how they are stored, and how they are found again.
 
+mod build;
 mod json;
 mod parse;
 mod put;
 mod read;
 
+pub use build::{Artifact, Attachment, Layer, attach, link_empty_config};
 pub use parse::{Descriptor, InvalidManifest, OCI_IMAGE, OCI_INDEX, ParsedManifest};
 pub use put::{Stored, put_manifest};
 pub use read::{Bodies, Found, Manifest, find, manifest, resolve};
