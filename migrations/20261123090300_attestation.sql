@@ -47,34 +47,63 @@ create table predicate_types(
   uri text collate "C" not null constraint a_predicate_type_is_named_once unique
 );
 
--- One envelope recorded in one repository. The columns behind predicate_type_id come from the
--- payload and are believed only together with a signature that is trusted on reading.
+-- One attestation recorded in one repository for one subject. The columns behind predicate_type_id
+-- come from the payload and are believed only together with a signature that is trusted on reading.
 create table attestations(
   id bigint generated always as identity primary key,
   repository_id bigint not null references repositories,
-  envelope text collate "C" not null references envelopes,
-  -- The OCI manifest that carries it and refers to the subject.
+  -- The manifest that it came for; the signed statement may be about another one.
+  carried_for text collate "C" not null,
+  -- The OCI manifest that carries it.
   manifest text collate "C" not null,
-  -- Null when the bytes are malformed or opaque: kept and listed, never counted.
-  predicate_type_id int references predicate_types,
-  -- 'statement' | 'malformed' | 'opaque', with why for the last two.
-  form text collate "C" not null,
+  -- Null when there is nothing to verify.
+  envelope text collate "C" references envelopes,
+  -- The signature that stands beside the envelope's bytes, as cosign's simple signing has it.
+  beside text collate "C",
+  -- statement: to be listed with its facts, counted when a signature is trusted.
+  -- foreign: signed perhaps, but not a statement that is known here. malformed: cannot be read.
+  -- opaque: nothing to verify. `why` says more; of a statement, why no signature could be checked.
+  form text collate "C" not null
+    constraint a_form_is_known check (form in ('statement', 'foreign', 'malformed', 'opaque')),
   why text collate "C",
+  -- Set for statements only.
+  predicate_type_id int references predicate_types,
+  -- SLSA provenance.
   builder text collate "C",
   source text collate "C",
+  source_ref text collate "C",
   commit_id text collate "C",
-  -- test-result: PASSED | WARNED | FAILED
+  -- Test results (PASSED, WARNED, FAILED), and what was tested: the newest for the same
+  -- configuration counts. Of a verification summary, its result.
   result text collate "C",
-  -- The predicate, for gates that read more of it.
+  configuration text collate "C",
+  -- The predicate, for gates that read more of it. Null for documents that other rooms read (SBOMs,
+  -- vulnerability reports).
   predicate jsonb,
   received_by bigint not null references principals,
   received_at timestamptz not null default clock_timestamp(),
-  constraint an_envelope_is_recorded_once_a_carrier unique (repository_id, envelope, manifest)
+  constraint a_statement_has_a_predicate_type check ((form = 'statement') = (predicate_type_id is not null)),
+  constraint what_is_verified_has_an_envelope check (form = 'opaque' or envelope is not null)
 );
+create unique index an_envelope_is_recorded_once_a_subject
+  on attestations(repository_id, carried_for, envelope, coalesce(beside, '')) where envelope is not null;
+create unique index an_opaque_referrer_is_recorded_once
+  on attestations(repository_id, manifest) where envelope is null;
 create index attestations_by_source on attestations(source, commit_id) where source is not null;
 create index attestations_by_builder on attestations(builder) where builder is not null;
 create trigger attestations_never_change before update or delete on attestations
   for each row execute function refuse_change();
+
+-- What a build took in. Digests as the builder names them, algorithm:hex.
+create table attestation_materials(
+  attestation_id bigint not null references attestations,
+  position int not null,
+  uri text collate "C",
+  digests text[] collate "C" not null,
+  primary key (attestation_id, position)
+);
+create index attestation_materials_by_uri on attestation_materials(uri) where uri is not null;
+create index attestation_materials_by_digest on attestation_materials using gin(digests);
 
 -- Subjects that the signed statement names, by digest (hex with its algorithm).
 create table attestation_subjects(
@@ -83,6 +112,7 @@ create table attestation_subjects(
   attestation_id bigint not null references attestations,
   primary key (repository_id, digest, attestation_id)
 );
+create index attestation_subjects_by_attestation on attestation_subjects(attestation_id);
 
 -- This key signed exactly these bytes: verified once, true for ever.
 create table attestation_signatures(
@@ -92,7 +122,8 @@ create table attestation_signatures(
 );
 create index attestation_signatures_by_signer on attestation_signatures(signer_id);
 
--- Key hints of signatures that no registered signer verified: registering one judges what waits.
+-- Key ids that unverified signatures hint at, '' for a signature without a usable hint: registering a
+-- signer judges what waits.
 create table attestation_hints(
   attestation_id bigint not null references attestations,
   hint text collate "C" not null,

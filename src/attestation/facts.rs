@@ -38,6 +38,8 @@ pub struct Facts {
     pub commit: Option<String>,
     /// Test results and verification summaries: PASSED, WARNED, FAILED.
     pub result: Option<String>,
+    /// Test results: what was tested, as canonical JSON.
+    pub configuration: Option<String>,
     /// Provenance: what went in, the source included.
     pub materials: Vec<Material>,
 }
@@ -57,7 +59,13 @@ impl Facts {
                 predicate.pointer("/materials"),
                 predicate.pointer("/invocation/configSource").and_then(Source::descriptor),
             ),
-            TEST_RESULT => Self { result: text(predicate, "/result"), ..Self::default() },
+            TEST_RESULT => Self {
+                result: text(predicate, "/result"),
+                configuration: predicate
+                    .get("configuration")
+                    .and_then(|value| serde_json_canonicalizer::to_string(value).ok()),
+                ..Self::default()
+            },
             summary::PREDICATE_TYPE => {
                 Self { result: text(predicate, "/verificationResult"), ..Self::default() }
             }
@@ -78,8 +86,8 @@ impl Facts {
             source: source.uri,
             source_ref: source.reference,
             commit,
-            result: None,
-            materials: materials.iter().filter_map(material).collect(),
+            materials: materials.iter().filter_map(material).take(MAX_MATERIALS).collect(),
+            ..Self::default()
         }
     }
 }
@@ -98,10 +106,10 @@ impl Source {
         let path = uri.find("://").map_or(0, |at| at + 3);
         let path = uri[path..].find('/').map_or(uri.len(), |at| path + at);
         let (uri, reference) = match uri[path..].rfind('@') {
-            Some(at) => (&uri[..path + at], Some(uri[path + at + 1..].to_owned())),
+            Some(at) => (&uri[..path + at], Some(&uri[path + at + 1..])),
             None => (uri, None),
         };
-        Self { uri: Some(uri.to_owned()), reference, commit: None }
+        Self { uri: short(uri), reference: reference.and_then(short), commit: None }
     }
 
     /// From a resource descriptor that has a commit.
@@ -116,13 +124,13 @@ fn source_v1(predicate: &Value) -> Option<Source> {
     let parameters = predicate.pointer("/buildDefinition/externalParameters")?;
     if let Some(repository) = parameters.pointer("/workflow/repository").and_then(Value::as_str) {
         let reference = parameters.pointer("/workflow/ref").and_then(Value::as_str);
-        return Some(Source { reference: reference.map(str::to_owned), ..Source::uri(repository) });
+        return Some(Source { reference: reference.and_then(short), ..Source::uri(repository) });
     }
     let source =
         ["/source", "/sourceRepository", "/repository"].iter().find_map(|p| parameters.pointer(p))?;
     match source {
         Value::String(uri) => {
-            let reference = parameters.pointer("/ref").and_then(Value::as_str).map(str::to_owned);
+            let reference = parameters.pointer("/ref").and_then(Value::as_str).and_then(short);
             let source = Source::uri(uri);
             Some(Source { reference: source.reference.or(reference), ..source })
         }
@@ -131,13 +139,23 @@ fn source_v1(predicate: &Value) -> Option<Source> {
     }
 }
 
+/// What is indexed is short: a longer text is no name of anything, and is found in the predicate.
+const MAX_TEXT_LEN: usize = 1024;
+
+/// Materials that are indexed at the most; the predicate has them all.
+const MAX_MATERIALS: usize = 4096;
+
+fn short(text: &str) -> Option<String> {
+    (text.len() <= MAX_TEXT_LEN).then(|| text.to_owned())
+}
+
 fn text(value: &Value, pointer: &str) -> Option<String> {
-    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+    value.pointer(pointer).and_then(Value::as_str).and_then(short)
 }
 
 fn commit(descriptor: &Value) -> Option<String> {
     let digest = descriptor.get("digest")?;
-    ["gitCommit", "sha1"].iter().find_map(|name| digest.get(name)?.as_str()).map(str::to_owned)
+    ["gitCommit", "sha1"].iter().find_map(|name| digest.get(name)?.as_str()).and_then(short)
 }
 
 fn material(descriptor: &Value) -> Option<Material> {
@@ -146,7 +164,7 @@ fn material(descriptor: &Value) -> Option<Material> {
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
-        .filter_map(|(algorithm, hex)| Some(format!("{algorithm}:{}", hex.as_str()?)))
+        .filter_map(|(algorithm, hex)| short(&format!("{algorithm}:{}", hex.as_str()?)))
         .collect();
     let uri = text(descriptor, "/uri");
     (uri.is_some() || !digests.is_empty()).then_some(Material { uri, digests })

@@ -5,7 +5,9 @@ use super::bundle::{self, Bundle};
 use super::envelope::{Envelope, Material};
 use super::facts::Facts;
 use super::json::{self, Malformed};
-use super::statement::Statement;
+use super::scheme::KeyId;
+use super::statement::{Statement, Unreadable};
+use super::store::attestations::Waiting;
 use super::verify::{Unproved, Verified, verify};
 use crate::names::{Digest, MediaType};
 use crate::postgres::{Mode, Scopes};
@@ -19,6 +21,8 @@ pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// Of the longest keys there are twice as much.
+const MAX_SIGNATURE_LEN: usize = 2048;
 const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
 
 /// An attestation as it was received.
@@ -107,8 +111,16 @@ impl Received {
         body: Bytes,
     ) -> Option<Self> {
         let kind = kind(media_type)?;
-        let beside = annotations.get(SIGNATURE_ANNOTATION).filter(|_| kind == SIMPLE_SIGNING).cloned();
-        let form = read(kind, annotations, &body).unwrap_or_else(|malformed| Form::Malformed(malformed.0));
+        let beside = annotations.get(SIGNATURE_ANNOTATION).filter(|_| kind == SIMPLE_SIGNING);
+        let (beside, form) = match beside {
+            Some(signature) if signature.len() > MAX_SIGNATURE_LEN => {
+                (None, Form::Malformed(format!("a signature has at most {MAX_SIGNATURE_LEN} characters")))
+            }
+            _ => {
+                let form = read(kind, annotations, &body);
+                (beside.cloned(), form.unwrap_or_else(|malformed| Form::Malformed(malformed.0)))
+            }
+        };
         Some(Self { media_type: kind, digest: Digest::sha256(&body), body, beside, form })
     }
 
@@ -141,7 +153,7 @@ impl Received {
     }
 
     fn may_be_adverse(&self) -> bool {
-        self.claimed().is_some_and(|statement| Facts::of(&statement).result.as_deref() == Some("FAILED"))
+        self.claims().is_ok_and(|statement| Facts::of(&statement).result.as_deref() == Some("FAILED"))
     }
 
     /// What the known keys signed.
@@ -153,11 +165,35 @@ impl Received {
         }
     }
 
-    /// What the payload claims, signed by nobody that is known: to be listed, never to be counted.
-    pub(super) fn claimed(&self) -> Option<Statement> {
+    /// What the payload claims, perhaps signed by nobody that is known: to be listed and found by,
+    /// never to be counted.
+    pub(super) fn claims(&self) -> Result<Statement, Unreadable> {
         match &self.form {
-            Form::Signed(envelope) => Statement::read(&envelope.payload).ok(),
-            Form::Malformed(_) | Form::Opaque(_) => None,
+            Form::Signed(envelope) => Statement::read(&envelope.payload),
+            Form::Malformed(why) => Err(Unreadable::Malformed(why.clone())),
+            Form::Opaque(why) => Err(Unreadable::Foreign(why.clone())),
+        }
+    }
+
+    /// The key ids that its signatures hint at, `None` for one without a usable hint; certificates
+    /// hint at nothing.
+    pub(super) fn hints(&self) -> impl Iterator<Item = Option<&KeyId>> {
+        let signatures = match &self.form {
+            Form::Signed(envelope) => envelope.signatures.as_slice(),
+            Form::Malformed(_) | Form::Opaque(_) => &[],
+        };
+        signatures.iter().filter_map(|signature| match &signature.material {
+            Material::Key(hint) => Some(hint.as_ref()),
+            Material::Certificate => None,
+        })
+    }
+
+    /// The envelope of an attestation that was recorded earlier.
+    pub(super) fn again(waiting: &Waiting) -> Option<Envelope> {
+        let beside = waiting.beside.iter().map(|text| (SIGNATURE_ANNOTATION.to_owned(), text.clone()));
+        match read(&waiting.media_type, &beside.collect(), &waiting.body) {
+            Ok(Form::Signed(envelope)) => Some(envelope),
+            Ok(Form::Malformed(_) | Form::Opaque(_)) | Err(_) => None,
         }
     }
 }

@@ -1,0 +1,150 @@
+//! Attestations as people see them: with a verdict, judged when they are read.
+
+use super::signers::Signer;
+use super::store::{listed as store, signers};
+use crate::failure::Failure;
+use crate::names::{Digest, RepositoryName};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::{BTreeSet, HashMap};
+
+/// How far an attestation is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// A signer that is trusted for it signed it, and it is about the artifact: it counts.
+    Trusted,
+    /// It is readable, shown, and never counts.
+    Untrusted,
+    /// It cannot be read.
+    Malformed,
+    /// There is nothing to verify.
+    Opaque,
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct AttestationFilter {
+    /// About this artifact, or carried for it.
+    pub digest: Option<Digest>,
+    /// Of this predicate type.
+    pub predicate_type: Option<String>,
+    /// With a signature of this signer.
+    pub signer: Option<String>,
+    /// Provenance by this builder.
+    pub builder: Option<String>,
+    /// Provenance from this source, without its ref.
+    pub source: Option<String>,
+    /// Provenance of this commit.
+    pub commit: Option<String>,
+    /// Provenance with this material: its URI, or a digest as `algorithm:hex`.
+    pub material: Option<String>,
+    /// Only older than this attestation; lists begin with the newest.
+    pub before: Option<i64>,
+    /// At the most.
+    pub limit: i64,
+}
+
+/// An attestation as it is listed.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: i64,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The OCI manifest that carries it.
+    pub manifest: Digest,
+    /// The digest of the bytes as received; none when there is nothing to verify.
+    pub envelope: Option<Digest>,
+    /// What the payload says it is about.
+    pub subjects: Vec<Digest>,
+    /// What the payload says it is.
+    pub predicate_type: Option<String>,
+    /// How far it is believed.
+    pub verdict: Verdict,
+    /// Why not further.
+    pub reason: Option<String>,
+    /// The signer that is trusted for it, or one whose key signed it.
+    pub signer: Option<String>,
+    /// The signer's key.
+    pub key_id: Option<String>,
+    /// Provenance: who built.
+    pub builder: Option<String>,
+    /// Provenance: the source.
+    pub source: Option<String>,
+    /// Provenance: the commit.
+    pub commit: Option<String>,
+    /// Of a test result or a summary.
+    pub result: Option<String>,
+    /// Who brought it.
+    pub received_by: String,
+    /// When.
+    pub received_at: DateTime<Utc>,
+}
+
+/// A page of the attestations in these repositories, the newest first.
+pub async fn attestations(
+    connection: &mut PgConnection,
+    repository_ids: &[i64],
+    filter: &AttestationFilter,
+) -> Result<Vec<Listed>, Failure> {
+    let rows = store::page(connection, repository_ids, filter).await?;
+    let ids: BTreeSet<i64> = rows.iter().flat_map(|row| row.signers.iter().copied()).collect();
+    let signers = signers::by_ids(connection, &ids.into_iter().collect::<Vec<_>>()).await?;
+    let signers: HashMap<i64, Signer> = signers.into_iter().map(|signer| (signer.id, signer)).collect();
+    Ok(rows.into_iter().map(|row| judged(row, &signers)).collect())
+}
+
+/// The repository of an attestation, and its bytes exactly as received with their media type.
+pub async fn envelope(
+    connection: &mut PgConnection,
+    id: i64,
+) -> Result<Option<(RepositoryName, String, Vec<u8>)>, Failure> {
+    store::envelope(connection, id).await
+}
+
+fn judged(row: store::Row, signers: &HashMap<i64, Signer>) -> Listed {
+    let of: Vec<&Signer> = row.signers.iter().filter_map(|id| signers.get(id)).collect();
+    let (verdict, reason, signer) = verdict(&row, &of);
+    Listed {
+        id: row.id,
+        manifest: row.manifest,
+        envelope: row.envelope,
+        subjects: row.subjects,
+        predicate_type: row.predicate_type,
+        verdict,
+        reason,
+        signer: signer.map(|signer| signer.signature.signer.clone()),
+        key_id: signer.map(|signer| signer.signature.key_id.clone()),
+        builder: row.builder,
+        source: row.source,
+        commit: row.commit_id,
+        result: row.result,
+        received_by: row.received_by,
+        received_at: row.received_at,
+        repository: row.repository,
+    }
+}
+
+fn verdict<'a>(row: &store::Row, signers: &[&'a Signer]) -> (Verdict, Option<String>, Option<&'a Signer>) {
+    let kind = match (row.form.as_str(), &row.predicate_type) {
+        ("statement", Some(predicate_type)) => predicate_type,
+        ("opaque", _) => return (Verdict::Opaque, row.why.clone(), None),
+        ("malformed", _) => return (Verdict::Malformed, row.why.clone(), None),
+        _ => return (Verdict::Untrusted, row.why.clone(), None),
+    };
+    if !row.about {
+        let why = "the signed statement is not about this artifact".to_owned();
+        return (Verdict::Untrusted, Some(why), signers.first().copied());
+    }
+    let trust = |signer: &Signer| signer.trusted_for(&row.repository, kind, row.received_at);
+    if let Some(trusted) = signers.iter().find(|signer| trust(signer).is_ok()) {
+        return (Verdict::Trusted, None, Some(trusted));
+    }
+    let Some(signer) = signers.first() else {
+        let why = row.why.clone().unwrap_or_else(|| "no registered key verifies its signature".to_owned());
+        return (Verdict::Untrusted, Some(why), None);
+    };
+    let why = trust(signer).err().map(|why| format!("{} signed it, but {why}", signer.signature.signer));
+    (Verdict::Untrusted, why, Some(signer))
+}

@@ -1,0 +1,195 @@
+//! Recording an attestation: bytes as received, what it says, and which known keys signed it.
+
+use super::facts::Facts;
+use super::received::{Form, Received};
+use super::scheme::{KeyId, PublicKey};
+use super::signers::Signer;
+use super::statement::{Statement, Unreadable};
+use super::store::{attestations as store, signers};
+use super::verify::{Unproved, signed_by, why_not};
+use crate::access::Principal;
+use crate::content::Repository;
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::Digest;
+use crate::postgres::database_time;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+/// How an attestation came into a repository.
+#[derive(Clone, Copy, Debug)]
+pub struct Carrier<'a> {
+    /// The repository, whose scope the transaction holds ([`Received::scopes`]).
+    pub repository: &'a Repository,
+    /// Who brought it.
+    pub principal: &'a Principal,
+    /// The OCI manifest that carries it.
+    pub manifest: &'a Digest,
+    /// The manifest that it came for.
+    pub subject: &'a Digest,
+}
+
+/// What was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The attestation.
+    pub id: i64,
+    /// Whether it was not known before.
+    pub new: bool,
+}
+
+/// The signers whose keys may have signed what was received.
+#[derive(Debug)]
+pub struct Known(Vec<Signer>);
+
+impl Known {
+    /// Reads the signers that the hints name, and every other one only when these do not account for
+    /// every signature: a hint saves time and decides nothing. Read after the scopes are locked.
+    pub async fn read(connection: &mut PgConnection, received: &[Received]) -> Result<Self, Failure> {
+        let hints: Option<Vec<KeyId>> =
+            received.iter().flat_map(Received::hints).map(Option::<&KeyId>::cloned).collect();
+        if let Some(hints) = hints {
+            let hinted = Self(signers::by_key_ids(connection, &hints).await?);
+            if received.iter().all(|one| hinted.accounts_for(one)) {
+                return Ok(hinted);
+            }
+        }
+        signers::all(connection).await.map(Self)
+    }
+
+    /// Their keys, in their order.
+    pub fn keys(&self) -> Vec<&PublicKey> {
+        self.0.iter().map(|signer| &signer.key).collect()
+    }
+
+    /// The signers in the order of their keys.
+    pub fn signers(&self) -> &[Signer] {
+        &self.0
+    }
+
+    fn accounts_for(&self, received: &Received) -> bool {
+        match &received.form {
+            Form::Signed(envelope) => {
+                let signed: BTreeSet<&KeyId> =
+                    signed_by(envelope, &self.keys()).into_iter().map(|at| self.0[at].key.id()).collect();
+                received.hints().all(|hint| hint.is_some_and(|hint| signed.contains(hint)))
+            }
+            Form::Malformed(_) | Form::Opaque(_) => true,
+        }
+    }
+}
+
+/// What stands in an attestation's row.
+pub(super) struct Content {
+    pub(super) form: &'static str,
+    pub(super) why: Option<String>,
+    pub(super) statement: Option<Statement>,
+    pub(super) signers: Vec<i64>,
+    /// Key ids that unverified signatures hint at.
+    pub(super) hints: BTreeSet<String>,
+}
+
+/// Records what came in, in the caller's transaction. The same envelope for the same subject is one
+/// attestation, however often and by whatever manifest it comes. Appends an event for a new one.
+pub async fn record(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    received: &Received,
+    known: &Known,
+) -> Result<Recorded, Failure> {
+    let content = content(received, known);
+    let found = store::find(connection, carrier, received).await?;
+    if let Some(id) = found {
+        return Ok(Recorded { id, new: false });
+    }
+    store::keep_envelope(connection, received).await?;
+    let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
+    let Some(id) = store::insert(connection, carrier, received, &content, &facts).await? else {
+        let id = store::find(connection, carrier, received).await?;
+        let id =
+            id.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
+        return Ok(Recorded { id, new: false });
+    };
+    if let Some(statement) = &content.statement {
+        store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
+        store::insert_materials(connection, id, &facts.materials).await?;
+    }
+    store::insert_signatures(connection, id, &content.signers).await?;
+    store::insert_hints(connection, id, &content.hints).await?;
+    append(connection, carrier, id, received.digest(), &content).await?;
+    Ok(Recorded { id, new: true })
+}
+
+/// Records that a referrer carries nothing that could be verified, so that lists show it.
+pub async fn record_opaque(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    why: &str,
+) -> Result<(), Failure> {
+    store::insert_opaque(connection, carrier, why).await
+}
+
+fn content(received: &Received, known: &Known) -> Content {
+    let envelope = match &received.form {
+        Form::Signed(envelope) => envelope,
+        Form::Malformed(why) => return Content::without_statement("malformed", why),
+        Form::Opaque(why) => return Content::without_statement("opaque", why),
+    };
+    let signed = signed_by(envelope, &known.keys());
+    let signers: Vec<i64> = signed.iter().map(|at| known.0[*at].id).collect();
+    let hints = received
+        .hints()
+        .filter(|hint| !signed.iter().any(|at| Some(known.0[*at].key.id()) == *hint))
+        .map(|hint| hint.map_or_else(String::new, |hint| hint.as_str().to_owned()))
+        .collect();
+    match received.claims() {
+        Ok(statement) => {
+            let why = signers.is_empty().then(|| why_not(envelope)).and_then(|unproved| match unproved {
+                // Whether any registered key verifies it changes with the signers: said on reading.
+                Unproved::UnknownKey => None,
+                Unproved::NoSignature | Unproved::Certificate => Some(unproved.to_string()),
+                Unproved::Foreign(why) | Unproved::Malformed(why) => Some(why),
+            });
+            Content { form: "statement", why, statement: Some(statement), signers, hints }
+        }
+        Err(Unreadable::Malformed(why)) => Content::without_statement("malformed", &why),
+        Err(Unreadable::Foreign(why)) => Content::without_statement("foreign", &why),
+    }
+}
+
+impl Content {
+    fn without_statement(form: &'static str, why: &str) -> Self {
+        let why = Some(why.to_owned());
+        Self { form, why, statement: None, signers: Vec::new(), hints: BTreeSet::new() }
+    }
+}
+
+async fn append(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    id: i64,
+    envelope: &Digest,
+    content: &Content,
+) -> Result<(), Failure> {
+    let predicate_type = content.statement.as_ref().map(|statement| &statement.predicate_type);
+    let at = database_time(connection).await?;
+    let event = Event {
+        kind: Kind::AttestationRecorded,
+        at,
+        principal: carrier.principal,
+        repository: Some((carrier.repository.id, &carrier.repository.name)),
+        environment: None,
+        digest: Some(carrier.subject),
+        facts: json!({"attestation": id, "envelope": envelope, "manifest": carrier.manifest,
+            "form": content.form, "predicate_type": predicate_type, "signers": content.signers}),
+    };
+    ledger::append(connection, event).await.map(|_| ())
+}
+
+/// The predicate as gates read it; documents that other rooms read stay in their envelopes.
+pub(super) fn kept_predicate(statement: &Statement) -> Option<&Value> {
+    let elsewhere =
+        ["https://cyclonedx.org/bom", "https://spdx.dev/Document", super::VULNS, super::COSIGN_VULN];
+    (!elsewhere.iter().any(|kind| statement.predicate_type.starts_with(kind))).then_some(&statement.predicate)
+}

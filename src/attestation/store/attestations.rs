@@ -1,0 +1,234 @@
+//! Rows of `attestations` and what hangs on them.
+
+use crate::attestation::facts::{Facts, Material};
+use crate::attestation::received::Received;
+use crate::attestation::record::{Carrier, Content, kept_predicate};
+use crate::attestation::statement::Statement;
+use crate::failure::Failure;
+use crate::names::Digest;
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+const RECORDING: &str = "recording an attestation";
+
+/// The attestation that these bytes are for this subject, if it is known.
+pub async fn find(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    received: &Received,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!(
+        "select id from attestations
+         where repository_id = $1 and carried_for = $2 and envelope = $3 and coalesce(beside, '') = $4",
+        carrier.repository.id,
+        carrier.subject as &Digest,
+        received.digest() as &Digest,
+        received.beside().unwrap_or_default(),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))
+}
+
+/// Keeps the bytes exactly as received.
+pub async fn keep_envelope(connection: &mut PgConnection, received: &Received) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into envelopes(digest, media_type, body) values ($1, $2, $3) on conflict do nothing",
+        received.digest() as &Digest,
+        received.media_type(),
+        &received.body()[..],
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+/// Inserts the attestation; `None` when somebody else just did.
+pub async fn insert(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    received: &Received,
+    content: &Content,
+    facts: &Facts,
+) -> Result<Option<i64>, Failure> {
+    let predicate_type_id = match &content.statement {
+        Some(statement) => Some(predicate_type(connection, &statement.predicate_type).await?),
+        None => None,
+    };
+    sqlx::query_scalar!(
+        "insert into attestations(repository_id, carried_for, manifest, envelope, beside, form, why,
+           predicate_type_id, builder, source, source_ref, commit_id, result, configuration, predicate,
+           received_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         on conflict do nothing returning id",
+        carrier.repository.id,
+        carrier.subject as &Digest,
+        carrier.manifest as &Digest,
+        received.digest() as &Digest,
+        received.beside(),
+        content.form,
+        content.why,
+        predicate_type_id,
+        facts.builder,
+        facts.source,
+        facts.source_ref,
+        facts.commit,
+        facts.result,
+        facts.configuration,
+        content.statement.as_ref().and_then(kept_predicate) as Option<&Value>,
+        carrier.principal.id,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))
+}
+
+/// Records a referrer that carries nothing to verify, once.
+pub async fn insert_opaque(
+    connection: &mut PgConnection,
+    carrier: Carrier<'_>,
+    why: &str,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into attestations(repository_id, carried_for, manifest, form, why, received_by)
+         values ($1, $2, $3, 'opaque', $4, $5) on conflict do nothing",
+        carrier.repository.id,
+        carrier.subject as &Digest,
+        carrier.manifest as &Digest,
+        why,
+        carrier.principal.id,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+async fn predicate_type(connection: &mut PgConnection, uri: &str) -> Result<i32, Failure> {
+    let failed = |error| Failure::new(RECORDING, error);
+    loop {
+        let found = sqlx::query_scalar!("select id from predicate_types where uri = $1", uri)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed)?;
+        if let Some(id) = found {
+            return Ok(id);
+        }
+        sqlx::query!("insert into predicate_types(uri) values ($1) on conflict do nothing", uri)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+}
+
+/// The subjects that the statement names, whether the repository has them or not.
+pub async fn insert_subjects(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    id: i64,
+    statement: &Statement,
+) -> Result<(), Failure> {
+    let digests: Vec<Digest> = statement.digests().collect::<BTreeSet<_>>().into_iter().collect();
+    sqlx::query!(
+        "insert into attestation_subjects(repository_id, digest, attestation_id)
+         select $1, d, $2 from unnest($3::text[]) d",
+        repository_id,
+        id,
+        &digests as &[Digest],
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+/// What the provenance says went in.
+pub async fn insert_materials(
+    connection: &mut PgConnection,
+    id: i64,
+    materials: &[Material],
+) -> Result<(), Failure> {
+    for (position, material) in (0_i32..).zip(materials) {
+        sqlx::query!(
+            "insert into attestation_materials(attestation_id, position, uri, digests)
+             values ($1, $2, $3, $4)",
+            id,
+            position,
+            material.uri,
+            &material.digests,
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| Failure::new(RECORDING, error))?;
+    }
+    Ok(())
+}
+
+/// These signers' keys signed exactly these bytes.
+pub async fn insert_signatures(
+    connection: &mut PgConnection,
+    id: i64,
+    signers: &[i64],
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into attestation_signatures(attestation_id, signer_id)
+         select $1, s from unnest($2::bigint[]) s on conflict do nothing",
+        id,
+        signers,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+/// What a signer that is registered later finds it by.
+pub async fn insert_hints(
+    connection: &mut PgConnection,
+    id: i64,
+    hints: &BTreeSet<String>,
+) -> Result<(), Failure> {
+    let hints: Vec<String> = hints.iter().cloned().collect();
+    sqlx::query!(
+        "insert into attestation_hints(attestation_id, hint) select $1, h from unnest($2::text[]) h",
+        id,
+        &hints,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+/// An attestation that waits for a key.
+pub struct Waiting {
+    pub id: i64,
+    pub media_type: String,
+    pub body: Vec<u8>,
+    pub beside: Option<String>,
+}
+
+/// A page of what hints at the key, or at none.
+pub async fn waiting(
+    connection: &mut PgConnection,
+    key_id: &str,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Waiting>, Failure> {
+    sqlx::query_as!(
+        Waiting,
+        "select a.id, e.media_type, e.body, a.beside
+         from attestations a join envelopes e on e.digest = a.envelope
+         where a.id > $2 and a.form = 'statement'
+           and a.id in (select attestation_id from attestation_hints where hint in ($1, ''))
+         order by a.id limit $3",
+        key_id,
+        after,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading what waits for a signer", error))
+}
