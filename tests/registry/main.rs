@@ -13,4 +13,5 @@ mod auditing;
 mod configuring;
 mod entering;
 mod owning_postgres;
+mod pushing_blobs;
 mod rooms;

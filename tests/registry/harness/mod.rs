@@ -1,8 +1,10 @@
 //! A whole registry for one test: its own database, its own storage, served on a real socket.
 #![allow(dead_code, reason = "a client of every method, whichever tests use now")]
+mod blobs;
 mod client;
 mod database;
 
+pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
 
 use axum::serve::ListenerExt;
