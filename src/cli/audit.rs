@@ -1,9 +1,12 @@
 //! `audit`: what happened, by whom, in the order of the log.
 
-use super::connection::Registry;
+use super::connection::{Query, Registry};
 use super::output::Output;
 use super::stop::Stop;
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use super::time::Moment;
+use crate::names::{Digest, RepositoryName};
+use reqwest::Method;
+use tokio::io::AsyncWriteExt;
 
 /// Read the audit trail
 #[derive(clap::Args, Debug)]
@@ -16,19 +19,16 @@ pub struct Audit {
 enum AuditCommand {
     /// List events in the order of the log, which has no gaps
     #[command(after_help = "Examples:
-  proofmark audit events --environment prod --kind promotion.allowed
-  proofmark audit events --json | jq -c '.items[]' > trail.ndjson")]
+  proofmark audit events --repository payments/api --kind promotion.allowed
+  proofmark audit events --export ndjson > trail.ndjson")]
     Events(Events),
 }
 
 #[derive(clap::Args, Debug)]
 struct Events {
-    /// Only about this repository
+    /// Only about this repository; the whole log needs the auditor's right on everything
     #[arg(long, short, value_name = "NAME")]
     repository: Option<RepositoryName>,
-    /// Only about this environment
-    #[arg(long, short, value_name = "NAME")]
-    environment: Option<EnvironmentName>,
     /// Only about this digest
     #[arg(long)]
     digest: Option<Digest>,
@@ -38,33 +38,74 @@ struct Events {
     /// Only by this principal
     #[arg(long)]
     principal: Option<String>,
+    /// Only at or after this time
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
     /// Events at the most
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "export")]
     limit: usize,
+    /// Stream all of it
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    export: Option<Export>,
 }
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Export {
+    /// One JSON object a line
+    Ndjson,
+    /// A table for spreadsheets
+    Csv,
+}
+
+const PATH: &str = "/api/v1/audit/events";
 
 impl Audit {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let AuditCommand::Events(events) = self.command;
+        let since = events.since.map(Moment::to_rfc3339);
+        let until = events.until.map(Moment::to_rfc3339);
+        let format = events.export.map(|export| match export {
+            Export::Ndjson => "ndjson",
+            Export::Csv => "csv",
+        });
         let query = [
             ("repository", events.repository.as_ref().map(RepositoryName::as_str)),
-            ("environment", events.environment.as_ref().map(EnvironmentName::as_str)),
             ("digest", events.digest.as_ref().map(Digest::as_str)),
             ("kind", events.kind.as_deref()),
             ("principal", events.principal.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+            ("format", format),
         ];
-        let items = registry.list("/api/v1/audit/events", &query, events.limit).await?;
+        if format.is_some() {
+            return export(registry, &query).await;
+        }
+        let items = registry.list(PATH, &query, events.limit).await?;
         let columns = [
             ("index", "/index"),
-            ("at", "/at"),
-            ("kind", "/kind"),
+            ("at", "/event/at"),
+            ("kind", "/event/kind"),
             ("by", "/principal"),
-            ("repository", "/repository"),
-            ("environment", "/environment"),
-            ("digest", "/digest"),
+            ("repository", "/event/repository"),
+            ("environment", "/event/environment"),
+            ("digest", "/event/digest"),
         ];
         output.list(&items, &columns, "Nothing happened");
         Ok(())
     }
+}
+
+/// Streams the log to standard output; a stream that breaks off is an error, never a shorter log.
+async fn export(registry: &Registry, query: Query<'_>) -> Result<(), Stop> {
+    let mut response = registry.send(registry.request(Method::GET, PATH).query(query)).await?;
+    let mut out = tokio::io::stdout();
+    let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the events: {error}"));
+    while let Some(chunk) = response.chunk().await.map_err(|error| registry.unanswered(&error))? {
+        out.write_all(&chunk).await.map_err(failed)?;
+    }
+    out.flush().await.map_err(failed)
 }

@@ -151,9 +151,14 @@ impl Registry {
         }
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
-        let problem = serde_json::from_str(&text).unwrap_or_else(|_| {
-            json!({ "code": status.as_u16().to_string(), "detail": format!("{} answered {status}: {}", self.base, text.trim()) })
-        });
+        let document = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let problem = problem(&document).ok_or_else(|| {
+            Stop::Unanswered(format!(
+                "{} answered {status} and is perhaps no Proofmark: {}",
+                self.base,
+                text.trim()
+            ))
+        })?;
         Err(Stop::from_problem(status, problem))
     }
 
@@ -227,6 +232,15 @@ impl Registry {
     }
 }
 
+/// The problem document of a refusal: ours, or what an OCI error says in the same form.
+fn problem(document: &Value) -> Option<Value> {
+    if document.get("code").is_some() {
+        return Some(document.clone());
+    }
+    let error = document.pointer("/errors/0")?;
+    Some(json!({ "code": error.get("code")?, "detail": error.get("message")?, "about": error.get("detail") }))
+}
+
 /// An error with its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -244,6 +258,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_of_either_door_is_a_problem_and_anything_else_is_none() {
+        let oci =
+            json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "there is none", "detail": null}]});
+        assert_eq!(problem(&oci).unwrap()["detail"], "there is none");
+        assert_eq!(problem(&json!({"code": "not-found", "detail": "x"})).unwrap()["code"], "not-found");
+        assert!(problem(&json!({"error": "a proxy's"})).is_none() && problem(&Value::Null).is_none());
+    }
 
     #[test]
     fn a_server_is_a_url_and_https_where_no_scheme_is_given() {

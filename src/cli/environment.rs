@@ -16,7 +16,7 @@ pub struct Environment {
 #[derive(clap::Subcommand, Debug)]
 enum EnvironmentCommand {
     /// Make an environment, or describe it anew
-    Add {
+    Create {
         /// Its name, such as staging
         name: EnvironmentName,
         /// What it is, for people
@@ -31,7 +31,7 @@ impl Environment {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            EnvironmentCommand::Add { name, description } => {
+            EnvironmentCommand::Create { name, description } => {
                 let body = json!({ "name": name, "description": description });
                 let made = registry.put("/api/v1/environments", &body).await?;
                 output.answer(&made, || format!("Environment {name} is there"));

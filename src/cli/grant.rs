@@ -18,12 +18,13 @@ pub struct Grant {
 enum GrantCommand {
     /// Give a principal a role
     #[command(after_help = "Examples:
-  proofmark grant give alice promoter --repositories 'payments/*' --environment prod
-  proofmark grant give anonymous reader --repositories 'public/**'   (opens them for pulling)")]
+  proofmark grant give alice --role promoter --repositories 'payments/*' --environment prod
+  proofmark grant give anonymous --role reader --repositories 'public/**'   (opens them for pulling)")]
     Give {
         /// Who is given the role; `anonymous` is everybody
         principal: String,
         /// reader, pusher, attester, scanner, approver, promoter, deployer, auditor or admin
+        #[arg(long)]
         role: Role,
         /// The repositories it covers
         #[arg(long, value_name = "PATTERN", default_value = "**")]

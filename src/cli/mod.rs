@@ -7,6 +7,7 @@
 
 mod artifact;
 mod connection;
+mod hashing;
 mod output;
 mod signing;
 mod stop;
@@ -28,6 +29,7 @@ mod scan;
 mod server;
 mod signer;
 mod token;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use connection::Asked;
@@ -98,6 +100,8 @@ enum Command {
     Promote(Asked<promote::Promote>),
     /// Ask which version is known to be good in an environment
     KnownGood(Asked<known_good::KnownGood>),
+    /// Check that an artifact may run in an environment
+    Verify(Asked<verify::Verify>),
     /// Show a decision, or judge it again from its recorded inputs
     Decision(Asked<decision::Decision>),
     /// Read the audit trail
@@ -129,6 +133,7 @@ impl Command {
             Self::Policy(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Promote(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::KnownGood(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Verify(asked) => asked.command.run(&asked.connection, output).await,
             Self::Decision(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Audit(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Key(asked) => asked.command.run(&asked.connection, output).await,

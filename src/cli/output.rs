@@ -1,5 +1,6 @@
 //! How answers are shown: sentences and tables for people, the server's own JSON for scripts.
 
+use chrono::DateTime;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
@@ -81,10 +82,19 @@ pub fn table(items: &[Value], columns: &[Column]) -> String {
     }
     table.set_header(columns.iter().map(|(heading, _)| heading.to_uppercase()));
     for item in items {
-        table.add_row(columns.iter().map(|(_, pointer)| item.pointer(pointer).map(text).unwrap_or_default()));
+        table.add_row(columns.iter().map(|(_, pointer)| item.pointer(pointer).map(cell).unwrap_or_default()));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+/// A value in a table: times to the second, the rest in words.
+fn cell(value: &Value) -> String {
+    let time = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    time.map_or_else(|| text(value), |time| time.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 /// A JSON value in words: text as it is, lists with commas, nothing as a dash.

@@ -1,14 +1,13 @@
 //! `push`: any file becomes an artifact with a version.
 
 use super::connection::Registry;
+use super::hashing::{READ_BYTES, hash};
 use super::output::{Output, at};
 use super::stop::Stop;
-use crate::names::{Algorithm, Digest, Hasher, MediaType, RepositoryName, Tag};
+use crate::names::{Digest, MediaType, RepositoryName, Tag};
 use futures::StreamExt;
-use indicatif::ProgressBar;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use tokio_util::io::ReaderStream;
 
@@ -36,9 +35,6 @@ pub struct Push {
     #[arg(long, value_name = "TYPE")]
     artifact_type: Option<MediaType>,
 }
-
-/// Bytes read at once: large, so that hashing and sending keep up with the disk.
-const READ_BYTES: usize = 1 << 20;
 
 impl Push {
     /// Hashes the file, then streams it with its digest, so that the server refuses other bytes.
@@ -85,12 +81,7 @@ impl Push {
                 self.file.display()
             )));
         }
-        let bar = output.bar(Some(metadata.len()), "hashing");
-        let path = self.file.clone();
-        let hashed = tokio::task::spawn_blocking(move || hash(&path, &bar))
-            .await
-            .map_err(|error| Stop::Unanswered(format!("hashing stopped: {error}")))?;
-        let (length, digest) = hashed.map_err(failed)?;
+        let (length, digest) = hash(&self.file, output.bar(Some(metadata.len()), "hashing")).await?;
         let bar = output.bar(Some(length), "pushing");
         let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), READ_BYTES);
         let counted = stream.inspect(move |chunk| {
@@ -99,22 +90,5 @@ impl Push {
             }
         });
         Ok((Body::wrap_stream(counted), Some(length), Some(digest)))
-    }
-}
-
-fn hash(path: &Path, bar: &ProgressBar) -> std::io::Result<(u64, Digest)> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut length = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            bar.finish_and_clear();
-            return Ok((length, hasher.finish()));
-        }
-        hasher.update(&buffer[..count]);
-        length += count as u64;
-        bar.set_position(length);
     }
 }

@@ -4,7 +4,7 @@ use super::artifact::{self, Named};
 use super::connection::{Registry, read};
 use super::output::{Output, at};
 use super::stop::Stop;
-use crate::names::EnvironmentName;
+use crate::names::{EnvironmentName, ScannerName};
 use reqwest::Method;
 use std::path::PathBuf;
 
@@ -25,6 +25,9 @@ enum ScanCommand {
         report: PathBuf,
         /// repository:version or repository@digest
         artifact: Named,
+        /// Record it under this name instead of the scanner's own; names of real scanners are not taken
+        #[arg(long, value_name = "NAME")]
+        scanner: Option<ScannerName>,
     },
     /// List the scans of an artifact
     List {
@@ -57,10 +60,14 @@ impl Scan {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            ScanCommand::Record { report, artifact } => {
+            ScanCommand::Record { report, artifact, scanner } => {
                 let (repository, reference) = artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
-                let query = [("repository", Some(repository.as_str())), ("digest", Some(digest.as_str()))];
+                let query = [
+                    ("repository", Some(repository.as_str())),
+                    ("digest", Some(digest.as_str())),
+                    ("scanner", scanner.as_ref().map(ScannerName::as_str)),
+                ];
                 let body = (read(&report, "the report")?, "application/json");
                 let recorded = registry.deliver(Method::POST, "/api/v1/scans", &query, body).await?;
                 output.answer(&recorded, || {

@@ -39,8 +39,12 @@ impl Migrate {
     pub async fn run(self, output: Output) -> Result<(), Stop> {
         let host = Host::open(self.settings.resolve()?).await?;
         host.db.migrate().await?;
+        let private = host.private.clone();
         host.close().await?;
-        output.answer(&json!({ "migrated": true }), || "The database's schema is up to date".to_owned());
+        output.answer(&json!({ "migrated": true, "private_postgres": private }), || match &private {
+            Some(url) => format!("The schema is up to date; the private Postgres is at {url}"),
+            None => "The schema is up to date".to_owned(),
+        });
         Ok(())
     }
 }
@@ -49,25 +53,27 @@ impl Migrate {
 pub struct Host {
     /// The database, connected.
     pub db: Db,
+    /// The URL of the private Postgres, while a service runs it.
+    private: Option<String>,
     started: Option<postgres::local::Cluster>,
 }
 
 impl Host {
     /// Connects to the given Postgres or to the private one, which is started when no service runs.
     pub async fn open(config: Config) -> Result<Self, Stop> {
-        let (url, started) = match &config.database {
-            Database::Given(url) => (url.clone(), None),
+        let (url, private, started) = match &config.database {
+            Database::Given(url) => (url.clone(), None, None),
             Database::Private(directory) => {
                 if let Some(url) = postgres::local::connect_url(directory)? {
-                    (url, None)
+                    (url.clone(), Some(url), None)
                 } else {
                     let cluster = postgres::local::start(directory, config.database_connections).await?;
-                    (cluster.url(), Some(cluster))
+                    (cluster.url(), None, Some(cluster))
                 }
             }
         };
         let options = Options::new(url, 2, Duration::from_secs(10));
-        Ok(Self { db: Db::connect(&options).await?, started })
+        Ok(Self { db: Db::connect(&options).await?, private, started })
     }
 
     /// Leaves the database as it was found.

@@ -19,7 +19,7 @@ pub struct Signer {
 enum SignerCommand {
     /// Register a public key
     #[command(after_help = "Examples:
-  proofmark signer add ci --public-key ci.pub.pem --repositories 'payments/*' \\
+  proofmark signer add ci --key ci.pub --repositories 'payments/*' \\
     --predicate-type https://slsa.dev/provenance/v1")]
     Add(Add),
     /// List signers, revoked ones included
@@ -46,7 +46,7 @@ struct Add {
     name: String,
     /// The public key as PEM; - is standard input
     #[arg(long, value_name = "FILE")]
-    public_key: PathBuf,
+    key: PathBuf,
     /// How it signs: ed25519, ed25519ph (cosign), ecdsa-p256, ecdsa-p384 or rsa [default: by the key]
     #[arg(long)]
     scheme: Option<String>,
@@ -98,7 +98,7 @@ impl Add {
     async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let mut body = json!({
             "name": self.name,
-            "public_key": read_text(&self.public_key, "the public key")?,
+            "public_key": read_text(&self.key, "the public key")?,
             "repositories": self.repositories,
             "predicate_types": self.predicate_type,
         });

@@ -26,7 +26,7 @@ impl Stop {
     /// What a problem document of this status means to the caller.
     pub fn from_problem(status: reqwest::StatusCode, problem: Value) -> Self {
         match status.as_u16() {
-            400 | 405 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
+            400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
             401 => Self::Unanswered(format!(
                 "{}\n  give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`",
                 in_words(&problem)

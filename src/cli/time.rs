@@ -31,6 +31,11 @@ impl FromStr for Moment {
 pub struct Lifetime(TimeDelta);
 
 impl Lifetime {
+    /// As a span of time.
+    pub fn span(self) -> TimeDelta {
+        self.0
+    }
+
     /// In seconds.
     pub fn seconds(self) -> i64 {
         self.0.num_seconds()

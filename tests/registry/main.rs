@@ -10,6 +10,7 @@
 mod harness;
 
 mod auditing;
+mod commanding;
 mod configuring;
 mod entering;
 mod owning_postgres;

@@ -1,0 +1,238 @@
+//! The command line says yes, no and why, in words and in JSON, with exit codes that scripts can use.
+
+use crate::harness::Registry;
+use proofmark::attestation::summary::{self, SummarySubject, Verification};
+use proofmark::names::Digest;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Somebody at a shell, with a home of their own.
+struct Shell {
+    home: TempDir,
+    server: String,
+    token: Option<String>,
+}
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Shell {
+    fn at(server: &str, token: Option<&str>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        Self { home, server: server.to_owned(), token: token.map(str::to_owned) }
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_proofmark"));
+        command.args(arguments).current_dir(self.home.path()).env_clear();
+        command.env("HOME", self.home.path()).env("PROOFMARK_SERVER", &self.server);
+        if let Some(token) = &self.token {
+            command.env("PROOFMARK_TOKEN", token);
+        }
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ended {
+        self.feed(arguments, b"").await
+    }
+
+    async fn feed(&self, arguments: &[&str], input: &[u8]) -> Ended {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that needs no input may be gone before it is written.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        let ended = child.wait_with_output().await.unwrap();
+        Ended {
+            code: ended.status.code().unwrap(),
+            out: String::from_utf8(ended.stdout).unwrap(),
+            err: String::from_utf8(ended.stderr).unwrap(),
+        }
+    }
+
+    /// A command that must say yes.
+    async fn yes(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments).await;
+        assert_eq!(ended.code, 0, "{arguments:?}: {}{}", ended.out, ended.err);
+        ended.out
+    }
+
+    /// A command that must say yes, in JSON.
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let mut with_json = arguments.to_vec();
+        with_json.push("--json");
+        serde_json::from_str(&self.yes(&with_json).await).unwrap()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_tell_no_from_usage_and_from_no_answer() {
+    let registry = Registry::start().await;
+    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    let usage = admin.run(&["promote"]).await;
+    assert_eq!(usage.code, 2, "{}", usage.err);
+    let refused = admin.run(&["grant", "give", "anonymous", "--role", "pusher"]).await;
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(
+        refused.err.contains("reader and no other") && refused.err.contains("request "),
+        "{}",
+        refused.err
+    );
+    let stranger = Shell::at(&registry.url, Some("pmk_not-a-token-of-this-registry"));
+    let unknown = stranger.run(&["whoami"]).await;
+    assert_eq!(unknown.code, 3, "{}", unknown.err);
+    assert!(unknown.err.contains("proofmark login"), "{}", unknown.err);
+    let nowhere = Shell::at("http://127.0.0.1:9", None).run(&["whoami"]).await;
+    assert_eq!(nowhere.code, 3, "{}", nowhere.err);
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_printed_on_refusals_too() {
+    let registry = Registry::start().await;
+    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    let refused = admin.run(&["grant", "give", "anonymous", "--role", "pusher", "--json"]).await;
+    let problem: Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!((refused.code, problem["code"].as_str()), (1, Some("principal-refused")));
+    assert!(problem["request_id"].is_string() && refused.err.is_empty(), "{problem} {}", refused.err);
+    let nowhere = Shell::at("http://127.0.0.1:9", None).run(&["whoami", "--json"]).await;
+    let document: Value = serde_json::from_str(&nowhere.out).unwrap();
+    assert_eq!((nowhere.code, document["code"].as_str()), (3, Some("could-not-ask")));
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_tried_then_kept_for_its_owner_alone() {
+    let registry = Registry::start().await;
+    let shell = Shell::at(&registry.url, None);
+    let refused = shell.feed(&["login"], b"pmk_wrong-wrong-wrong-wrong\n").await;
+    assert_eq!(refused.code, 3, "{}", refused.err);
+    let stored = shell.home.path().join(".config/proofmark/logins.json");
+    assert!(!stored.exists(), "a token that does not hold is not kept");
+    let login = shell.feed(&["login"], format!("{}\n", registry.admin_token()).as_bytes()).await;
+    assert_eq!(login.code, 0, "{}", login.err);
+    assert_eq!(stored.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(shell.yes(&["whoami"]).await.contains("admin"));
+    shell.yes(&["logout"]).await;
+    assert_eq!(shell.run(&["whoami"]).await.code, 3);
+    assert_eq!(shell.run(&["logout"]).await.code, 1);
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_stands_alone_on_standard_output_and_ends_when_it_is_revoked() {
+    let registry = Registry::start().await;
+    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    let created = admin
+        .run(&["token", "create", "ci", "--role", "pusher", "--repositories", "a/*", "--expires-in", "1h"])
+        .await;
+    assert_eq!(created.code, 0, "{}", created.err);
+    let ci = Shell::at(&registry.url, Some(created.out.trim()));
+    let who = ci.json(&["whoami"]).await;
+    assert_eq!((&who["principal"], &who["grants"][0]["role"]), (&"ci".into(), &"pusher".into()));
+    let tokens = admin.json(&["token", "list"]).await;
+    let tokens = tokens["items"].as_array().unwrap();
+    let token = tokens.iter().find(|token| token["principal"] == "ci").unwrap();
+    assert!(token["expires_at"].is_string(), "{token}");
+    admin.yes(&["token", "revoke", token["id"].as_str().unwrap()]).await;
+    assert_eq!(ci.run(&["whoami"]).await.code, 3);
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_host_makes_the_first_administrator() {
+    let registry = Registry::start().await;
+    let shell = Shell::at(&registry.url, None);
+    let url = registry.database_url();
+    let created = shell.yes(&["token", "create", "first", "--local", "--database-url", &url]).await;
+    let first = Shell::at(&registry.url, Some(created.trim()));
+    let who = first.json(&["whoami"]).await;
+    assert_eq!((&who["principal"], &who["grants"][0]["role"]), (&"first".into(), &"admin".into()));
+    registry.check().await;
+}
+
+/// A summary for a file, signed by the registry for payments/api in prod.
+fn signed_summary(registry: &Registry, file: &Digest) -> Vec<u8> {
+    let now = proofmark::clock::now();
+    let verification = Verification {
+        repository: &"payments/api".parse().unwrap(),
+        environment: &"prod".parse().unwrap(),
+        subjects: &[SummarySubject { name: "app", digests: &[file] }],
+        policy_uri: "https://registry.example/policies/prod/default",
+        policy_digest: &Digest::sha256(b"a policy"),
+        inputs: &[],
+        levels: &[],
+        time_verified: now,
+        valid_until: now + chrono::TimeDelta::hours(1),
+    };
+    let payload = summary::build(registry.app.keys.trust(), &verification).unwrap();
+    registry.app.keys.sign_summary("application/vnd.in-toto+json", &payload)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_is_verified_without_any_server() {
+    let registry = Registry::start().await;
+    let shell = Shell::at("http://127.0.0.1:9", None);
+    let app = shell.file("app", b"the application");
+    let summary = shell.file("summary.json", &signed_summary(&registry, &Digest::sha256(b"the application")));
+    let trust = shell.file("trust.json", &serde_json::to_vec(registry.app.keys.trust()).unwrap());
+    let verify = |file: &Path, environment: &'static str, trust: &Path| {
+        let words =
+            ["verify", text(&summary), "--trust", text(trust), "--file", text(file), "-r", "payments/api"];
+        let words = words.into_iter().chain(["-e", environment]).map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    let cases = [
+        (&app, "prod", &trust, 0, "may run in prod"),
+        (&app, "staging", &trust, 1, "not for"),
+        (&trust, "prod", &trust, 1, "not among its subjects"),
+    ];
+    for (file, environment, trust, code, says) in cases {
+        let words = verify(file, environment, trust);
+        let ended = shell.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(ended.code, code, "{}{}", ended.out, ended.err);
+        assert!(format!("{}{}", ended.out, ended.err).contains(says), "{}{}", ended.out, ended.err);
+    }
+    let other = Registry::start().await;
+    let foreign = shell.file("foreign.json", &serde_json::to_vec(other.app.keys.trust()).unwrap());
+    let words = verify(&app, "prod", &foreign);
+    let ended = shell.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    other.check().await;
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_printed_for_a_shell_is_what_it_asked_for() {
+    let shell = Shell::at("http://127.0.0.1:9", None);
+    let document: Value = serde_json::from_str(&shell.yes(&["openapi"]).await).unwrap();
+    assert!(document["paths"]["/api/v1/whoami"].is_object());
+    for name in ["bash", "zsh", "fish"] {
+        assert!(shell.yes(&["completions", name]).await.contains("known-good"), "{name}");
+    }
+    let keys = shell.home.path().join("keys.json");
+    shell.yes(&["key", "init", text(&keys)]).await;
+    assert_eq!(keys.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(shell.run(&["key", "init", text(&keys)]).await.code, 3, "keys are never overwritten");
+}
