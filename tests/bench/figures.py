@@ -14,6 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def wrk(server, script, arguments, connections, threads, seconds):
     """Runs wrk with a script of ours; the rate it reports. Any failed request spoils the figure."""
     header = [f"-HAuthorization: Bearer {server.token}"] if server.token else []
+    header.append(f"-HAccept: {MANIFEST}, */*")
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *header]
     command += ["-s", os.path.join(HERE, script), server.url, "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
