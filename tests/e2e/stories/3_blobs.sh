@@ -84,7 +84,7 @@ a_blob_is_read_in_ranges() {
   answers 201 -X POST -H "$(as builder)" --data-binary @blob "$url/v2/$repository/blobs/uploads/?digest=$(digest blob)"
   _blob 206 "$(digest blob)" -H 'Range: bytes=1000-1999'
   equal "$(header content-range)" 'bytes 1000-1999/2000000'
-  tail -c +1001 blob | head -c 1000 > part
+  dd if=blob of=part bs=1000 skip=1 count=1 status=none
   same_file "$body" part
   _blob 206 "$(digest blob)" -H 'Range: bytes=-500'
   tail -c 500 blob > part
