@@ -18,7 +18,9 @@ pub use request::request_id;
 pub use serve::serve;
 
 use crate::app::App;
+use api::Problem;
 use axum::Router;
+use axum::http::StatusCode;
 
 /// Every route of the service.
 pub fn router(app: App) -> Router {
@@ -27,6 +29,14 @@ pub fn router(app: App) -> Router {
         .merge(auth::routes())
         .merge(api::routes(&app.config.limits))
         .merge(oci::routes())
+        .method_not_allowed_fallback(async || {
+            let detail = "this path does not answer to this method; /api/v1/openapi.json lists what does";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        })
+        .fallback(async || {
+            let detail = "nothing answers at this path; /api/v1/openapi.json lists what does";
+            Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
+        })
         .with_state(app);
     request::layers(router)
 }

@@ -5,7 +5,7 @@ every_answer_carries_its_request_id() {
   local one
   one=$(header x-request-id)
   [ -n "$one" ] || fail 'no request id'
-  api 404 reader GET "artifacts?repository=$repository-none"
+  answers 404 "$url/api/v1/nothing-here"
   differ "$(header x-request-id)" "$one"
   equal "$(json .request_id)" "$(header x-request-id)"
   grep -q "$(header x-request-id)" "$WORK/$storage/proofmark.log" || fail 'the log does not know the request'
