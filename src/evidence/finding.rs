@@ -30,6 +30,12 @@ impl Class {
             Self::License => "license",
         }
     }
+
+    pub(super) fn of(word: &str) -> Option<Self> {
+        [Self::Vulnerability, Self::Secret, Self::Misconfiguration, Self::License]
+            .into_iter()
+            .find(|class| class.as_str() == word)
+    }
 }
 
 /// One finding. Its fields are its identity: two that agree in all of them are one.

@@ -6,7 +6,8 @@
 use super::bounded::{self, List, text};
 use super::finding::{Class, Finding, clean, id, present, title};
 use super::report::{Read, Unreadable, digests, time};
-use super::{Rating, Severity, SeverityOrder};
+use super::severity::{of_score, of_word};
+use super::{Rating, SeverityOrder};
 use crate::names::ScannerName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -193,7 +194,7 @@ impl Match {
         names.retain(|name| *name != vulnerability);
         let chosen_by_grype = Rating {
             source: source(&self.vulnerability.namespace),
-            severity: Severity::lenient(&self.vulnerability.severity),
+            severity: of_word(&self.vulnerability.severity),
             score: None,
             vector: None,
         };
@@ -224,7 +225,7 @@ impl Match {
         for vulnerability in std::iter::once(&self.vulnerability).chain(&self.related_vulnerabilities.0) {
             let by = source(&vulnerability.namespace);
             if ratings.iter().all(|rating| rating.source != by) {
-                let severity = Severity::lenient(&vulnerability.severity);
+                let severity = of_word(&vulnerability.severity);
                 ratings.push(Rating { source: by.clone(), severity, score: None, vector: None });
             }
             let mut scores: Vec<&Cvss> =
@@ -242,7 +243,7 @@ impl Match {
                     }
                     Some(_) => {}
                     None => {
-                        let severity = Severity::of_score(score);
+                        let severity = of_score(score);
                         ratings.push(Rating { source: by, severity, score: Some(score), vector });
                     }
                 }
@@ -291,7 +292,7 @@ fn source(namespace: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Report, read};
+    use super::super::{Report, Severity, read};
     use super::*;
 
     fn report(json: &[u8]) -> Report {

@@ -13,9 +13,12 @@ mod severity;
 mod store;
 mod trivy;
 
+pub use crate::policy::Severity;
 pub use finding::{Class, Finding, FindingSet};
 pub use report::{Report, Unreadable, read};
-pub use severity::{Rating, Severity, SeverityOrder, UnknownSeverity};
-pub use store::finding_sets::store as store_findings;
+pub use severity::{Rating, SeverityOrder};
+pub use store::finding_sets::{page as finding_sets, read as stored_findings, store as store_findings};
 pub use store::findings::{Found, FoundAt, Question as FindingsQuestion, find};
-pub use store::runs::{NewRun, Question as RunsQuestion, Recorded, Run, list as runs, record, run};
+pub use store::runs::{
+    Among, NewRun, Question as RunsQuestion, Recorded, Run, list as runs, names_an_index_of, record, run,
+};

@@ -1,71 +1,22 @@
 //! How bad a finding is, according to whom.
 
+use crate::policy::Severity;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::str::FromStr;
 
-/// A severity, in order; `unknown` is the least because nobody rated it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "each is the word itself")]
-pub enum Severity {
-    Unknown,
-    Negligible,
-    Low,
-    Medium,
-    High,
-    Critical,
+/// A scanner's word in any case; one that we do not know is `Unknown`.
+pub(super) fn of_word(word: &str) -> Severity {
+    word.to_ascii_lowercase().parse().unwrap_or(Severity::Unknown)
 }
 
-/// Not a severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a severity is one of critical, high, medium, low, negligible, unknown")]
-pub struct UnknownSeverity;
-
-impl Severity {
-    /// Every severity, the worst first.
-    pub const ALL: [Self; 6] =
-        [Self::Critical, Self::High, Self::Medium, Self::Low, Self::Negligible, Self::Unknown];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Negligible => "negligible",
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// A scanner's word in any case; one that we do not know is `Unknown`.
-    pub(super) fn lenient(word: &str) -> Self {
-        word.to_ascii_lowercase().parse().unwrap_or(Self::Unknown)
-    }
-
-    /// The rating of a CVSS base score: CVSS 3.1 and 4.0, "Qualitative Severity Rating Scale".
-    pub(super) fn of_score(score: f64) -> Self {
-        match score {
-            s if s >= 9.0 => Self::Critical,
-            s if s >= 7.0 => Self::High,
-            s if s >= 4.0 => Self::Medium,
-            s if s > 0.0 => Self::Low,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-impl FromStr for Severity {
-    type Err = UnknownSeverity;
-    fn from_str(text: &str) -> Result<Self, UnknownSeverity> {
-        Self::ALL.into_iter().find(|severity| severity.as_str() == text).ok_or(UnknownSeverity)
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// The rating of a CVSS base score: CVSS 3.1 and 4.0, "Qualitative Severity Rating Scale".
+pub(super) fn of_score(score: f64) -> Severity {
+    match score {
+        s if s >= 9.0 => Severity::Critical,
+        s if s >= 7.0 => Severity::High,
+        s if s >= 4.0 => Severity::Medium,
+        s if s > 0.0 => Severity::Low,
+        _ => Severity::Unknown,
     }
 }
 

@@ -6,6 +6,7 @@
 use super::bounded::{self, List, Map, text};
 use super::finding::{Class, Finding, clean, id, present, title};
 use super::report::{Read, Unreadable, digests, time};
+use super::severity::{of_score, of_word};
 use super::{Rating, Severity, SeverityOrder};
 use crate::names::ScannerName;
 use serde::Deserialize;
@@ -258,7 +259,7 @@ impl Vulnerability {
                 .into_iter()
                 .find_map(present)
                 .unwrap_or_default(),
-            severity: Severity::lenient(&self.severity),
+            severity: of_word(&self.severity),
             score: None,
             vector: None,
         };
@@ -301,7 +302,7 @@ impl Vulnerability {
             });
             Rating {
                 source: clean(source),
-                severity: word.unwrap_or_else(|| score.map_or(Severity::Unknown, Severity::of_score)),
+                severity: word.unwrap_or_else(|| score.map_or(Severity::Unknown, of_score)),
                 score,
                 vector: vector.and_then(|vector| present(vector)),
             }
@@ -329,7 +330,7 @@ fn advisory(references: &[String]) -> Option<String> {
 
 impl Rule {
     fn finding(&self, class: Class, target: &str) -> Result<Finding, String> {
-        let severity = Severity::lenient(&self.severity);
+        let severity = of_word(&self.severity);
         let suppressed = (self.status == "EXCEPTION").then(|| "an exception of Trivy's policy".to_owned());
         Ok(Finding {
             aliases: Some(&self.avd_id)
@@ -346,7 +347,7 @@ impl Rule {
 impl License {
     fn finding(&self) -> Result<Finding, String> {
         let place = present(&self.package).unwrap_or_else(|| clean(&self.file));
-        let severity = Severity::lenient(&self.severity);
+        let severity = of_word(&self.severity);
         Ok(simple(Class::License, id(&self.name)?, place, severity, title(&self.category)))
     }
 }

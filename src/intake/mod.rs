@@ -4,5 +4,7 @@
 //! that it happened whole or not at all. Never holds a rule of its own.
 
 mod push;
+mod scan;
 
 pub use push::{PushManifest, Pushed, push_manifest};
+pub use scan::{RecordScan, RecordedScan, Rules as ScanRules, ScanRefused, record_scan};

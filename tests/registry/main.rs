@@ -16,3 +16,4 @@ mod entering;
 mod owning_postgres;
 mod pushing_blobs;
 mod rooms;
+mod scanning;

@@ -1,6 +1,6 @@
 //! Sets of findings, each stored once.
 
-use crate::evidence::{Finding, FindingSet};
+use crate::evidence::{Class, Finding, FindingSet};
 use crate::failure::Failure;
 use crate::names::Digest;
 use serde_json::{Value, json};
@@ -83,4 +83,61 @@ async fn insert(
     .await
     .map_err(|error| Failure::new("storing findings", error))?;
     Ok(())
+}
+
+/// A page of sets by digest, with the counts that are stored beside them.
+pub async fn page(
+    connection: &mut PgConnection,
+    last: Option<&Digest>,
+    limit: i64,
+) -> Result<Vec<(Digest, Value)>, Failure> {
+    let rows = sqlx::query!(
+        r#"select digest as "digest: Digest", counts from finding_sets
+           where $1::text is null or digest > $1 order by digest limit $2"#,
+        last as Option<&Digest>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading sets of findings", error))?;
+    Ok(rows.into_iter().map(|row| (row.digest, row.counts)).collect())
+}
+
+/// The set as its rows say, or which of them cannot be read.
+pub async fn read(
+    connection: &mut PgConnection,
+    digest: &Digest,
+) -> Result<Result<FindingSet, String>, Failure> {
+    let rows = sqlx::query!(
+        r#"select class, vulnerability, aliases, package, purl, installed, fixed_in, severity, severity_source,
+             ratings, suppressed, title
+           from findings where finding_set = $1 order by position"#,
+        digest as &Digest,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading findings", error))?;
+    let mut findings = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (Some(class), Ok(severity), Ok(ratings)) =
+            (Class::of(&row.class), row.severity.parse(), serde_json::from_value(row.ratings))
+        else {
+            return Ok(Err(format!("{} is of an unknown class, severity or rating", row.vulnerability)));
+        };
+        findings.push(Finding {
+            class,
+            vulnerability: row.vulnerability,
+            aliases: row.aliases,
+            package: row.package,
+            purl: row.purl,
+            installed: row.installed,
+            fixed_in: row.fixed_in,
+            severity,
+            severity_source: row.severity_source,
+            ratings,
+            suppressed: row.suppressed,
+            title: row.title,
+        });
+    }
+    FindingSet::of(findings).map(Ok)
 }

@@ -1,7 +1,9 @@
 //! Findings across runs.
 
+use super::runs::Among;
+use crate::evidence::Severity;
 use crate::failure::Failure;
-use crate::names::{Digest, RepositoryName, ScannerName};
+use crate::names::{Digest, EnvironmentName, RepositoryName, ScannerName};
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -38,10 +40,10 @@ pub struct Found {
 }
 
 /// Which findings are asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Question {
-    /// Of these repositories (the caller may see them); none means none.
-    pub repositories: Vec<i64>,
+    /// Of these repositories.
+    pub among: Among,
     /// Of this manifest, by any digest of its bytes.
     pub digest: Option<Digest>,
     /// Of this run; otherwise of the newest run of each scanner on each manifest.
@@ -51,7 +53,9 @@ pub struct Question {
     /// Known by this name or alias.
     pub vulnerability: Option<String>,
     /// Of these severities; empty is all.
-    pub severities: Vec<String>,
+    pub severities: Vec<Severity>,
+    /// Of what is promoted to this environment now, the children of an index included.
+    pub environment: Option<EnvironmentName>,
     /// Suppressed ones too.
     pub suppressed: bool,
     /// Behind this one.
@@ -62,6 +66,7 @@ pub struct Question {
 
 /// Findings, those of the newest runs first.
 pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<Vec<Found>, Failure> {
+    let severities: Vec<String> = question.severities.iter().map(ToString::to_string).collect();
     sqlx::query_as!(
         Found,
         r#"select s.id as scan, f.position, r.name as "repository: RepositoryName", s.manifest as "manifest: Digest",
@@ -70,7 +75,7 @@ pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<
            from scan_runs s
              join repositories r on r.id = s.repository_id
              join findings f on f.finding_set = s.finding_set
-           where s.repository_id = any($1)
+           where ($1::bigint[] is null or s.repository_id = any($1))
              and ($2::text is null or s.manifest = $2 or s.sha256 = $2)
              and case when $3::bigint is null
                  then not exists (select from scan_runs newer where newer.repository_id = s.repository_id
@@ -81,17 +86,26 @@ pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<
              and (cardinality($6::text[]) = 0 or f.severity = any($6))
              and ($7 or f.suppressed is null)
              and ($8::bigint is null or (s.id, -f.position) < ($8, -$9::int))
+             and ($11::text is null or exists (
+               select from environments e
+                 cross join lateral (select p.manifest from promotions p
+                   where p.repository_id = s.repository_id and p.environment_id = e.id
+                   order by p.id desc limit 1) now
+               where e.name = $11 and (now.manifest = s.manifest or exists (
+                 select from manifest_children c where c.repository_id = s.repository_id
+                   and c.manifest = now.manifest and c.child = s.manifest))))
            order by s.id desc, f.position limit $10"#,
-        &question.repositories,
+        question.among.ids(),
         question.digest.as_ref() as Option<&Digest>,
         question.scan,
         question.scanner.as_ref() as Option<&ScannerName>,
         question.vulnerability,
-        &question.severities,
+        &severities,
         question.suppressed,
         question.after.map(|after| after.scan),
         question.after.map(|after| after.position),
         question.limit,
+        question.environment.as_ref() as Option<&EnvironmentName>,
     )
     .fetch_all(connection)
     .await

@@ -120,11 +120,29 @@ pub struct Run {
     pub received_at: DateTime<Utc>,
 }
 
+/// Repositories, by row: those that the caller may see.
+#[derive(Clone, Debug)]
+pub enum Among {
+    /// All of them.
+    Everything,
+    /// These.
+    These(Vec<i64>),
+}
+
+impl Among {
+    pub(super) fn ids(&self) -> Option<&[i64]> {
+        match self {
+            Self::Everything => None,
+            Self::These(ids) => Some(ids),
+        }
+    }
+}
+
 /// Which runs are asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Question {
-    /// Of these repositories (the caller may see them); none means none.
-    pub repositories: Vec<i64>,
+    /// Of these repositories.
+    pub among: Among,
     /// Of this manifest, by any digest of its bytes.
     pub digest: Option<Digest>,
     /// By this scanner.
@@ -147,12 +165,12 @@ pub async fn list(connection: &mut PgConnection, question: &Question) -> Result<
              join repositories r on r.id = s.repository_id
              join finding_sets f on f.digest = s.finding_set
              join principals p on p.id = s.received_by
-           where s.repository_id = any($1)
+           where ($1::bigint[] is null or s.repository_id = any($1))
              and ($2::text is null or s.manifest = $2 or s.sha256 = $2)
              and ($3::text is null or s.scanner = $3)
              and ($4::bigint is null or s.id < $4)
            order by s.id desc limit $5"#,
-        &question.repositories,
+        question.among.ids(),
         question.digest.as_ref() as Option<&Digest>,
         question.scanner.as_ref() as Option<&ScannerName>,
         question.before,
@@ -163,14 +181,31 @@ pub async fn list(connection: &mut PgConnection, question: &Question) -> Result<
     .map_err(|error| Failure::new("listing scans", error))
 }
 
-/// One run.
+/// One run of a repository.
 pub async fn run(connection: &mut PgConnection, repository_id: i64, id: i64) -> Result<Option<Run>, Failure> {
-    let question = Question {
-        repositories: vec![repository_id],
-        before: Some(id.saturating_add(1)),
-        limit: 1,
-        ..Question::default()
-    };
+    let among = Among::These(vec![repository_id]);
+    let question =
+        Question { among, digest: None, scanner: None, before: Some(id.saturating_add(1)), limit: 1 };
     let newest = list(connection, &question).await?.pop();
     Ok(newest.filter(|run| run.id == id))
+}
+
+/// Whether one of the digests is an index of the repository that lists this manifest: a scanner that
+/// was given the index names the index.
+pub async fn names_an_index_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+    manifest: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists(select from manifest_children
+             where repository_id = $1 and manifest = any($2) and child = $3) as "listed!""#,
+        repository_id,
+        digests as &[Digest],
+        manifest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for an index", error))
 }

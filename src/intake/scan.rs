@@ -1,0 +1,273 @@
+//! Recording a scan: the report is kept whole, what it found is stored once.
+
+use crate::access::{Grant, Scan};
+use crate::content::{self, Attachment, Manifest, Repository};
+use crate::evidence::{self, FindingSet, NewRun, Recorded, Report, SeverityOrder, Unreadable};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{Algorithm, Digest, MediaType, ScannerName};
+use crate::postgres::{Db, Scopes, database_time};
+use crate::storage::{Store, StoredBlob};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The artifact type of a raw report.
+const REPORT_TYPE: &str = "application/vnd.proofmark.scan-report.v1+json";
+/// Where the report's manifest names the scanner.
+const SCANNER_ANNOTATION: &str = "dev.proofmark.scan.scanner";
+
+/// A report as it came in.
+#[derive(Clone, Debug)]
+pub struct RecordScan {
+    /// What was scanned, as the uploader says.
+    pub subject: Digest,
+    /// The raw report.
+    pub report: Bytes,
+    /// Another name for the scanner; never one that a known scanner bears.
+    pub scanner: Option<ScannerName>,
+    /// How new the scanner's database was, for reports that do not say.
+    pub database_updated_at: Option<DateTime<Utc>>,
+}
+
+/// How reports are read and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Whose severity is followed.
+    pub order: &'a SeverityOrder,
+    /// Findings of one report.
+    pub max_findings: usize,
+    /// How long bytes that nothing refers to yet are protected.
+    pub grace: Duration,
+}
+
+/// What was recorded.
+#[derive(Clone, Debug)]
+pub struct RecordedScan {
+    /// The run, new or known.
+    pub run: Recorded,
+    /// Who scanned, by the name recorded.
+    pub scanner: ScannerName,
+    /// Its version.
+    pub scanner_version: String,
+    /// How new its database was.
+    pub database_updated_at: Option<DateTime<Utc>>,
+    /// The artifact that keeps the report.
+    pub report: Digest,
+    /// The digest of the findings.
+    pub finding_set: Digest,
+    /// Open findings by severity, and how many the scanner suppressed.
+    pub counts: BTreeMap<&'static str, usize>,
+}
+
+/// Why a scan is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanRefused {
+    /// The report cannot be read.
+    #[error(transparent)]
+    Unreadable(Unreadable),
+    /// A known scanner's name for another's report.
+    #[error("the name {0} belongs to a scanner whose own reports bear it; give another, such as sample")]
+    ReservedName(ScannerName),
+    /// No such manifest.
+    #[error("the repository has no manifest {0}; push it before its scans")]
+    SubjectUnknown(Digest),
+    /// The report is about another image.
+    #[error("the report is about {}, not about {subject}", named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    AnotherSubject {
+        /// What the uploader says.
+        subject: Digest,
+        /// What the report says.
+        named: Vec<Digest>,
+    },
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl From<Unreadable> for ScanRefused {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Failed(failure) => Self::Failed(failure),
+            Unreadable::NotJson(_)
+            | Unreadable::UnknownKind(_)
+            | Unreadable::Malformed { .. }
+            | Unreadable::TooMany { .. } => Self::Unreadable(unreadable),
+        }
+    }
+}
+
+/// Records a scan. The report is read before anything is written, then its bytes become durable,
+/// then one transaction does the rest; a crash between leaves bytes to the sweep. The same report
+/// sent again is the same run and changes nothing.
+pub async fn record_scan(
+    db: &Db,
+    store: &Store,
+    rules: Rules<'_>,
+    grant: &Grant<Scan>,
+    scan: RecordScan,
+) -> Result<RecordedScan, ScanRefused> {
+    let report = read(rules, &scan).await?;
+    let blob = store.hold(scan.report.clone(), Algorithm::Sha256).await?;
+    let act = Act { grant, scan: &scan, report: &report, blob: &blob, grace: rules.grace };
+    let mut done = act.attempt(db).await;
+    if matches!(&done, Err(ScanRefused::Failed(failure)) if failure.is_transient()) {
+        done = act.attempt(db).await;
+    }
+    match done {
+        Ok((recorded, true)) => Ok(recorded),
+        Ok((recorded, false)) => {
+            store.discard(blob).await;
+            Ok(recorded)
+        }
+        // Whether a commit that failed happened is unknown: those bytes are the sweep's to judge.
+        Err(ScanRefused::Failed(failure)) => Err(ScanRefused::Failed(failure)),
+        Err(refused) => {
+            store.discard(blob).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Parses off the threads that serve requests, and settles the scanner's name.
+async fn read(rules: Rules<'_>, scan: &RecordScan) -> Result<Report, ScanRefused> {
+    let (bytes, order, max_findings) = (scan.report.clone(), rules.order.clone(), rules.max_findings);
+    let parse = move || evidence::read(&bytes, &order, max_findings);
+    let mut report = tokio::task::spawn_blocking(parse)
+        .await
+        .map_err(|error| Failure::new("reading a scan report", error))??;
+    if let Some(name) = scan.scanner.as_ref().filter(|name| **name != report.scanner) {
+        if name.is_reserved() {
+            return Err(ScanRefused::ReservedName(name.clone()));
+        }
+        report.scanner = name.clone();
+    }
+    report.database_updated_at = report.database_updated_at.or(scan.database_updated_at);
+    Ok(report)
+}
+
+/// One report about to be recorded.
+struct Act<'a> {
+    grant: &'a Grant<Scan>,
+    scan: &'a RecordScan,
+    report: &'a Report,
+    blob: &'a StoredBlob,
+    grace: Duration,
+}
+
+impl Act<'_> {
+    /// One transaction: locks the repository alone, since a scan can turn a yes into a no; finds the
+    /// subject; links and attaches the report; stores the findings and the run; and appends the
+    /// event. Says too whether the blob's bytes were taken.
+    async fn attempt(&self, db: &Db) -> Result<(RecordedScan, bool), ScanRefused> {
+        let unknown = || ScanRefused::SubjectUnknown(self.scan.subject.clone());
+        let mut tx = db.begin().await?;
+        let repository = content::repository(&mut tx, self.grant.repository()).await?.ok_or_else(unknown)?;
+        Scopes::repository(repository.id).lock(&mut tx).await?;
+        let subject =
+            content::manifest(&mut tx, repository.id, &self.scan.subject).await?.ok_or_else(unknown)?;
+        self.check_subject(&mut tx, repository.id, &subject).await?;
+        let linked = content::blobs::link(&mut tx, repository.id, self.blob, self.grace).await?;
+        let artifact = self.attach(&mut tx, &repository, &subject).await?;
+        let findings = &self.report.findings;
+        evidence::store_findings(&mut tx, findings).await?;
+        let at = database_time(&mut tx).await?;
+        let new = NewRun {
+            repository_id: repository.id,
+            manifest: &subject.digest,
+            sha256: &subject.sha256,
+            scanner: &self.report.scanner,
+            scanner_version: &self.report.scanner_version,
+            database_updated_at: self.report.database_updated_at,
+            scanned_at: self.report.scanned_at,
+            finding_set: findings.digest(),
+            report: &artifact,
+            principal: self.grant.principal(),
+            at,
+        };
+        let run = evidence::record(&mut tx, &new).await?;
+        let recorded = self.recorded(run, artifact, findings);
+        if let Recorded::New(_) = run {
+            ledger::append(&mut tx, self.event(&repository, &recorded, at)).await?;
+        }
+        tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
+        Ok((recorded, linked.bytes_taken))
+    }
+
+    /// Where the report names images, one of them must be the subject, or an index that lists it.
+    async fn check_subject(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        repository_id: i64,
+        subject: &Manifest,
+    ) -> Result<(), ScanRefused> {
+        let named = &self.report.subjects;
+        let is_subject =
+            |digest: &Digest| [&subject.digest, &subject.sha256, &subject.sha512].contains(&digest);
+        if named.is_empty()
+            || named.iter().any(is_subject)
+            || evidence::names_an_index_of(connection, repository_id, named, &subject.digest).await?
+        {
+            return Ok(());
+        }
+        Err(ScanRefused::AnotherSubject { subject: subject.digest.clone(), named: named.clone() })
+    }
+
+    async fn attach(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        repository: &Repository,
+        subject: &Manifest,
+    ) -> Result<Digest, Failure> {
+        let media_type = |text: &str| -> Result<MediaType, Failure> {
+            text.parse().map_err(|error| Failure::new("naming a scan report's media type", error))
+        };
+        let attachment = Attachment {
+            subject,
+            artifact_type: media_type(REPORT_TYPE)?,
+            layers: vec![(self.blob.clone(), media_type("application/json")?)],
+            annotations: BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]),
+        };
+        content::attach(connection, repository, self.grant.principal(), attachment).await
+    }
+
+    fn recorded(&self, run: Recorded, report: Digest, findings: &FindingSet) -> RecordedScan {
+        RecordedScan {
+            run,
+            scanner: self.report.scanner.clone(),
+            scanner_version: self.report.scanner_version.clone(),
+            database_updated_at: self.report.database_updated_at,
+            report,
+            finding_set: findings.digest().clone(),
+            counts: findings.counts(),
+        }
+    }
+
+    fn event<'a>(
+        &'a self,
+        repository: &'a Repository,
+        recorded: &RecordedScan,
+        at: DateTime<Utc>,
+    ) -> Event<'a> {
+        Event {
+            kind: Kind::ScanRecorded,
+            at,
+            principal: self.grant.principal(),
+            repository: Some((repository.id, &repository.name)),
+            environment: None,
+            digest: Some(&self.scan.subject),
+            facts: json!({
+                "scan": recorded.run.id(),
+                "scanner": recorded.scanner,
+                "scanner_version": recorded.scanner_version,
+                "database_updated_at": recorded.database_updated_at,
+                "scanned_at": self.report.scanned_at,
+                "report": recorded.report,
+                "finding_set": recorded.finding_set,
+                "counts": recorded.counts,
+            }),
+        }
+    }
+}
