@@ -5,5 +5,8 @@
 //! changes anything.
 
 mod events;
+mod fsck;
+mod store;
 
 pub use events::{Auditor, Page, Question, export, page};
+pub use fsck::{Progress, Report, Step, Violation, fsck};

@@ -1,0 +1,18 @@
+//! Promotions against what they stand on.
+
+use super::{Audit, Step};
+use crate::audit::store::promotions as rows;
+use crate::failure::Failure;
+
+impl Audit<'_> {
+    /// Every promotion stands on a decision that said yes about the same manifest in the same place,
+    /// and on its event.
+    pub(super) async fn promotions(&mut self) -> Result<(), Failure> {
+        let wrong = rows::wrong(&mut *self.db.acquire().await?).await?;
+        for what in wrong {
+            self.violation(Step::Promotions, what);
+        }
+        self.looked(Step::Promotions, 1, 0);
+        Ok(())
+    }
+}

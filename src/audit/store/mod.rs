@@ -1,0 +1,5 @@
+//! What fsck reads: pages by key, never one long snapshot over bytes.
+
+pub(super) mod bytes;
+pub(super) mod log;
+pub(super) mod promotions;
