@@ -38,10 +38,13 @@ sigterm_finishes_the_upload_in_flight() {
   start_proofmark
   make_principal builder pusher
   random_file blob 40000000
+  local location client
+  location=$(upload_location builder)
   mkfifo words
-  python3 "$E2E/lib/slow.py" PUT "$url/api/v1/artifacts?repository=$repository&version=1.0&filename=blob" \
-    "$(token builder)" blob $((24 << 20)) < words > said &
-  local client=$!
+  touch said
+  python3 "$E2E/lib/slow.py" PUT "$(with_digest "$location" "$(digest blob)")" "$(token builder)" \
+    blob $((24 << 20)) < words > said &
+  client=$!
   exec 9> words
   until_true 60 grep -q sent said
   kill -TERM "$service_pid"
