@@ -25,7 +25,8 @@ pub(super) struct FileSink {
     files: Files,
     name: String,
     bytes: u64,
-    writing: JoinHandle<io::Result<File>>,
+    /// The step in flight; none after one that failed.
+    writing: Option<JoinHandle<io::Result<File>>>,
 }
 
 impl Files {
@@ -165,21 +166,28 @@ impl FileSink {
         segments(staged)?;
         let path = files.path(&name);
         let writing = spawn_blocking(move || File::create_new(path));
-        Ok(Self { files: files.clone(), name, bytes: 0, writing })
+        Ok(Self { files: files.clone(), name, bytes: 0, writing: Some(writing) })
     }
 
     pub async fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
-        let mut file = written((&mut self.writing).await)?;
+        let mut file = self.written().await?;
         self.bytes += chunk.len() as u64;
-        self.writing = spawn_blocking(move || {
+        self.writing = Some(spawn_blocking(move || {
             file.write_all(&chunk)?;
             Ok(file)
-        });
+        }));
         Ok(())
     }
 
-    pub async fn close(self, staged: &mut Staged) -> Result<(), Failure> {
-        let file = written(self.writing.await)?;
+    /// Waits for the step in flight.
+    async fn written(&mut self) -> Result<File, Failure> {
+        let doing = "writing a staged file";
+        let writing = self.writing.take().ok_or_else(|| Failure::new(doing, "a step before it failed"))?;
+        finished(writing).await?.map_err(|error| Failure::new(doing, error))
+    }
+
+    pub async fn close(mut self, staged: &mut Staged) -> Result<(), Failure> {
+        let file = self.written().await?;
         let staging = self.files.path("staging");
         blocking("making a staged file durable", move || {
             file.sync_all()?;
@@ -192,18 +200,13 @@ impl FileSink {
         Ok(())
     }
 
-    pub async fn discard(self) {
-        // Whether or not the write in flight went well, the file goes.
-        let _ = self.writing.await;
+    pub async fn discard(mut self) {
+        // Whether or not the step in flight went well, the file goes.
+        let _ = self.written().await;
         if let Err(failure) = self.files.delete(&self.name).await {
             tracing::warn!(error = failure.chain(), name = self.name, "a staged file is left to the sweep");
         }
     }
-}
-
-fn written(job: Result<io::Result<File>, tokio::task::JoinError>) -> Result<File, Failure> {
-    let doing = "writing a staged file";
-    job.map_err(|error| Failure::new(doing, error))?.map_err(|error| Failure::new(doing, error))
 }
 
 /// The staged files that a state names.

@@ -17,3 +17,4 @@ mod owning_postgres;
 mod pushing_blobs;
 mod rooms;
 mod scanning;
+mod storing;
