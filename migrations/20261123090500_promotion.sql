@@ -15,6 +15,10 @@ create table policies(
   name text collate "C" not null,
   digest text collate "C" not null references policy_documents,
   repositories text[] collate "C" not null,
+  -- What its gates can look at, so that a decision reads no more: the severities that a scan gate may
+  -- deny, and the environments that come before this one.
+  denied_severities text[] collate "C" not null,
+  earlier_environments text[] collate "C" not null,
   at timestamptz not null,
   by bigint not null references principals,
   ended_at timestamptz,
@@ -59,6 +63,11 @@ create table promotions(
   event_id bigint not null references events,
   promoted_by bigint not null references principals,
   promoted_at timestamptz not null,
+  -- Since when these bytes stand here without a break: promoting them again keeps it.
+  standing_since timestamptz not null,
+  -- The newest promotion of other bytes before this one. Walking back to an earlier version does
+  -- not step over renewals, so it does not grow with them.
+  previous_id bigint references promotions,
   constraint what_was_promoted_stays foreign key (repository_id, manifest) references manifests
 );
 alter table promotions alter column summary set storage external;
@@ -69,6 +78,9 @@ create trigger promotions_never_change before update or delete on promotions
 
 create table blocks(
   id bigint generated always as identity primary key,
+  -- Where it was said, and so who may lift it. It counts wherever the same bytes are.
+  repository_id bigint not null references repositories,
+  manifest text collate "C" not null,
   sha256 text collate "C" not null,
   sha512 text collate "C" not null,
   -- null: in every environment.
@@ -81,6 +93,7 @@ create table blocks(
   ended_by bigint references principals
 );
 create index blocks_open on blocks(sha256) where ended_at is null;
+create index blocks_by_repository on blocks(repository_id, id desc);
 create trigger blocks_only_end before update on blocks
   for each row execute function refuse_change_but_ending();
 
@@ -97,14 +110,15 @@ create table holds(
   ended_by bigint references principals,
   constraint a_hold_has_a_scope check (repository_id is not null or environment_id is not null)
 );
-create index holds_open_by_environment on holds(environment_id) where ended_at is null and environment_id is not null;
-create index holds_open_by_repository on holds(repository_id) where ended_at is null and environment_id is null;
+create index holds_open on holds(environment_id, repository_id) where ended_at is null;
+create index holds_by_repository on holds(repository_id, id desc) where repository_id is not null;
 create trigger holds_only_end before update on holds
   for each row execute function refuse_change_but_ending();
 
 create table approvals(
   id bigint generated always as identity primary key,
   repository_id bigint not null references repositories,
+  manifest text collate "C" not null,
   sha256 text collate "C" not null,
   environment_id bigint not null references environments,
   why text collate "C" not null,
@@ -115,5 +129,34 @@ create table approvals(
   ended_by bigint references principals
 );
 create index approvals_open on approvals(repository_id, sha256, environment_id) where ended_at is null;
+create index approvals_by_repository on approvals(repository_id, id desc);
 create trigger approvals_only_end before update on approvals
   for each row execute function refuse_change_but_ending();
+
+-- Since when a vulnerability is known for some bytes: what already runs keeps its yes for the grace
+-- of its severity. Kept by whoever records a run, whatever path it takes; a run that found what the
+-- scanner's previous run found adds nothing.
+create table vulnerabilities_known(
+  repository_id bigint not null references repositories,
+  sha256 text collate "C" not null,
+  vulnerability text collate "C" not null,
+  since timestamptz not null,
+  primary key (repository_id, sha256, vulnerability)
+);
+create function note_vulnerabilities() returns trigger language plpgsql as $$
+begin
+  if new.finding_set is distinct from (
+    select r.finding_set from scan_runs r
+    where r.repository_id = new.repository_id and r.sha256 = new.sha256 and r.scanner = new.scanner
+      and r.id < new.id
+    order by r.id desc limit 1)
+  then
+    insert into vulnerabilities_known(repository_id, sha256, vulnerability, since)
+    select distinct new.repository_id, new.sha256, f.vulnerability, new.received_at
+    from findings f where f.finding_set = new.finding_set and f.suppressed is null
+    on conflict do nothing;
+  end if;
+  return null;
+end $$;
+create trigger scan_runs_note_vulnerabilities after insert on scan_runs
+  for each row execute function note_vulnerabilities();

@@ -14,7 +14,7 @@ mod request;
 mod serve;
 
 pub use caller::Caller;
-pub use request::request_id;
+pub use request::{part_of_request, request_id};
 pub use serve::serve;
 
 use crate::app::App;

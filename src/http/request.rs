@@ -20,6 +20,11 @@ pub fn request_id() -> Uuid {
     REQUEST_ID.try_with(|id| *id).unwrap_or_default()
 }
 
+/// The future as a part of this request, wherever it runs: with the request's id and span.
+pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    REQUEST_ID.scope(request_id(), future.in_current_span())
+}
+
 /// Wraps the router in what every request gets.
 pub fn layers(router: Router) -> Router {
     router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(observe))

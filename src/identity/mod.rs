@@ -6,6 +6,7 @@
 mod callers;
 mod docker;
 mod grants;
+pub mod repeats;
 mod secret;
 mod store;
 mod tokens;

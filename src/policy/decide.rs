@@ -125,7 +125,7 @@ fn judge(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
 fn not_blocked(case: &Case) -> GateResult {
     let subject = &case.facts.subject;
     let asked = |sha256: &Digest| match &case.child {
-        Some(child) => subject.platforms.iter().any(|p| p.sha256 == *sha256 && p.digest == *child),
+        Some(child) => !subject.platforms.iter().any(|p| p.sha256 == *sha256 && p.digest != *child),
         None => true,
     };
     let blocks = case.facts.blocks.iter().filter(|block| {

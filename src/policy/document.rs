@@ -153,6 +153,31 @@ impl Policy {
             && self.repositories.iter().any(|pattern| pattern.matches(repository.as_str()))
     }
 
+    /// The signers that some gate names, so that a misspelt one is told when the policy is saved.
+    pub fn signers(&self) -> Vec<String> {
+        let named = self.gates.iter().filter_map(|gate| match gate {
+            Gate::SignedBy(gate) => Some(&gate.any_of.0),
+            Gate::Provenance(gate) => gate.by.as_ref().map(|by| &by.0),
+            Gate::Attestation(gate) => gate.by.as_ref().map(|by| &by.0),
+            Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => None,
+        });
+        named.flatten().cloned().collect()
+    }
+
+    /// The environments that some gate asks about, so that only those are gathered.
+    pub fn earlier_environments(&self) -> BTreeSet<&EnvironmentName> {
+        let named = self.gates.iter().filter_map(|gate| match gate {
+            Gate::PromotedIn(gate) => Some(&gate.environments.0),
+            Gate::SignedBy(_)
+            | Gate::Provenance(_)
+            | Gate::Attestation(_)
+            | Gate::Scan(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        });
+        named.flatten().collect()
+    }
+
     /// The severities that some gate may deny, so that only those findings are gathered.
     pub fn denied_severities(&self) -> BTreeSet<Severity> {
         let floors = self.gates.iter().filter_map(|gate| match gate {

@@ -1,1 +1,43 @@
-//! Promotion: facts, promote, approve, block, hold, resolve, verify.
+//! Promotion: what may run where, and the answer to the deployer's question.
+//!
+//! Knows environments, policies, approvals, blocks, holds, decisions and promotions. Promises that
+//! every promotion has its decision, that what it was decided on was true in the transaction that
+//! wrote it (facts that can turn a yes into a no wait for it, or it for them), that a decision can
+//! be made again from its inputs, and that asking writes nothing. Never decides by itself: that is
+//! `policy`.
+
+mod approvals;
+mod blocks;
+mod decisions;
+mod environments;
+mod facts;
+mod holds;
+mod lane;
+mod policies;
+mod promote;
+mod refused;
+mod resolve;
+mod rollback;
+mod standing;
+mod store;
+mod summary;
+mod text;
+mod verify;
+
+pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
+pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
+pub use decisions::{Replayed, StoredDecision, decision, replay};
+pub use environments::{EnvironmentRow, environments, put_environment};
+pub use holds::{HoldScope, NewHold, end_hold, find_hold, hold, holds};
+pub use lane::Allowance;
+pub use policies::{PolicyRow, PutPolicy, end_policy, policies, put_policy};
+pub use promote::{Asked, Promoted, What, promote, promotions};
+pub use refused::Refused;
+pub use resolve::{Candidate, KnownGood, NoKnownGood, Purpose, Question, known_good};
+pub use rollback::{AskedBack, rollback};
+pub use store::approvals::ApprovalRow;
+pub use store::blocks::BlockRow;
+pub use store::holds::HoldRow;
+pub use store::promotions::PromotionRow;
+pub use text::{InvalidReason, Reason};
+pub use verify::{Verification, verify};

@@ -1,9 +1,101 @@
 //! `/api/v1/approvals`.
 
+use super::Problem;
+use super::extract::{Json, Path, Query};
+use super::idempotency::Once;
+use super::page::{Page, PageOf};
+use crate::access::{Approve, Lane};
 use crate::app::App;
+use crate::http::Caller;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::promotion::{self, ApprovalRow, NewApproval, Reason};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(approve, list_approvals)).routes(routes!(end_approval))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApprovalRequest {
+    repository: RepositoryName,
+    digest: Digest,
+    environment: EnvironmentName,
+    reason: Reason,
+    /// Until when it counts; until it is taken back when absent.
+    until: Option<DateTime<Utc>>,
+}
+
+/// An act that ends something.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revocation {
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What a list of facts in a repository is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FactsAsked {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Ended ones too [default: false].
+    #[serde(default)]
+    pub ended: bool,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+    /// Items at the most [default: 100, at most 1000].
+    pub limit: Option<i64>,
+}
+
+/// Approves the bytes of a manifest for an environment.
+#[utoipa::path(post, path = "/api/v1/approvals", tag = "promotion", request_body = ApprovalRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 201, body = ApprovalRow), (status = 404), (status = 422)))]
+async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+    let request: ApprovalRequest = once.json()?;
+    let lane = Lane { repository: request.repository, environment: request.environment };
+    let grant = caller.may::<Approve, _>(&lane)?;
+    let new = NewApproval { digest: request.digest, reason: request.reason, until: request.until };
+    let run = app.clone();
+    let act = async move { Ok((StatusCode::CREATED, promotion::approve(&run.db, &grant, &new).await?)) };
+    once.answer(&app, &caller, act).await
+}
+
+/// Approvals in a repository, the newest first.
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "promotion", params(FactsAsked),
+    responses((status = 200, body = Page<ApprovalRow>), (status = 404)))]
+async fn list_approvals(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<FactsAsked>,
+) -> Result<Json<Page<ApprovalRow>>, Problem> {
+    let grant = caller.may(&asked.repository)?;
+    let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
+    let items = promotion::approvals(&app.db, &grant, asked.ended, before, limit).await?;
+    Ok(Json(Page::of(items, limit, |row| row.id)))
+}
+
+/// Takes an approval back.
+#[utoipa::path(post, path = "/api/v1/approvals/{id}/revocation", tag = "promotion", params(("id" = i64, Path)),
+    request_body = Revocation, responses((status = 200, body = ApprovalRow), (status = 404)))]
+async fn end_approval(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    Json(request): Json<Revocation>,
+) -> Result<Json<ApprovalRow>, Problem> {
+    let row = promotion::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let grant =
+        caller.may::<Approve, _>(&Lane { repository: row.repository, environment: row.environment })?;
+    Ok(Json(promotion::end_approval(&app.db, &grant, id, &request.reason).await?))
 }

@@ -1,9 +1,94 @@
 //! `/api/v1/blocks`.
 
+use super::Problem;
+use super::approvals::{FactsAsked, Revocation};
+use super::extract::{Json, Path, Query};
+use super::idempotency::Once;
+use super::page::{Page, PageOf};
+use crate::access::{EveryLane, Lane};
 use crate::app::App;
+use crate::http::Caller;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::promotion::{self, BlockRow, BlockScope, NewBlock, Reason};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(block, list_blocks)).routes(routes!(end_block))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BlockRequest {
+    repository: RepositoryName,
+    /// A manifest of the repository. Its bytes are blocked, wherever they are.
+    digest: Digest,
+    /// Where; everywhere when absent.
+    environment: Option<EnvironmentName>,
+    reason: Reason,
+    /// Until when; until it is lifted when absent.
+    until: Option<DateTime<Utc>>,
+}
+
+/// The right that a block of this scope needs.
+fn scope(
+    caller: &Caller,
+    repository: RepositoryName,
+    environment: Option<EnvironmentName>,
+) -> Result<BlockScope, Problem> {
+    Ok(match environment {
+        Some(environment) => BlockScope::Lane(caller.may(&Lane { repository, environment })?),
+        None => BlockScope::EveryLane(caller.may(&EveryLane(repository))?),
+    })
+}
+
+/// Blocks the bytes of a manifest, in one environment or in all.
+///
+/// When it is acknowledged, no promotion is decided without it any more, and no question of a
+/// deployer is answered with these bytes.
+#[utoipa::path(post, path = "/api/v1/blocks", tag = "promotion", request_body = BlockRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 201, body = BlockRow), (status = 404), (status = 422)))]
+async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+    let request: BlockRequest = once.json()?;
+    let scope = scope(&caller, request.repository, request.environment)?;
+    let new = NewBlock { digest: request.digest, reason: request.reason, until: request.until };
+    let run = app.clone();
+    let act = async move { Ok((StatusCode::CREATED, promotion::block(&run.db, &scope, &new).await?)) };
+    once.answer(&app, &caller, act).await
+}
+
+/// Blocks that were placed in a repository, the newest first.
+#[utoipa::path(get, path = "/api/v1/blocks", tag = "promotion", params(FactsAsked),
+    responses((status = 200, body = Page<BlockRow>), (status = 404)))]
+async fn list_blocks(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<FactsAsked>,
+) -> Result<Json<Page<BlockRow>>, Problem> {
+    let grant = caller.may(&asked.repository)?;
+    let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
+    let items = promotion::blocks(&app.db, &grant, asked.ended, before, limit).await?;
+    Ok(Json(Page::of(items, limit, |row| row.id)))
+}
+
+/// Lifts a block.
+#[utoipa::path(post, path = "/api/v1/blocks/{id}/revocation", tag = "promotion", params(("id" = i64, Path)),
+    request_body = Revocation, responses((status = 200, body = BlockRow), (status = 404)))]
+async fn end_block(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    Json(request): Json<Revocation>,
+) -> Result<Json<BlockRow>, Problem> {
+    let row = promotion::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let scope = scope(&caller, row.repository, row.environment)?;
+    Ok(Json(promotion::end_block(&app.db, &scope, id, &request.reason).await?))
 }

@@ -1,9 +1,71 @@
 //! `/api/v1/environments`.
 
+use super::Problem;
+use super::extract::Json;
+use crate::access::Administer;
 use crate::app::App;
+use crate::http::Caller;
+use crate::names::EnvironmentName;
+use crate::promotion::{self, EnvironmentRow};
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(put_environment, list_environments))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EnvironmentRequest {
+    name: EnvironmentName,
+    /// What it is.
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct EnvironmentMade {
+    name: EnvironmentName,
+    description: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Environments {
+    items: Vec<EnvironmentRow>,
+}
+
+/// Makes an environment, or describes it anew.
+#[utoipa::path(put, path = "/api/v1/environments", tag = "promotion", request_body = EnvironmentRequest,
+    responses((status = 200, body = EnvironmentMade), (status = 201, body = EnvironmentMade), (status = 404)))]
+async fn put_environment(
+    State(app): State<App>,
+    caller: Caller,
+    Json(request): Json<EnvironmentRequest>,
+) -> Result<(StatusCode, Json<EnvironmentMade>), Problem> {
+    let EnvironmentRequest { name, description } = request;
+    let grant = caller.may::<Administer, _>(&name)?;
+    let new = promotion::put_environment(&app.db, &grant, &description).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(EnvironmentMade { name, description })))
+}
+
+/// The environments in which the caller has any role.
+#[utoipa::path(get, path = "/api/v1/environments", tag = "promotion",
+    responses((status = 200, body = Environments), (status = 401)))]
+async fn list_environments(State(app): State<App>, caller: Caller) -> Result<Json<Environments>, Problem> {
+    if caller.is_anonymous() {
+        return Err(Problem::unauthenticated());
+    }
+    let bound = |name: &EnvironmentName| {
+        let mut bindings = caller.authority().bindings().iter();
+        bindings.any(|binding| binding.environments.as_ref().is_none_or(|some| some.contains(name)))
+    };
+    let mut items = promotion::environments(&app.db).await?;
+    items.retain(|environment| bound(&environment.name));
+    Ok(Json(Environments { items }))
 }

@@ -1,9 +1,122 @@
 //! `/api/v1/holds`.
 
+use super::Problem;
+use super::approvals::Revocation;
+use super::extract::{Json, Path, Query};
+use super::idempotency::Once;
+use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
+use crate::http::Caller;
+use crate::names::{EnvironmentName, RepositoryName};
+use crate::promotion::{self, HoldRow, HoldScope, NewHold, Reason};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(hold, list_holds)).routes(routes!(end_hold))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HoldRequest {
+    /// The repository to hold; every one of the environment when absent.
+    repository: Option<RepositoryName>,
+    /// The environment to hold; every one of the repository when absent.
+    environment: Option<EnvironmentName>,
+    reason: Reason,
+    /// Until when; until it is lifted when absent.
+    until: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Holds {
+    items: Vec<HoldRow>,
+}
+
+/// The right that a hold of this scope needs.
+fn scope(
+    caller: &Caller,
+    repository: Option<RepositoryName>,
+    environment: Option<EnvironmentName>,
+) -> Result<HoldScope, Problem> {
+    Ok(match (repository, environment) {
+        (Some(repository), Some(environment)) => {
+            HoldScope::Lane(caller.may(&Lane { repository, environment })?)
+        }
+        (Some(repository), None) => HoldScope::Repository(caller.may(&EveryLane(repository))?),
+        (None, Some(environment)) => HoldScope::Environment(caller.may(&environment)?),
+        (None, None) => {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-request",
+                "a hold names a repository, an environment, or both",
+            ));
+        }
+    })
+}
+
+/// Stops promotions of a repository, to an environment, or of one to the other. Neither rollbacks
+/// nor answers to deployers are stopped.
+#[utoipa::path(post, path = "/api/v1/holds", tag = "promotion", request_body = HoldRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 201, body = HoldRow), (status = 404), (status = 422)))]
+async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+    let request: HoldRequest = once.json()?;
+    let scope = scope(&caller, request.repository, request.environment)?;
+    let new = NewHold { reason: request.reason, until: request.until };
+    let run = app.clone();
+    let act = async move { Ok((StatusCode::CREATED, promotion::hold(&run.db, &scope, &new).await?)) };
+    once.answer(&app, &caller, act).await
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct HoldsAsked {
+    /// Holds that stop this repository; without it only those of whole environments are shown.
+    repository: Option<RepositoryName>,
+    /// Holds that count in this environment.
+    environment: Option<EnvironmentName>,
+    /// Ended ones too [default: false].
+    #[serde(default)]
+    ended: bool,
+}
+
+/// Holds, the newest first.
+#[utoipa::path(get, path = "/api/v1/holds", tag = "promotion", params(HoldsAsked),
+    responses((status = 200, body = Holds), (status = 404)))]
+async fn list_holds(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<HoldsAsked>,
+) -> Result<Json<Holds>, Problem> {
+    match &asked.repository {
+        Some(repository) => {
+            caller.may::<Pull, _>(repository)?;
+        }
+        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
+        None => {}
+    }
+    let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
+    Ok(Json(Holds { items: promotion::holds(&app.db, repository, environment, asked.ended).await? }))
+}
+
+/// Lifts a hold.
+#[utoipa::path(post, path = "/api/v1/holds/{id}/revocation", tag = "promotion", params(("id" = i64, Path)),
+    request_body = Revocation, responses((status = 200, body = HoldRow), (status = 404)))]
+async fn end_hold(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    Json(request): Json<Revocation>,
+) -> Result<Json<HoldRow>, Problem> {
+    let row = promotion::find_hold(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let scope = scope(&caller, row.repository, row.environment)?;
+    Ok(Json(promotion::end_hold(&app.db, &scope, id, &request.reason).await?))
 }

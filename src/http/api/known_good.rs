@@ -1,9 +1,125 @@
-//! `/api/v1/known-good`.
+//! `/api/v1/known-good`: the deployer's question.
 
+use super::Problem;
+use super::extract::Query;
+use crate::access::Pull;
 use crate::app::App;
+use crate::failure::Failure;
+use crate::http::Caller;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::promotion::{self, KnownGood, NoKnownGood, Purpose, Question};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(known_good))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct KnownGoodAsked {
+    repository: RepositoryName,
+    environment: EnvironmentName,
+    /// A child of the index, such as `linux/amd64`.
+    platform: Option<String>,
+    /// What it is wanted for; for a rollback the present version is no candidate [default: deploy].
+    #[serde(default)]
+    r#for: Wanted,
+    /// `text` is the reference alone [default: json].
+    #[serde(default)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    #[default]
+    Deploy,
+    Rollback,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    Text,
+}
+
+/// The version that is known to be good in an environment, judged again now; nothing is recorded.
+///
+/// The newest promotion that today's policies still allow, with every gate's outcome and the
+/// verification summary that was signed at its promotion. The ETag changes when the answer does.
+#[utoipa::path(get, path = "/api/v1/known-good", tag = "deployers",
+    params(KnownGoodAsked, ("If-None-Match" = Option<String>, Header, description = "the ETag of an earlier answer")),
+    responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
+            headers(("ETag" = String, description = "changes when the answer does"))),
+        (status = 304, description = "the answer is still the one with this ETag"),
+        (status = 404, description = "`no-known-good` with the reasons for each candidate; `not-found`")))]
+async fn known_good(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(asked): Query<KnownGoodAsked>,
+) -> Result<Response, Problem> {
+    let grant = caller.may::<Pull, _>(&asked.repository)?;
+    let question = Question {
+        environment: &asked.environment,
+        purpose: match asked.r#for {
+            Wanted::Deploy => Purpose::Deploy,
+            Wanted::Rollback => Purpose::Rollback,
+        },
+        platform: asked.platform.as_deref(),
+        registry: host(&app.config.public_url),
+    };
+    let good = promotion::known_good(&app.db, &grant, &question).await;
+    let good = good.map_err(|none| refusal(none, &asked))?;
+    let (kind, body) = match asked.format {
+        Format::Text => ("text/plain; charset=utf-8", format!("{}\n", good.reference).into_bytes()),
+        Format::Json => ("application/json", json_of(&good)?),
+    };
+    let etag = format!("\"{}\"", &Digest::sha256(&body).hex()[..32]);
+    // Kept answers must be asked about again: a block counts at once.
+    let headers_out = [(header::ETAG, etag.as_str()), (header::CACHE_CONTROL, "private, no-cache")];
+    if matches(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
+    }
+    Ok((StatusCode::OK, headers_out, [(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+fn json_of(good: &KnownGood) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(good).map_err(|error| Failure::new("writing an answer", error))
+}
+
+/// How clients name the registry in a reference.
+pub(super) fn host(public_url: &str) -> &str {
+    public_url.split_once("://").map_or(public_url, |(_, host)| host)
+}
+
+fn matches(headers: &HeaderMap, etag: &str) -> bool {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = given.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    tags.any(|tag| tag == etag || tag == "*")
+}
+
+fn refusal(none: NoKnownGood, asked: &KnownGoodAsked) -> Problem {
+    match none {
+        NoKnownGood::Failed(failure) => failure.into(),
+        NoKnownGood::Because(candidates) => {
+            let detail = if candidates.is_empty() {
+                format!("nothing of {} that could be was promoted to {}", asked.repository, asked.environment)
+            } else {
+                format!("no promoted version of {} is good in {} now", asked.repository, asked.environment)
+            };
+            Problem::new(StatusCode::NOT_FOUND, "no-known-good", detail).with("candidates", json!(candidates))
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! `/api/v1/`: our own API, JSON with RFC 9457 problems; OpenAPI at `/api/v1/openapi.json`.
 
 pub mod extract;
+pub mod idempotency;
+mod page;
 pub mod problem;
 mod schema;
 
@@ -17,9 +19,11 @@ pub mod known_good;
 pub mod policies;
 pub mod promotions;
 pub mod repositories;
+pub mod rollbacks;
 pub mod scans;
 pub mod signers;
 pub mod tokens;
+pub mod verify;
 
 pub use problem::Problem;
 
@@ -57,9 +61,11 @@ fn documented() -> OpenApiRouter<App> {
         .merge(policies::routes())
         .merge(promotions::routes())
         .merge(repositories::routes())
+        .merge(rollbacks::routes())
         .merge(scans::routes())
         .merge(signers::routes())
         .merge(tokens::routes())
+        .merge(verify::routes())
 }
 
 /// The OpenAPI document, as `proofmark openapi` prints it.

@@ -1,9 +1,127 @@
 //! `/api/v1/policies`.
 
+use super::Problem;
+use super::extract::{Document, Json, Path, Query};
+use crate::access::{Action, Administer, Everything, Pull, Scope};
 use crate::app::App;
+use crate::http::Caller;
+use crate::names::{EnvironmentName, RepositoryName};
+use crate::policy::{Policy, PolicyName};
+use crate::promotion::{self, PolicyRow, PutPolicy, Reason, Refused};
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(put_policy, list_policies))
+        .routes(routes!(end_policy))
+        .routes(routes!(policy_schema))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Policies {
+    items: Vec<PolicyRow>,
+}
+
+/// Puts a policy (YAML or JSON) in force for its environment.
+///
+/// It takes the place of the policy with the same name; every version is kept and named by its
+/// digest. What is unknown is refused with its line and column and what would be accepted.
+#[utoipa::path(put, path = "/api/v1/policies", tag = "promotion",
+    request_body(content((Policy = "application/yaml"), (Policy = "application/json"))),
+    responses((status = 200, body = PutPolicy, description = "it was in force already"),
+        (status = 201, body = PutPolicy), (status = 404),
+        (status = 422, description = "`invalid-policy` with line and column")))]
+async fn put_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Document(body): Document,
+) -> Result<(StatusCode, Json<PutPolicy>), Problem> {
+    let policy = Policy::parse(&body).map_err(Refused::Policy)?;
+    let grant = caller.may::<Administer, _>(&policy.environment)?;
+    let put = promotion::put_policy(&app.db, &grant, &policy, &String::from_utf8_lossy(&body)).await?;
+    let status = if put.changed { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(put)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PoliciesAsked {
+    /// Only those that cover this repository; needed from callers who may not audit everything.
+    repository: Option<RepositoryName>,
+    /// Only of this environment.
+    environment: Option<EnvironmentName>,
+    /// Earlier versions too [default: false].
+    #[serde(default)]
+    history: bool,
+}
+
+/// Policies as they were written, those in force first.
+#[utoipa::path(get, path = "/api/v1/policies", tag = "promotion", params(PoliciesAsked),
+    responses((status = 200, body = Policies), (status = 404)))]
+async fn list_policies(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<PoliciesAsked>,
+) -> Result<Json<Policies>, Problem> {
+    if let Some(repository) = &asked.repository {
+        caller.may::<Pull, _>(repository)?;
+    } else if !caller.allows(Action::Audit, Everything.place()) {
+        return Err(Problem::not_found());
+    }
+    let mut items = promotion::policies(&app.db, asked.environment.as_ref(), asked.history).await?;
+    if let Some(repository) = &asked.repository {
+        items.retain(|row| row.repositories.iter().any(|pattern| pattern.matches(repository.as_str())));
+    }
+    Ok(Json(Policies { items }))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PolicyEnd {
+    reason: Reason,
+}
+
+/// Ends a policy. Where no other covers a repository, nothing is allowed from now on.
+#[utoipa::path(post, path = "/api/v1/policies/{environment}/{name}/revocation", tag = "promotion",
+    params(("environment" = EnvironmentName, Path), ("name" = String, Path)), request_body = PolicyEnd,
+    responses((status = 204), (status = 404)))]
+async fn end_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Path((environment, name)): Path<(EnvironmentName, PolicyName)>,
+    Json(request): Json<PolicyEnd>,
+) -> Result<StatusCode, Problem> {
+    let grant = caller.may::<Administer, _>(&environment)?;
+    promotion::end_policy(&app.db, &grant, &name, &request.reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The JSON Schema of a policy, for editors and checks before it is put in force.
+#[utoipa::path(get, path = "/api/v1/policies/schema", tag = "promotion",
+    responses((status = 200, description = "JSON Schema 2020-12", content_type = "application/schema+json")))]
+async fn policy_schema() -> Result<Json<serde_json::Value>, Problem> {
+    let mut parts = Vec::new();
+    Policy::schemas(&mut parts);
+    let written = serde_json::to_value(Policy::schema()).and_then(|root| {
+        let parts: serde_json::Map<_, _> = parts
+            .into_iter()
+            .map(|(name, schema)| Ok((name, serde_json::to_value(schema)?)))
+            .collect::<Result<_, serde_json::Error>>()?;
+        Ok((root, parts))
+    });
+    let (mut root, parts) =
+        written.map_err(|error| crate::failure::Failure::new("writing the policy's schema", error))?;
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    root["title"] = "Proofmark policy".into();
+    root["$defs"] = parts.into();
+    let text = root.to_string().replace("#/components/schemas/", "#/$defs/");
+    let root = serde_json::from_str(&text)
+        .map_err(|error| crate::failure::Failure::new("writing the policy's schema", error))?;
+    Ok(Json(root))
 }

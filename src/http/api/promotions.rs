@@ -1,9 +1,192 @@
 //! `/api/v1/promotions`.
 
+use super::Problem;
+use super::extract::{Json, Query};
+use super::idempotency::Once;
+use super::page::{Page, PageOf};
+use crate::access::{Lane, Promote};
 use crate::app::App;
+use crate::failure::Failure;
+use crate::http::Caller;
+use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
+use crate::policy::{Decision, Verdict};
+use crate::promotion::{self, Asked, Promoted, PromotionRow, Reason, Refused, What};
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(promote, list_promotions))
+}
+
+/// Either a digest or a version.
+pub(super) fn what(digest: Option<Digest>, version: Option<Tag>) -> Result<What, Problem> {
+    match (digest, version) {
+        (Some(digest), None) => Ok(What::Digest(digest)),
+        (None, Some(version)) => Ok(What::Version(version)),
+        (Some(_), Some(_)) | (None, None) => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid-request",
+            "give either a digest or a version (a write-once tag)",
+        )),
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PromotionRequest {
+    repository: RepositoryName,
+    /// What to promote, by digest ...
+    digest: Option<Digest>,
+    /// ... or by version.
+    version: Option<Tag>,
+    environment: EnvironmentName,
+    /// Why; it is recorded.
+    #[serde(default)]
+    reason: String,
+}
+
+/// A promotion that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PromotionMade {
+    id: i64,
+    repository: RepositoryName,
+    environment: EnvironmentName,
+    digest: Digest,
+    version: Option<Tag>,
+    decision: Decision,
+    /// The signed verification summary: a DSSE envelope with a SLSA VSA.
+    #[schema(value_type = Object)]
+    summary: Box<RawValue>,
+    /// Until when the summary may be relied on.
+    valid_until: DateTime<Utc>,
+    event_id: i64,
+    promoted_at: DateTime<Utc>,
+    /// What was allowed with a warning.
+    warnings: Vec<String>,
+}
+
+impl PromotionMade {
+    pub(super) fn of(lane: Lane, promoted: Promoted) -> Result<Self, Failure> {
+        let summary = String::from_utf8(promoted.summary)
+            .map_err(|error| Failure::new("showing a promotion's summary", error))?;
+        let summary = RawValue::from_string(summary)
+            .map_err(|error| Failure::new("showing a promotion's summary", error))?;
+        Ok(Self {
+            id: promoted.id,
+            repository: lane.repository,
+            environment: lane.environment,
+            digest: promoted.digest,
+            version: promoted.version,
+            warnings: promoted.decision.warnings(),
+            decision: promoted.decision,
+            summary,
+            valid_until: promoted.valid_until,
+            event_id: promoted.event_id,
+            promoted_at: promoted.at,
+        })
+    }
+}
+
+/// Promotes a release to an environment, if the policies allow it.
+///
+/// The answer carries the decision with every gate and the signed verification summary. A refusal
+/// is recorded as a decision too.
+#[utoipa::path(post, path = "/api/v1/promotions", tag = "promotion", request_body = PromotionRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 201, body = PromotionMade),
+        (status = 404, description = "`not-found`, `environment-unknown`, `artifact-unknown`"),
+        (status = 409, description = "`promotion-denied` with every gate, or `promotion-deferred` with Retry-After; \
+            `request-in-progress`"),
+        (status = 422, description = "`invalid-request`, `idempotency-key-reused`")))]
+async fn promote(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+    let request: PromotionRequest = once.json()?;
+    let lane = Lane { repository: request.repository, environment: request.environment };
+    let grant = caller.may::<Promote, _>(&lane)?;
+    let what = what(request.digest, request.version)?;
+    let reason = Reason::optional(&request.reason).map_err(Refused::Reason)?;
+    let asked = Asked { what, reason, validity: app.config.summary_validity };
+    let run = app.clone();
+    let act = async move {
+        let promoted = promotion::promote(&run.db, &run.keys, &grant, &asked).await?;
+        Ok((StatusCode::CREATED, PromotionMade::of(lane, promoted)?))
+    };
+    once.answer(&app, &caller, Box::pin(act)).await
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PromotionsAsked {
+    repository: RepositoryName,
+    /// Only to this environment.
+    environment: Option<EnvironmentName>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Items at the most [default: 100, at most 1000].
+    limit: Option<i64>,
+}
+
+/// Promotions of a repository, the newest first.
+#[utoipa::path(get, path = "/api/v1/promotions", tag = "promotion", params(PromotionsAsked),
+    responses((status = 200, body = Page<PromotionRow>), (status = 404)))]
+async fn list_promotions(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<PromotionsAsked>,
+) -> Result<Json<Page<PromotionRow>>, Problem> {
+    let grant = caller.may(&asked.repository)?;
+    let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
+    let items = promotion::promotions(&app.db, &grant, asked.environment.as_ref(), before, limit).await?;
+    Ok(Json(Page::of(items, limit, |row| row.id)))
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Failed(failure) => failure.into(),
+            Refused::Unknown | Refused::UnknownRepository(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+            }
+            Refused::UnknownEnvironment(_) => Self::new(StatusCode::NOT_FOUND, "environment-unknown", detail),
+            Refused::UnknownArtifact(_) => Self::new(StatusCode::NOT_FOUND, "artifact-unknown", detail),
+            Refused::UntilIsPast | Refused::Reason(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", detail)
+            }
+            Refused::PolicyDoesNotFit(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", detail)
+            }
+            Refused::Policy(invalid) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", invalid.message)
+                    .with("line", invalid.line)
+                    .with("column", invalid.column)
+            }
+            Refused::Denied(decision) => denied(&decision, detail),
+            Refused::NothingToGoBackTo(reasons) => {
+                Self::new(StatusCode::CONFLICT, "nothing-to-go-back-to", detail).with("reasons", reasons)
+            }
+        }
+    }
+}
+
+/// 409 with every gate; what only has to wait says for how long.
+fn denied(decision: &Decision, detail: String) -> Problem {
+    let problem = match decision.verdict {
+        Verdict::Defer { until } => {
+            let seconds = (until - crate::clock::now()).num_seconds().max(1);
+            Problem::new(StatusCode::CONFLICT, "promotion-deferred", detail)
+                .with("until", json!(until))
+                .header(header::RETRY_AFTER, HeaderValue::from(seconds))
+        }
+        Verdict::Allow | Verdict::Deny => Problem::new(StatusCode::CONFLICT, "promotion-denied", detail),
+    };
+    problem.with("decision", decision.id.as_str()).with("gates", json!(decision.gates))
 }

@@ -1,2 +1,3 @@
 pub mod grants;
+pub mod repeats;
 pub mod tokens;

@@ -102,7 +102,9 @@ fn origin_fits(gate: &Provenance, attestation: &Attestation) -> Result<String, S
     let source = attestation.source.as_deref();
     if let Some(sources) = &gate.sources {
         let source = source.ok_or("a provenance names no source")?;
-        if !sources.0.iter().any(|pattern| pattern.matches(source)) {
+        // A source may end in its branch: `git+https://git.example/app@refs/heads/main`.
+        let bare = source.rsplit_once("@refs/").map_or(source, |(bare, _)| bare);
+        if !sources.0.iter().any(|pattern| pattern.matches(source) || pattern.matches(bare)) {
             return Err(format!("source {source} is not one of the policy"));
         }
     }
@@ -110,7 +112,8 @@ fn origin_fits(gate: &Provenance, attestation: &Attestation) -> Result<String, S
         message = format!("{message} from {source}");
     }
     if let Some(branches) = &gate.branches {
-        let name = attestation.source_ref.as_deref().ok_or("a provenance names no branch")?;
+        let of_source = source.and_then(|source| source.rfind("@refs/").map(|at| &source[at + 1..]));
+        let name = attestation.source_ref.as_deref().or(of_source).ok_or("a provenance names no branch")?;
         let branch = name.strip_prefix("refs/heads/").unwrap_or(name);
         if !branches.0.contains(branch) && !branches.0.contains(name) {
             return Err(format!("branch {name} is not one of the policy"));

@@ -1,0 +1,40 @@
+//! Environments: the places of the promotion path.
+
+use super::Refused;
+use super::store::environments as store;
+use crate::access::{Administer, Grant};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::EnvironmentName;
+use crate::postgres::{Db, database_time};
+use serde_json::json;
+
+pub use store::EnvironmentRow;
+
+/// Makes an environment, or describes it anew. Returns whether it is new.
+pub async fn put_environment(
+    db: &Db,
+    grant: &Grant<Administer, EnvironmentName>,
+    description: &str,
+) -> Result<bool, Refused> {
+    let mut tx = db.begin().await?;
+    let name = grant.scope();
+    let (id, new) = store::put(&mut tx, name, description, grant.principal().id).await?;
+    let event = Event {
+        kind: Kind::EnvironmentChanged,
+        at: database_time(&mut tx).await?,
+        principal: grant.principal(),
+        repository: None,
+        environment: Some((id, name)),
+        digest: None,
+        facts: json!({"description": description, "new": new}),
+    };
+    ledger::append(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(new)
+}
+
+/// Every environment; the caller's door filters by what they may see.
+pub async fn environments(db: &Db) -> Result<Vec<EnvironmentRow>, Failure> {
+    store::list(&mut *db.pool().acquire().await?).await
+}

@@ -1,0 +1,164 @@
+//! One lane, a repository in an environment: found by name, then locked.
+
+use super::Refused;
+use super::facts::{self, Gathered};
+use super::store::{environments, promotions};
+use crate::access::{Lane, Principal};
+use crate::content;
+use crate::failure::Failure;
+use crate::ledger::{Event, Kind};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::policy::{Action, Case, Decision, Policies, Yes, decide};
+use crate::postgres::{Scopes, Tx};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+/// A lane with its row ids.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub repository_id: i64,
+    pub repository: RepositoryName,
+    pub environment_id: i64,
+    pub environment: EnvironmentName,
+}
+
+impl Place {
+    pub async fn find(connection: &mut PgConnection, lane: &Lane) -> Result<Self, Refused> {
+        let repository_id = repository_id(connection, &lane.repository).await?;
+        let environment_id = environment_id(connection, &lane.environment).await?;
+        let Lane { repository, environment } = lane.clone();
+        Ok(Self { repository_id, repository, environment_id, environment })
+    }
+
+    /// An event of this lane.
+    pub fn event<'a>(
+        &'a self,
+        kind: Kind,
+        at: DateTime<Utc>,
+        principal: &'a Principal,
+        digest: &'a Digest,
+        facts: Value,
+    ) -> Event<'a> {
+        Event {
+            kind,
+            at,
+            principal,
+            repository: Some((self.repository_id, &self.repository)),
+            environment: Some((self.environment_id, &self.environment)),
+            digest: Some(digest),
+            facts,
+        }
+    }
+}
+
+pub(super) async fn repository_id(
+    connection: &mut PgConnection,
+    name: &RepositoryName,
+) -> Result<i64, Refused> {
+    let found = content::repository(connection, name).await?;
+    found.map(|repository| repository.id).ok_or_else(|| Refused::UnknownRepository(name.clone()))
+}
+
+pub(super) async fn environment_id(
+    connection: &mut PgConnection,
+    name: &EnvironmentName,
+) -> Result<i64, Refused> {
+    let found = environments::find(connection, name).await?;
+    found.ok_or_else(|| Refused::UnknownEnvironment(name.clone()))
+}
+
+/// A lane whose scopes this transaction holds: whoever would turn a yes into a no waits for it.
+pub(super) struct LockedLane<'tx> {
+    tx: &'tx mut Tx,
+    place: Place,
+}
+
+/// A decision with all it was made of.
+pub(super) struct Judged {
+    pub case: Case,
+    pub policies: Policies,
+    pub decision: Decision,
+    pub gathered: Gathered,
+}
+
+/// A yes that still holds: the decision was made from facts that were gathered in this very
+/// transaction, under its locks. It borrows the transaction, so it cannot outlive them, and what
+/// writes a promotion takes it as an argument.
+pub struct Allowance<'tx> {
+    lane: LockedLane<'tx>,
+    judged: Judged,
+    yes: Yes,
+}
+
+impl<'tx> LockedLane<'tx> {
+    /// Waits for the scopes. The locks are a statement of their own: the next one sees everything
+    /// that was committed before they were given.
+    pub async fn lock(tx: &'tx mut Tx, place: Place) -> Result<Self, Failure> {
+        Scopes::promote(place.repository_id, place.environment_id).lock(tx).await?;
+        Ok(Self { tx, place })
+    }
+
+    pub fn connection(&mut self) -> &mut PgConnection {
+        self.tx
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Keeps the manifest from being deleted until the end of the transaction.
+    pub async fn keep(&mut self, digest: &Digest) -> Result<(), Refused> {
+        let there = promotions::keep_manifest(self.tx, self.place.repository_id, digest).await?;
+        if there { Ok(()) } else { Err(Refused::UnknownArtifact(digest.to_string())) }
+    }
+
+    /// Gathers the facts now and decides. The time is the database's, read in the gathering
+    /// statement and so after the locks.
+    pub async fn judge(&mut self, digest: &Digest, action: Action) -> Result<Judged, Refused> {
+        let place = &self.place;
+        let gathered = facts::gather(
+            self.tx,
+            facts::Wanted {
+                repository: &place.repository,
+                environment: &place.environment,
+                digest: Some(digest),
+                promotion: None,
+                promoting: true,
+            },
+        )
+        .await?;
+        let Some(gathered) = gathered else { return Err(Refused::UnknownArtifact(digest.to_string())) };
+        let policies = facts::policies(self.tx, &gathered).await?;
+        let case = Case { action, at: gathered.now, child: None, facts: gathered.facts.clone() };
+        let decision = decide(&policies, &case)?;
+        Ok(Judged { case, policies, decision, gathered })
+    }
+
+    /// The yes, if that is the decision; the lane and the decision back if it is not.
+    pub fn allow(self, judged: Judged) -> Result<Allowance<'tx>, Box<(Self, Judged)>> {
+        match judged.decision.yes() {
+            Some(yes) => Ok(Allowance { lane: self, judged, yes }),
+            None => Err(Box::new((self, judged))),
+        }
+    }
+}
+
+impl Allowance<'_> {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.lane.tx
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.lane.place
+    }
+
+    pub(super) fn judged(&self) -> &Judged {
+        &self.judged
+    }
+
+    /// What was allowed.
+    pub fn yes(&self) -> &Yes {
+        &self.yes
+    }
+}

@@ -1,0 +1,192 @@
+//! Promote: one transaction from the locks to the event.
+
+use super::lane::{Allowance, LockedLane, Place};
+use super::store::{decisions, promotions as store};
+use super::{PromotionRow, Reason, Refused, summary};
+use crate::access::{Grant, Lane, Principal, Promote, Pull};
+use crate::content;
+use crate::failure::Failure;
+use crate::keys::Keys;
+use crate::ledger::{self, Kind};
+use crate::names::{Digest, Tag};
+use crate::policy::{Action, Decision};
+use crate::postgres::Db;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use std::time::Duration;
+
+/// What is to be promoted.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A manifest.
+    Digest(Digest),
+    /// A write-once tag.
+    Version(Tag),
+}
+
+/// A promotion that is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What.
+    pub what: What,
+    /// Why.
+    pub reason: Reason,
+    /// For how long its summary will be valid.
+    pub validity: Duration,
+}
+
+/// A promotion that was made.
+#[derive(Debug)]
+pub struct Promoted {
+    /// Its id.
+    pub id: i64,
+    /// What was promoted.
+    pub digest: Digest,
+    /// By which version it is known.
+    pub version: Option<Tag>,
+    /// The decision that allowed it.
+    pub decision: Decision,
+    /// The signed verification summary, a DSSE envelope.
+    pub summary: Vec<u8>,
+    /// Until when the summary is valid.
+    pub valid_until: DateTime<Utc>,
+    /// The event.
+    pub event_id: i64,
+    /// When: the time of the decision.
+    pub at: DateTime<Utc>,
+}
+
+/// Promotes, or says why not. Locks the lane, keeps the manifest, gathers the facts, decides, and
+/// records the decision whatever it is; a yes then signs the summary, pins the manifest, and writes
+/// the promotion with its event. A crash before the commit leaves nothing, not even a decision.
+pub async fn promote(
+    db: &Db,
+    keys: &Keys,
+    grant: &Grant<Promote, Lane>,
+    asked: &Asked,
+) -> Result<Promoted, Refused> {
+    match attempt(db, keys, grant, asked).await {
+        // A deadlock or a lost race is tried once more.
+        Err(Refused::Failed(failure)) if failure.is_transient() => attempt(db, keys, grant, asked).await,
+        other => other,
+    }
+}
+
+async fn attempt(
+    db: &Db,
+    keys: &Keys,
+    grant: &Grant<Promote, Lane>,
+    asked: &Asked,
+) -> Result<Promoted, Refused> {
+    let mut tx = db.begin().await?;
+    let place = Place::find(&mut tx, grant.scope()).await?;
+    let mut lane = LockedLane::lock(&mut tx, place).await?;
+    let (digest, version) = find(&mut lane, &asked.what).await?;
+    lane.keep(&digest).await?;
+    let judged = lane.judge(&digest, Action::Promote).await?;
+    let by = grant.principal();
+    decisions::insert(lane.connection(), &judged, by.id).await?;
+    let outcome = match lane.allow(judged) {
+        Ok(allowance) => {
+            Ok(write(allowance, keys, by, Kind::PromotionAllowed, version, &asked.reason, asked.validity)
+                .await?)
+        }
+        Err(no) => {
+            let (mut lane, judged) = *no;
+            refuse(&mut lane, by, &digest, &judged.decision, judged.case.at).await?;
+            Err(Refused::Denied(Box::new(judged.decision)))
+        }
+    };
+    tx.commit().await?;
+    outcome
+}
+
+/// The manifest, and the version it is known by.
+pub(super) async fn find(lane: &mut LockedLane<'_>, what: &What) -> Result<(Digest, Option<Tag>), Refused> {
+    let repository_id = lane.place().repository_id;
+    match what {
+        What::Digest(digest) => {
+            let version = store::version_of(lane.connection(), repository_id, digest).await?;
+            Ok((digest.clone(), version))
+        }
+        What::Version(tag) => {
+            let digest = store::digest_of(lane.connection(), repository_id, tag).await?;
+            let digest = digest.ok_or_else(|| Refused::UnknownArtifact(tag.to_string()))?;
+            Ok((digest, Some(tag.clone())))
+        }
+    }
+}
+
+/// Writes what the allowance allows: summary, pin, event, and the promotion that names them all.
+/// The event comes before the row only because the row refers to it; nobody waits on either.
+pub(super) async fn write(
+    mut allowance: Allowance<'_>,
+    keys: &Keys,
+    by: &Principal,
+    kind: Kind,
+    version: Option<Tag>,
+    reason: &Reason,
+    validity: Duration,
+) -> Result<Promoted, Failure> {
+    let place = allowance.place().clone();
+    let (digest, at) = (allowance.yes().digest().clone(), allowance.judged().case.at);
+    let decision = allowance.judged().decision.clone();
+    let file = store::file_of(allowance.connection(), place.repository_id, &digest).await?;
+    let (summary, valid_until) =
+        summary::sign(keys, allowance.judged(), version.as_ref(), file.as_ref(), validity)?;
+    let pinned = format!("promoted to {}", place.environment);
+    content::pin(allowance.connection(), place.repository_id, &digest, &pinned, None).await?;
+    let facts = json!({
+        "decision": decision.id,
+        "policies": allowance.judged().policies.keys().collect::<Vec<_>>(),
+        "summary": Digest::sha256(&summary),
+        "valid_until": valid_until,
+        "version": version,
+        "reason": reason.as_str(),
+    });
+    let event = place.event(kind, at, by, &digest, facts);
+    let event_id = ledger::append(allowance.connection(), event).await?.id;
+    let row = store::NewPromotion {
+        place: &place,
+        digest: &digest,
+        sha256: allowance.judged().case.facts.subject.sha256.clone(),
+        version: version.as_ref(),
+        decision: &decision.id,
+        kind: if kind == Kind::RolledBack { "rollback" } else { "promote" },
+        reason: reason.as_str(),
+        summary: &summary,
+        valid_until,
+        event_id,
+        by: by.id,
+        at,
+    };
+    let id = store::insert(allowance.connection(), row).await?;
+    Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at })
+}
+
+/// A no is recorded like a yes: with its event, in the same transaction as its decision.
+pub(super) async fn refuse(
+    lane: &mut LockedLane<'_>,
+    by: &Principal,
+    digest: &Digest,
+    decision: &Decision,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let place = lane.place().clone();
+    let facts = json!({"decision": decision.id, "verdict": decision.verdict.as_str()});
+    let event = place.event(Kind::PromotionRefused, at, by, digest, facts);
+    ledger::append(lane.connection(), event).await?;
+    Ok(())
+}
+
+/// Promotions of the repository, the newest first, older than `before`.
+pub async fn promotions(
+    db: &Db,
+    grant: &Grant<Pull>,
+    environment: Option<&crate::names::EnvironmentName>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<PromotionRow>, Failure> {
+    let mut connection = db.pool().acquire().await?;
+    store::list(&mut connection, grant.repository(), environment, before, limit).await
+}

@@ -1,0 +1,54 @@
+//! What a caller of this room can act on.
+
+use super::text::InvalidReason;
+use crate::failure::Failure;
+use crate::names::{EnvironmentName, RepositoryName};
+use crate::policy::{Decision, InvalidPolicy};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// No repository of this name.
+    #[error("there is no repository {0}")]
+    UnknownRepository(RepositoryName),
+    /// No environment of this name.
+    #[error("there is no environment {0}; an administrator makes it with PUT /api/v1/environments")]
+    UnknownEnvironment(EnvironmentName),
+    /// No manifest of this digest or version.
+    #[error("there is no artifact {0} in the repository; name it by digest, or by a write-once tag")]
+    UnknownArtifact(String),
+    /// No open fact of this id.
+    #[error("there is nothing open of this id")]
+    Unknown,
+    /// The end lies before the beginning.
+    #[error("until must lie in the future")]
+    UntilIsPast,
+    /// Not a reason.
+    #[error(transparent)]
+    Reason(#[from] InvalidReason),
+    /// Not a policy.
+    #[error(transparent)]
+    Policy(#[from] InvalidPolicy),
+    /// A policy that names what is not there.
+    #[error("{0}")]
+    PolicyDoesNotFit(String),
+    /// The policy says no, or not yet.
+    #[error("{}", summarise(.0))]
+    Denied(Box<Decision>),
+    /// There is nothing to go back to.
+    #[error("there is no earlier version to go back to: {}", .0.join("; "))]
+    NothingToGoBackTo(Vec<String>),
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+fn summarise(decision: &Decision) -> String {
+    format!("the decision is {}: {}", decision.verdict.as_str(), decision.reasons().join("; "))
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}

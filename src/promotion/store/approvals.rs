@@ -1,0 +1,145 @@
+//! Rows of `approvals`.
+
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::promotion::NewApproval;
+use crate::promotion::lane::Place;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// An approval as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApprovalRow {
+    /// Its id.
+    pub id: i64,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The manifest.
+    pub digest: Digest,
+    /// For which environment.
+    pub environment: EnvironmentName,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Who approved.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Ends what ran out by itself, as of when it did: open rows are what decisions read.
+pub async fn end_expired(
+    connection: &mut PgConnection,
+    place: &Place,
+    digest: &Digest,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"update approvals a set ended_at = a.until from manifests m
+           where m.repository_id = $1 and m.digest = $2 and a.repository_id = $1 and a.sha256 = m.sha256
+             and a.environment_id = $3 and a.ended_at is null and a.until <= $4"#,
+        place.repository_id,
+        digest as &Digest,
+        place.environment_id,
+        at,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("ending approvals that ran out", error))?;
+    Ok(())
+}
+
+/// Approves the bytes of a manifest; `None` when the repository has no such manifest.
+pub async fn insert(
+    connection: &mut PgConnection,
+    place: &Place,
+    new: &NewApproval,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!(
+        r#"insert into approvals(repository_id, manifest, sha256, environment_id, why, until, by, at)
+           select repository_id, digest, sha256, $3, $4, $5, $6, $7 from manifests
+           where repository_id = $1 and digest = $2 returning id"#,
+        place.repository_id,
+        &new.digest as &Digest,
+        place.environment_id,
+        new.reason.as_str(),
+        new.until,
+        by,
+        at,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("giving an approval", error))
+}
+
+/// Ends it, if it is open: the manifest it was given for.
+pub async fn end(
+    connection: &mut PgConnection,
+    place: &Place,
+    id: i64,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<Option<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"update approvals set ended_at = $4, ended_by = $5
+           where id = $3 and repository_id = $1 and environment_id = $2 and ended_at is null
+           returning manifest as "manifest: Digest""#,
+        place.repository_id,
+        place.environment_id,
+        id,
+        at,
+        by,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("ending an approval", error))
+}
+
+/// One approval.
+pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<ApprovalRow>, Failure> {
+    sqlx::query_as!(
+        ApprovalRow,
+        r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
+             e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
+           from approvals a join repositories r on r.id = a.repository_id
+           join environments e on e.id = a.environment_id join principals w on w.id = a.by
+           where a.id = $1"#,
+        id,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading an approval", error))
+}
+
+/// Approvals of the repository, the newest first.
+pub async fn list(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    ended: bool,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<ApprovalRow>, Failure> {
+    sqlx::query_as!(
+        ApprovalRow,
+        r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
+             e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
+           from approvals a join repositories r on r.id = a.repository_id
+           join environments e on e.id = a.environment_id join principals w on w.id = a.by
+           where r.name = $1 and ($2 or a.ended_at is null) and ($3::bigint is null or a.id < $3)
+           order by a.id desc limit $4"#,
+        repository as &RepositoryName,
+        ended,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing approvals", error))
+}

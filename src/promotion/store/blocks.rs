@@ -1,0 +1,149 @@
+//! Rows of `blocks`.
+
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::promotion::NewBlock;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// A block as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BlockRow {
+    /// Its id.
+    pub id: i64,
+    /// Where it was placed; it counts wherever the same bytes are.
+    pub repository: RepositoryName,
+    /// The manifest.
+    pub digest: Digest,
+    /// The SHA-256 of the blocked bytes.
+    pub sha256: Digest,
+    /// Where it counts; everywhere when null.
+    pub environment: Option<EnvironmentName>,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Who placed it.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Ends what ran out by itself, as of when it did: open rows are what decisions read.
+pub async fn end_expired(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"update blocks b set ended_at = b.until from manifests m
+           where m.repository_id = $1 and m.digest = $2 and b.sha256 = m.sha256 and b.ended_at is null
+             and b.until <= $3"#,
+        repository_id,
+        digest as &Digest,
+        at,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("ending blocks that ran out", error))?;
+    Ok(())
+}
+
+/// Blocks the bytes of a manifest; `None` when the repository has no such manifest.
+pub async fn insert(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    environment_id: Option<i64>,
+    new: &NewBlock,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!(
+        r#"insert into blocks(repository_id, manifest, sha256, sha512, environment_id, why, until, by, at)
+           select repository_id, digest, sha256, sha512, $3, $4, $5, $6, $7 from manifests
+           where repository_id = $1 and digest = $2 returning id"#,
+        repository_id,
+        &new.digest as &Digest,
+        environment_id,
+        new.reason.as_str(),
+        new.until,
+        by,
+        at,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("placing a block", error))
+}
+
+/// Ends it, if it is open and was placed in this scope: the manifest it was placed on.
+pub async fn end(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    environment_id: Option<i64>,
+    id: i64,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<Option<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"update blocks set ended_at = $4, ended_by = $5
+           where id = $3 and repository_id = $1 and environment_id is not distinct from $2 and ended_at is null
+           returning manifest as "manifest: Digest""#,
+        repository_id,
+        environment_id,
+        id,
+        at,
+        by,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("lifting a block", error))
+}
+
+/// One block.
+pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<BlockRow>, Failure> {
+    sqlx::query_as!(
+        BlockRow,
+        r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
+             b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
+             w.name as by, b.at, b.ended_at
+           from blocks b join repositories r on r.id = b.repository_id
+           left join environments e on e.id = b.environment_id join principals w on w.id = b.by
+           where b.id = $1"#,
+        id,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a block", error))
+}
+
+/// Blocks of the repository, the newest first.
+pub async fn list(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    ended: bool,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<BlockRow>, Failure> {
+    sqlx::query_as!(
+        BlockRow,
+        r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
+             b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
+             w.name as by, b.at, b.ended_at
+           from blocks b join repositories r on r.id = b.repository_id
+           left join environments e on e.id = b.environment_id join principals w on w.id = b.by
+           where r.name = $1 and ($2 or b.ended_at is null) and ($3::bigint is null or b.id < $3)
+           order by b.id desc limit $4"#,
+        repository as &RepositoryName,
+        ended,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing blocks", error))
+}

@@ -1,0 +1,59 @@
+//! Rows of `environments`.
+
+use crate::failure::Failure;
+use crate::names::EnvironmentName;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// An environment as a list shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EnvironmentRow {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// What it is.
+    pub description: String,
+    /// Since when it is known.
+    pub created_at: DateTime<Utc>,
+}
+
+/// The row's id.
+pub async fn find(connection: &mut PgConnection, name: &EnvironmentName) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!("select id from environments where name = $1", name as &EnvironmentName)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| Failure::new("reading an environment", error))
+}
+
+/// Makes or describes it: its id, and whether it is new.
+pub async fn put(
+    connection: &mut PgConnection,
+    name: &EnvironmentName,
+    description: &str,
+    by: i64,
+) -> Result<(i64, bool), Failure> {
+    let row = sqlx::query!(
+        r#"insert into environments(name, description, created_by) values ($1, $2, $3)
+           on conflict on constraint an_environment_name_is_unique do update set description = excluded.description
+           returning id, xmax = 0 as "new!""#,
+        name as &EnvironmentName,
+        description,
+        by,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("writing an environment", error))?;
+    Ok((row.id, row.new))
+}
+
+/// All of them, by name.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<EnvironmentRow>, Failure> {
+    sqlx::query_as!(
+        EnvironmentRow,
+        r#"select name as "name: EnvironmentName", description, created_at from environments order by name"#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing environments", error))
+}

@@ -1,0 +1,144 @@
+//! Rows of `holds`.
+
+use crate::failure::Failure;
+use crate::names::{EnvironmentName, RepositoryName};
+use crate::promotion::NewHold;
+use crate::promotion::holds::Held;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// A hold as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HoldRow {
+    /// Its id.
+    pub id: i64,
+    /// The repository that is held; every one when null.
+    pub repository: Option<RepositoryName>,
+    /// The environment that is held; every one when null.
+    pub environment: Option<EnvironmentName>,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Who holds.
+    pub by: String,
+    /// Since when.
+    pub at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Ends what ran out by itself, as of when it did: open rows are what decisions read.
+pub async fn end_expired(
+    connection: &mut PgConnection,
+    held: &Held,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let (repository_id, environment_id) = held.ids();
+    sqlx::query!(
+        r#"update holds set ended_at = until
+           where repository_id is not distinct from $1 and environment_id is not distinct from $2
+             and ended_at is null and until <= $3"#,
+        repository_id,
+        environment_id,
+        at,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("ending holds that ran out", error))?;
+    Ok(())
+}
+
+/// Writes a hold.
+pub async fn insert(
+    connection: &mut PgConnection,
+    held: &Held,
+    new: &NewHold,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<i64, Failure> {
+    let (repository_id, environment_id) = held.ids();
+    sqlx::query_scalar!(
+        r#"insert into holds(repository_id, environment_id, why, until, by, at)
+           values ($1, $2, $3, $4, $5, $6) returning id"#,
+        repository_id,
+        environment_id,
+        new.reason.as_str(),
+        new.until,
+        by,
+        at,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("placing a hold", error))
+}
+
+/// Ends it, if it is open and of this scope.
+pub async fn end(
+    connection: &mut PgConnection,
+    held: &Held,
+    id: i64,
+    at: DateTime<Utc>,
+    by: i64,
+) -> Result<bool, Failure> {
+    let (repository_id, environment_id) = held.ids();
+    let done = sqlx::query!(
+        r#"update holds set ended_at = $4, ended_by = $5
+           where id = $3 and repository_id is not distinct from $1 and environment_id is not distinct from $2
+             and ended_at is null"#,
+        repository_id,
+        environment_id,
+        id,
+        at,
+        by,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("lifting a hold", error))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// One hold.
+pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<HoldRow>, Failure> {
+    sqlx::query_as!(
+        HoldRow,
+        r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
+             h.why as reason, h.until, w.name as by, h.at, h.ended_at
+           from holds h left join repositories r on r.id = h.repository_id
+           left join environments e on e.id = h.environment_id join principals w on w.id = h.by
+           where h.id = $1"#,
+        id,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a hold", error))
+}
+
+/// Holds that stop promotions of the repository, in the environment, or both, the newest first.
+/// A hold on everything of the other kind stops them too.
+pub async fn list(
+    connection: &mut PgConnection,
+    repository: Option<&RepositoryName>,
+    environment: Option<&EnvironmentName>,
+    ended: bool,
+) -> Result<Vec<HoldRow>, Failure> {
+    sqlx::query_as!(
+        HoldRow,
+        r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
+             h.why as reason, h.until, w.name as by, h.at, h.ended_at
+           from holds h left join repositories r on r.id = h.repository_id
+           left join environments e on e.id = h.environment_id join principals w on w.id = h.by
+           where (h.repository_id is null or r.name = $1)
+             and (h.environment_id is null or $2::text is null or e.name = $2)
+             and ($3 or h.ended_at is null)
+           order by h.id desc limit 1000"#,
+        repository as Option<&RepositoryName>,
+        environment as Option<&EnvironmentName>,
+        ended,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing holds", error))
+}

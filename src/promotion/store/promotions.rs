@@ -1,0 +1,289 @@
+//! Rows of `promotions`, and what a promotion reads of content.
+
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
+use crate::promotion::lane::Place;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// A promotion as a list shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PromotionRow {
+    /// Its id.
+    pub id: i64,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// What was promoted.
+    pub digest: Digest,
+    /// By which version.
+    pub version: Option<Tag>,
+    /// `promote` or `rollback`.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// The decision.
+    pub decision: Digest,
+    /// Until when its summary is valid.
+    pub valid_until: DateTime<Utc>,
+    /// By whom.
+    pub promoted_by: String,
+    /// When.
+    pub promoted_at: DateTime<Utc>,
+    /// Since when the same bytes stand there without a break.
+    pub standing_since: DateTime<Utc>,
+}
+
+/// The newest promotions of the repository, by id.
+pub async fn list(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    environment: Option<&EnvironmentName>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<PromotionRow>, Failure> {
+    sqlx::query_as!(
+        PromotionRow,
+        r#"select p.id, e.name as "environment: EnvironmentName", p.manifest as "digest: Digest",
+             p.version as "version: Tag", p.kind, p.reason, p.decision as "decision: Digest", p.valid_until,
+             w.name as promoted_by, p.promoted_at, p.standing_since
+           from repositories r
+           join environments e on $2::text is null or e.name = $2
+           cross join lateral (
+             select * from promotions q
+             where q.repository_id = r.id and q.environment_id = e.id and ($3::bigint is null or q.id < $3)
+             order by q.id desc limit $4
+           ) p
+           join principals w on w.id = p.promoted_by
+           where r.name = $1 order by p.id desc limit $4"#,
+        repository as &RepositoryName,
+        environment as Option<&EnvironmentName>,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing promotions", error))
+}
+
+/// Keeps the manifest until the end of the transaction; whether it is there.
+pub async fn keep_manifest(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    let found = sqlx::query_scalar!(
+        r#"select true as "there!" from manifests where repository_id = $1 and digest = $2 for key share"#,
+        repository_id,
+        digest as &Digest,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("keeping a manifest", error))?;
+    Ok(found.is_some())
+}
+
+/// The digest of a write-once tag that is not hidden.
+pub async fn digest_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    version: &Tag,
+) -> Result<Option<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select t.digest as "digest: Digest" from tags t where t.repository_id = $1 and t.name = $2
+           and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = $2)"#,
+        repository_id,
+        version as &Tag,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a version", error))
+}
+
+/// The digest of a write-once tag, by the repository's name.
+pub async fn digest_of_version(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    version: &Tag,
+) -> Result<Option<Digest>, Failure> {
+    match crate::content::repository(connection, repository).await? {
+        Some(repository) => digest_of(connection, repository.id, version).await,
+        None => Ok(None),
+    }
+}
+
+/// The newest version that the manifest was given.
+pub async fn version_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<Tag>, Failure> {
+    sqlx::query_scalar!(
+        r#"select t.name as "name: Tag" from tags t where t.repository_id = $1 and t.digest = $2
+           and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
+           order by t.claimed_at desc, t.name limit 1"#,
+        repository_id,
+        digest as &Digest,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a manifest's version", error))
+}
+
+/// The one file of an artifact.
+pub struct FileOf {
+    pub digest: Digest,
+    pub name: Option<String>,
+}
+
+/// The file, where the manifest is an artifact of exactly one: whoever has the file in hand can
+/// check the summary without the manifest.
+pub async fn file_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Option<FileOf>, Failure> {
+    sqlx::query_as!(
+        FileOf,
+        r#"select layer ->> 'digest' as "digest!: Digest",
+             layer -> 'annotations' ->> 'org.opencontainers.image.title' as name
+           from (
+             select convert_from(body, 'UTF8')::jsonb -> 'layers' as layers from manifests
+             where repository_id = $1 and digest = $2 and artifact_type is not null and length(body) < 65536
+               and config_media_type = 'application/vnd.oci.empty.v1+json'
+           ) m cross join lateral (select m.layers -> 0 as layer) l
+           where jsonb_typeof(layers) = 'array' and jsonb_array_length(layers) = 1"#,
+        repository_id,
+        digest as &Digest,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading an artifact's file", error))
+}
+
+/// A promotion to write.
+pub struct NewPromotion<'a> {
+    pub place: &'a Place,
+    pub digest: &'a Digest,
+    pub sha256: Digest,
+    pub version: Option<&'a Tag>,
+    pub decision: &'a Digest,
+    pub kind: &'a str,
+    pub reason: &'a str,
+    pub summary: &'a [u8],
+    pub valid_until: DateTime<Utc>,
+    pub event_id: i64,
+    pub by: i64,
+    pub at: DateTime<Utc>,
+}
+
+/// Writes it behind the lane's newest, under the lane's exclusive lock: a renewal keeps the time
+/// since when the bytes stand and the way back.
+pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Result<i64, Failure> {
+    sqlx::query_scalar!(
+        r#"with newest as (
+             select id, sha256, standing_since, previous_id from promotions
+             where repository_id = $1 and environment_id = $2 order by id desc limit 1)
+           insert into promotions(repository_id, environment_id, manifest, sha256, version, decision, kind, reason,
+             summary, valid_until, event_id, promoted_by, promoted_at, standing_since, previous_id)
+           select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::timestamptz,
+             case when n.sha256 = $4 then n.standing_since else $13 end,
+             case when n.sha256 = $4 then n.previous_id else n.id end
+           from (select) always left join newest n on true returning id"#,
+        new.place.repository_id,
+        new.place.environment_id,
+        new.digest as &Digest,
+        &new.sha256 as &Digest,
+        new.version as Option<&Tag>,
+        new.decision as &Digest,
+        new.kind,
+        new.reason,
+        new.summary,
+        new.valid_until,
+        new.event_id,
+        new.by,
+        new.at,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("writing a promotion", error))
+}
+
+/// The newest promotion, in this lane, of these bytes or of an index that holds them.
+pub async fn carrying(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    environment: &EnvironmentName,
+    digest: &Digest,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!(
+        r#"with recursive lane as (
+             select r.id as repository_id, e.id as environment_id from repositories r cross join environments e
+             where r.name = $1 and e.name = $2),
+           above(digest, depth) as (
+             select m.digest, 0 from lane l join manifests m on m.repository_id = l.repository_id
+               and (m.digest = $3 or m.sha256 = $3)
+             union
+             select c.manifest, a.depth + 1 from above a cross join lane l
+             join manifest_children c on c.repository_id = l.repository_id and c.child = a.digest
+             where a.depth < 4)
+           select max(p.id) from lane l cross join (select distinct digest from above) a
+           join manifests m on m.repository_id = l.repository_id and m.digest = a.digest
+           cross join lateral (
+             select q.id from promotions q where q.repository_id = l.repository_id
+               and q.environment_id = l.environment_id and q.sha256 = m.sha256
+             order by q.id desc limit 1) p"#,
+        repository as &RepositoryName,
+        environment as &EnvironmentName,
+        digest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for a promotion of a digest", error))
+}
+
+/// The versions before the current one, the newest first, each once and at most ten.
+pub async fn earlier(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    environment_id: i64,
+) -> Result<Vec<(Digest, Option<Tag>)>, Failure> {
+    let rows = sqlx::query!(
+        r#"with recursive back(id, manifest, sha256, version, previous_id, step) as (
+             (select id, manifest, sha256, version, previous_id, 0 from promotions
+              where repository_id = $1 and environment_id = $2 order by id desc limit 1)
+             union all
+             select p.id, p.manifest, p.sha256, p.version, p.previous_id, b.step + 1
+             from back b join promotions p on p.id = b.previous_id where b.step < 10)
+           select manifest as "manifest!: Digest", version as "version: Tag" from (
+             select distinct on (sha256) manifest, sha256, version, step from back order by sha256, step) once
+           where step > 0 order by step"#,
+        repository_id,
+        environment_id,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading earlier promotions", error))?;
+    Ok(rows.into_iter().map(|row| (row.manifest, row.version)).collect())
+}
+
+/// Whether these bytes were ever promoted in the lane.
+pub async fn was_promoted(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    environment_id: i64,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists (select from manifests m join promotions p
+             on p.repository_id = $1 and p.environment_id = $2 and p.sha256 = m.sha256
+           where m.repository_id = $1 and m.digest = $3) as "there!""#,
+        repository_id,
+        environment_id,
+        digest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for a promotion of a digest", error))
+}

@@ -1,0 +1,108 @@
+//! One digest: may it run here, now? Nothing is written.
+
+use super::What;
+use super::facts::{self, Wanted};
+use super::standing::{never_promoted, reasons, standing};
+use super::store::promotions;
+use crate::access::{Grant, Pull};
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, Tag};
+use crate::policy::{Action, Case, GateResult, Verdict, decide};
+use crate::postgres::Db;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Verification {
+    /// Whether it may run.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// What was asked about.
+    pub digest: Option<Digest>,
+    /// The promoted index that it is a child of, when it was not promoted itself.
+    pub index: Option<Digest>,
+    /// The version it was promoted as.
+    pub version: Option<Tag>,
+    /// When it was promoted.
+    pub promoted_at: Option<DateTime<Utc>>,
+    /// The recorded decision that allowed its promotion.
+    pub decision_id: Option<Digest>,
+    /// Every gate, today.
+    pub gates: Vec<GateResult>,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// What holds for now but will not for ever.
+    pub warnings: Vec<String>,
+    /// Whether the answer was kept from an earlier question.
+    pub cached: bool,
+}
+
+/// Verifies a digest: it, or an index that holds it, was promoted here, and is still good. A
+/// promoted version that another has replaced may still run; only what is current has grace.
+pub async fn verify(
+    db: &Db,
+    grant: &Grant<Pull>,
+    environment: &EnvironmentName,
+    what: &What,
+) -> Result<Verification, Failure> {
+    let mut connection = db.pool().acquire().await?;
+    let repository = grant.repository();
+    let digest = match what {
+        What::Digest(digest) => Some(digest.clone()),
+        What::Version(tag) => promotions::digest_of_version(&mut connection, repository, tag).await?,
+    };
+    let Some(digest) = &digest else {
+        return Ok(no(None, format!("there is no such version of {repository}")));
+    };
+    let promotion = promotions::carrying(&mut connection, repository, environment, digest).await?;
+    let never = || no(Some(digest), format!("{digest} of {repository} was never promoted to {environment}"));
+    if promotion.is_none() {
+        return Ok(never());
+    }
+    let wanted = Wanted { repository, environment, digest: None, promotion, promoting: false };
+    let Some(mut gathered) = facts::gather(&mut connection, wanted).await? else { return Ok(never()) };
+    let Some(candidate) = gathered.standing.take() else { return Ok(never()) };
+    let subject = &gathered.facts.subject;
+    let itself = subject.digest == *digest || subject.sha256 == *digest;
+    let platform = subject.platforms.iter().find(|p| p.digest == *digest || p.sha256 == *digest);
+    let child = if itself { None } else { platform.filter(|p| !p.is_document()).map(|p| p.digest.clone()) };
+    if !itself && child.is_none() {
+        let message = format!("{digest} is part of {}, but not an image that runs", subject.digest);
+        return Ok(no(Some(digest), message));
+    }
+    let policies = facts::policies(&mut connection, &gathered).await?;
+    let action = Action::Serve { running: candidate.newest };
+    let case = Case { action, at: gathered.now, child: child.clone(), facts: gathered.facts.clone() };
+    let decision = decide(&policies, &case)?;
+    let (verdict, gates) = standing(&candidate, &decision, gathered.now);
+    Ok(Verification {
+        verdict,
+        digest: Some(digest.clone()),
+        index: child.map(|_| candidate.manifest),
+        version: candidate.version,
+        promoted_at: Some(candidate.promoted_at),
+        decision_id: Some(candidate.decision),
+        reasons: reasons(&gates),
+        gates,
+        warnings: decision.warnings(),
+        cached: false,
+    })
+}
+
+fn no(digest: Option<&Digest>, message: String) -> Verification {
+    let gates = vec![never_promoted(message)];
+    Verification {
+        verdict: Verdict::Deny,
+        digest: digest.cloned(),
+        index: None,
+        version: None,
+        promoted_at: None,
+        decision_id: None,
+        reasons: reasons(&gates),
+        gates,
+        warnings: Vec::new(),
+        cached: false,
+    }
+}
