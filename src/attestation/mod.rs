@@ -26,7 +26,7 @@ pub use facts::{COSIGN_VULN, Facts, Material, PROVENANCE_V0_2, PROVENANCE_V1, TE
 pub use json::Malformed;
 pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope};
 pub use received::{BUNDLE, DSSE, Received};
-pub use record::{Carrier, Known, Recorded, record, record_opaque};
+pub use record::{Carrier, Known, Recorded, record, record_opaque, subjects_here};
 pub use scheme::{InvalidKey, KeyId, PublicKey, Scheme, UnknownScheme};
 pub use signers::{NewRevocation, NewSigner, Revoked, Signer, SignerRefused, register, revoke, signers};
 pub use statement::{COSIGN_SIGN, Statement, Subject};

@@ -121,6 +121,15 @@ pub async fn record(
     Ok(Recorded { id, new: true })
 }
 
+/// The manifests of the repository that the statement is about, in its order; at most 64.
+pub async fn subjects_here(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    statement: &Statement,
+) -> Result<Vec<Digest>, Failure> {
+    store::subjects_here(connection, repository_id, statement).await
+}
+
 /// Records that a referrer carries nothing that could be verified, so that lists show it.
 pub async fn record_opaque(
     connection: &mut PgConnection,

@@ -12,6 +12,7 @@ mod operations;
 mod range;
 mod request;
 mod serve;
+mod trust;
 
 pub use caller::Caller;
 pub use request::{part_of_request, request_id};
@@ -27,6 +28,7 @@ pub fn router(app: App) -> Router {
     let router = Router::new()
         .merge(operations::routes(&app))
         .merge(auth::routes())
+        .merge(trust::routes())
         .merge(api::routes(&app.config.limits))
         .merge(oci::routes())
         .method_not_allowed_fallback(async || {

@@ -1,11 +1,13 @@
 //! Pushing a manifest, with the tags it claims or moves and the evidence it carries.
 
+use super::carried::Carried;
 use crate::access::{Grant, Push};
 use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Tag;
 use crate::postgres::{Db, Scopes, database_time};
+use crate::storage::Store;
 use serde_json::json;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -28,37 +30,56 @@ pub struct Pushed {
     pub changed: Vec<Tag>,
 }
 
-/// Pushes in one transaction, tried once more when Postgres says that it lost a race.
-pub async fn push_manifest(db: &Db, grant: &Grant<Push>, push: &PushManifest) -> Result<Pushed, PushRefused> {
-    match attempt(db, grant, push).await {
-        Err(PushRefused::Failed(failure)) if failure.is_transient() => attempt(db, grant, push).await,
+/// Pushes in one transaction, tried once more when Postgres says that it lost a race. What the
+/// manifest carries about another one is read first (`document_bytes` at the most) and indexed with it.
+pub async fn push_manifest(
+    db: &Db,
+    store: &Store,
+    document_bytes: u64,
+    grant: &Grant<Push>,
+    push: &PushManifest,
+) -> Result<Pushed, PushRefused> {
+    let carried = Carried::read(db, store, grant, push, document_bytes).await?;
+    match attempt(db, grant, push, carried.as_ref()).await {
+        Err(PushRefused::Failed(failure)) if failure.is_transient() => {
+            attempt(db, grant, push, carried.as_ref()).await
+        }
         done => done,
     }
 }
 
-async fn attempt(db: &Db, grant: &Grant<Push>, push: &PushManifest) -> Result<Pushed, PushRefused> {
+async fn attempt(
+    db: &Db,
+    grant: &Grant<Push>,
+    push: &PushManifest,
+    carried: Option<&Carried>,
+) -> Result<Pushed, PushRefused> {
     let mut tx = db.begin().await?;
-    let repository = enter(&mut tx, grant).await?;
+    let scopes = |id| carried.map_or_else(|| Scopes::push(id), |carried| carried.scopes(id));
+    let repository = enter(&mut tx, grant, scopes).await?;
     let pushed = push_within(&mut tx, grant, &repository, push).await?;
+    if let Some(carried) = carried {
+        carried.index(&mut tx, &repository, grant, &push.manifest.digest).await?;
+    }
     tx.commit().await.map_err(|error| Failure::new("pushing a manifest", error))?;
     Ok(pushed)
 }
 
-/// The grant's repository under its scope, shared, with the rules read after the lock: no change of
+/// The grant's repository under its scopes, with the rules read after the lock: no change of
 /// rule can come between them and this transaction's end.
 pub(super) async fn enter(
     connection: &mut PgConnection,
     grant: &Grant<Push>,
+    scopes: impl FnOnce(i64) -> Scopes,
 ) -> Result<Repository, PushRefused> {
     let found = content::ensure_repository(connection, grant).await?;
-    Scopes::push(found.id).lock(connection).await?;
+    scopes(found.id).lock(connection).await?;
     let now = content::repository(connection, grant.repository()).await?;
     Ok(now.ok_or_else(|| Failure::new("pushing", "the repository has gone"))?)
 }
 
 /// Inside a transaction that entered the repository and linked what the manifest refers to: stores
-/// the manifest, puts its tags, indexes the evidence it carries, and appends the event, which is
-/// the last write. A push that changes nothing leaves no event.
+/// the manifest, puts its tags, and appends the event. A push that changes nothing leaves no event.
 pub(super) async fn push_within(
     connection: &mut PgConnection,
     grant: &Grant<Push>,

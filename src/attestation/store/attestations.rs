@@ -5,7 +5,7 @@ use crate::attestation::received::Received;
 use crate::attestation::record::{Carrier, Content, kept_predicate};
 use crate::attestation::statement::Statement;
 use crate::failure::Failure;
-use crate::names::Digest;
+use crate::names::{Algorithm, Digest};
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -231,4 +231,31 @@ pub async fn waiting(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("reading what waits for a signer", error))
+}
+
+/// The manifests of the repository whose bytes have one of the digests.
+pub async fn subjects_here(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    statement: &Statement,
+) -> Result<Vec<Digest>, Failure> {
+    let named: Vec<Digest> = statement.digests().collect();
+    let long: Vec<Digest> =
+        named.iter().filter(|digest| digest.algorithm() == Algorithm::Sha512).cloned().collect();
+    sqlx::query_scalar!(
+        r#"select m.digest as "digest!: Digest" from (
+             select digest, digest as by from manifests where repository_id = $1 and digest = any($2)
+             union
+             select digest, sha256 from manifests where repository_id = $1 and sha256 = any($2)
+             union
+             select digest, sha512 from manifests
+             where cardinality($3::text[]) > 0 and repository_id = $1 and sha512 = any($3)) m
+           group by m.digest order by min(array_position($2, m.by)) limit 64"#,
+        repository_id,
+        &named as &[Digest],
+        &long as &[Digest],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))
 }

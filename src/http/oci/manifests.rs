@@ -66,7 +66,8 @@ pub async fn put(
         ));
     }
     let push = PushManifest { manifest, tags };
-    intake::push_manifest(&visit.app.db, &grant, &push).await?;
+    let app = &visit.app;
+    intake::push_manifest(&app.db, &app.store, limits.document_bytes, &grant, &push).await?;
     pushed(&repository, &push)
 }
 

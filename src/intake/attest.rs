@@ -1,0 +1,210 @@
+//! Attesting: signed statements about what a repository holds.
+
+use crate::access::{Attest, Grant, Principal};
+use crate::attestation::{
+    self, Carrier, Known, Malformed, Received, Recorded, Statement, Unproved, Verified,
+};
+use crate::content::{self, Attachment, Repository, blobs};
+use crate::failure::Failure;
+use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
+use crate::postgres::{Db, database_time};
+use crate::storage::{Store, StoredBlob};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// An attestation that was recorded, or was known.
+#[derive(Clone, Debug)]
+pub struct Attested {
+    /// The attestation.
+    pub id: i64,
+    /// The digest of its bytes as received.
+    pub envelope: Digest,
+    /// The OCI manifest that carries it and refers to the subject.
+    pub manifest: Digest,
+    /// What it is about.
+    pub subjects: Vec<Digest>,
+    /// What it is.
+    pub predicate_type: String,
+    /// The signer that is trusted for it.
+    pub signer: String,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestRefused {
+    /// A document cannot be read.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// No signature counts.
+    #[error("{0}")]
+    NotTrusted(String),
+    /// The repository has none of the subjects.
+    #[error("the repository has none of the subjects: {}", listed(.0))]
+    SubjectUnknown(Vec<Digest>),
+    /// There is no such repository.
+    #[error("there is no such repository")]
+    RepositoryUnknown,
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Documents of one request at the most.
+const MAX_DOCUMENTS: usize = 1000;
+
+/// Records every document of the body, or none: an envelope, a bundle, or JSON lines of them. Each
+/// must be signed by a signer that is trusted for it, about something that the repository has.
+///
+/// The bytes are stored before the one transaction; a crash or refusal after that leaves an orphan
+/// for the sweep. Nothing is stored of what is not trusted when it comes.
+pub async fn attest(
+    db: &Db,
+    store: &Store,
+    grace: Duration,
+    grant: &Grant<Attest>,
+    body: &Bytes,
+) -> Result<Vec<Attested>, AttestRefused> {
+    let received = Received::documents(body)?;
+    if received.len() > MAX_DOCUMENTS {
+        return Err(Malformed(format!("one request takes at most {MAX_DOCUMENTS} documents")).into());
+    }
+    let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
+    let repository = content::repository(&mut connection, grant.repository()).await?;
+    let repository = repository.ok_or(AttestRefused::RepositoryUnknown)?;
+    trusted(&mut connection, &repository, &received).await?;
+    drop(connection);
+    let mut stored = Vec::with_capacity(received.len());
+    for one in &received {
+        stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
+    }
+    let act = Act { repository: &repository, principal: grant.principal(), grace };
+    match act.attempt(db, &received, &stored).await {
+        Err(AttestRefused::Failed(failure)) if failure.is_transient() => {
+            act.attempt(db, &received, &stored).await
+        }
+        done => done,
+    }
+}
+
+struct Act<'a> {
+    repository: &'a Repository,
+    principal: &'a Principal,
+    grace: Duration,
+}
+
+impl Act<'_> {
+    async fn attempt(
+        &self,
+        db: &Db,
+        received: &[Received],
+        stored: &[StoredBlob],
+    ) -> Result<Vec<Attested>, AttestRefused> {
+        let mut tx = db.begin().await?;
+        Received::scopes(received, self.repository.id).lock(&mut tx).await?;
+        let (known, trusted) = trusted(&mut tx, self.repository, received).await?;
+        let mut blobs: Vec<&StoredBlob> = stored.iter().collect();
+        blobs.sort_by_key(|blob| blob.digest());
+        for blob in blobs {
+            blobs::link(&mut tx, self.repository.id, blob, self.grace).await?;
+        }
+        let mut attested = Vec::with_capacity(received.len());
+        for ((one, blob), (statement, signer)) in received.iter().zip(stored).zip(trusted) {
+            let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
+            let (repository, principal) = (self.repository, self.principal);
+            let carrier = Carrier { repository, principal, manifest: &manifest, subject: &subject };
+            let Recorded { id, .. } = attestation::record(&mut tx, carrier, one, &known).await?;
+            attested.push(Attested {
+                id,
+                envelope: one.digest().clone(),
+                manifest,
+                subjects: statement.content().digests().collect(),
+                predicate_type: statement.content().predicate_type.clone(),
+                signer,
+            });
+        }
+        tx.commit().await.map_err(|error| Failure::new("attesting", error))?;
+        Ok(attested)
+    }
+
+    /// Stores a manifest that refers to each subject that is here, so that OCI clients find the
+    /// attestation from every one; returns the first subject with its manifest.
+    async fn attach(
+        &self,
+        connection: &mut PgConnection,
+        received: &Received,
+        blob: &StoredBlob,
+        statement: &Statement,
+    ) -> Result<(Digest, Digest), AttestRefused> {
+        let mut first = None;
+        for digest in attestation::subjects_here(connection, self.repository.id, statement).await? {
+            let Some(subject) = content::manifest(connection, self.repository.id, &digest).await? else {
+                continue;
+            };
+            let attachment = Attachment {
+                subject: &subject,
+                artifact_type: media_type(received)?,
+                layers: vec![(blob.clone(), media_type(received)?)],
+                annotations: BTreeMap::from([
+                    ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
+                    ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
+                ]),
+            };
+            let manifest = content::attach(connection, self.repository, self.principal, attachment).await?;
+            first.get_or_insert((digest, manifest));
+        }
+        first.ok_or_else(|| AttestRefused::SubjectUnknown(statement.digests().take(10).collect()))
+    }
+}
+
+/// The statements of all documents, each with the name of a signer that is trusted for it now.
+async fn trusted(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    received: &[Received],
+) -> Result<(Known, Vec<(Verified<Statement>, String)>), AttestRefused> {
+    let known = Known::read(connection, received).await?;
+    let now = database_time(connection).await?;
+    let trusted = received
+        .iter()
+        .map(|one| signed(one, &known, &repository.name, now))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((known, trusted))
+}
+
+fn signed(
+    received: &Received,
+    known: &Known,
+    repository: &RepositoryName,
+    now: DateTime<Utc>,
+) -> Result<(Verified<Statement>, String), AttestRefused> {
+    let verified = received.verify(&known.keys()).map_err(|unproved| match unproved {
+        Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => {
+            AttestRefused::NotTrusted(unproved.to_string())
+        }
+        Unproved::Foreign(why) | Unproved::Malformed(why) => Malformed(why).into(),
+    })?;
+    let kind = &verified.content().predicate_type;
+    let mut why = "no registered key verifies its signature".to_owned();
+    let places: Vec<usize> = verified.keys().collect();
+    for signer in places.into_iter().filter_map(|place| known.signers().get(place)) {
+        match signer.trusted_for(repository, kind, now) {
+            Ok(()) => {
+                let name = signer.signature.signer.clone();
+                return Ok((verified, name));
+            }
+            Err(untrusted) => why = format!("{} signed it, but {untrusted}", signer.signature.signer),
+        }
+    }
+    Err(AttestRefused::NotTrusted(why))
+}
+
+fn media_type(received: &Received) -> Result<MediaType, Failure> {
+    received.media_type().parse().map_err(|error| Failure::new("naming an attestation's type", error))
+}
+
+fn listed(digests: &[Digest]) -> String {
+    digests.iter().map(Digest::as_str).collect::<Vec<_>>().join(", ")
+}
