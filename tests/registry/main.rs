@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod attesting;
 mod auditing;
 mod commanding;
 mod configuring;

@@ -3,9 +3,11 @@
 mod blobs;
 mod client;
 mod database;
+mod signing;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
+pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 
 use axum::serve::ListenerExt;
 use proofmark::access::Role;
