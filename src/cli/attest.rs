@@ -37,6 +37,11 @@ enum AttestCommand {
         #[arg(long = "type", value_name = "TYPE", value_parser = predicate_type)]
         predicate_type: Option<String>,
     },
+    /// Print an attestation, a DSSE envelope or a Sigstore bundle
+    Show {
+        /// Its id, as `attest list` shows it
+        id: i64,
+    },
 }
 
 #[derive(clap::Args, Debug)]
@@ -77,6 +82,11 @@ impl Attest {
         match (self.command, self.record) {
             (Some(AttestCommand::List { artifact, predicate_type }), _) => {
                 list(registry, output, &artifact, predicate_type.as_deref()).await
+            }
+            (Some(AttestCommand::Show { id }), _) => {
+                let received = registry.get(&format!("/api/v1/attestations/{id}"), &[]).await?;
+                output.print(&received.to_string());
+                Ok(())
             }
             (None, Some(record)) => record.run(registry, output).await,
             (None, None) => Err(Stop::Usage("name an artifact and what to attest".into())),

@@ -192,6 +192,20 @@ impl Registry {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
+    /// POST with a JSON body and a key under which the server does it once, so that it is asked again
+    /// when the answer does not arrive.
+    pub async fn post_once(&self, path: &str, body: &Value) -> Result<Value, Stop> {
+        let key = uuid::Uuid::new_v4().to_string();
+        let ask = || self.json(self.request(Method::POST, path).header("idempotency-key", &key).json(body));
+        for pause in [Duration::from_millis(300), Duration::from_secs(1)] {
+            match ask().await {
+                Err(Stop::Unanswered(_)) => tokio::time::sleep(pause).await,
+                answered => return answered,
+            }
+        }
+        ask().await
+    }
+
     /// PUT with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Stop> {
         self.json(self.request(Method::PUT, path).json(body)).await

@@ -30,16 +30,39 @@ enum DecisionCommand {
 impl Decision {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
-        let answer = match self.command {
-            DecisionCommand::Show { id } => registry.get(&format!("/api/v1/decisions/{id}"), &[]).await?,
-            DecisionCommand::Replay { id } => {
-                registry.post(&format!("/api/v1/decisions/{id}/replay"), &json!({})).await?
+        match self.command {
+            DecisionCommand::Show { id } => {
+                let decision = registry.get(&format!("/api/v1/decisions/{id}"), &[]).await?;
+                output.answer(&decision, || in_words(&decision));
+                Ok(())
             }
-        };
-        output.answer(&answer, || {
-            let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
-            format!("{} {}{}", at(&answer, "/verdict"), at(&answer, "/id"), gates_in_words(&gates))
-        });
-        Ok(())
+            DecisionCommand::Replay { id } => {
+                let replayed = registry.post(&format!("/api/v1/decisions/{id}/replay"), &json!({})).await?;
+                if replayed.get("same").and_then(Value::as_bool) != Some(true) {
+                    let mut problem = replayed;
+                    problem["code"] = json!("decision-differs");
+                    problem["detail"] = json!("judged again from its recorded inputs it comes out otherwise");
+                    return Err(Stop::Refused(problem));
+                }
+                output.answer(&replayed, || {
+                    format!("The same answer again: {}", at(&replayed, "/recorded/verdict"))
+                });
+                Ok(())
+            }
+        }
     }
+}
+
+fn in_words(decision: &Value) -> String {
+    let gates = decision.pointer("/result/gates").and_then(Value::as_array).cloned().unwrap_or_default();
+    format!(
+        "{}: {} {} to {}, decided {} for {}{}",
+        at(decision, "/verdict"),
+        at(decision, "/repository"),
+        at(decision, "/digest"),
+        at(decision, "/environment"),
+        at(decision, "/decided_at"),
+        at(decision, "/decided_by"),
+        gates_in_words(&gates)
+    )
 }

@@ -20,6 +20,12 @@ pub struct KnownGood {
     /// The environment
     #[arg(long, short, value_name = "NAME")]
     environment: EnvironmentName,
+    /// A child of an image index, e.g. linux/amd64
+    #[arg(long)]
+    platform: Option<String>,
+    /// What it is wanted for; for a rollback the present version is no candidate
+    #[arg(long = "for", value_name = "PURPOSE", default_value = "deploy")]
+    purpose: Purpose,
     /// text: the reference alone, for scripts
     #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
     format: Option<Format>,
@@ -32,6 +38,14 @@ pub struct KnownGood {
 enum Format {
     /// The reference alone.
     Text,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Purpose {
+    /// To deploy it.
+    Deploy,
+    /// To go back to it.
+    Rollback,
 }
 
 impl KnownGood {

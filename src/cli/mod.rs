@@ -7,17 +7,21 @@
 
 mod artifact;
 mod connection;
+mod facts;
 mod hashing;
 mod output;
 mod signing;
 mod stop;
 mod time;
 
+mod approve;
 mod attest;
 mod audit;
+mod block;
 mod decision;
 mod environment;
 mod grant;
+mod hold;
 mod key;
 mod known_good;
 mod login;
@@ -25,6 +29,8 @@ mod policy;
 mod promote;
 mod pull;
 mod push;
+mod repository;
+mod rollback;
 mod scan;
 mod server;
 mod signer;
@@ -65,6 +71,8 @@ enum Command {
     Serve(Box<server::Serve>),
     /// Bring the database's schema up to date and stop
     Migrate(Box<server::Migrate>),
+    /// Check every row against its bytes, every object against a row, and the log against itself
+    Fsck(Box<server::Fsck>),
     /// Print the OpenAPI document of /api/v1
     Openapi,
     /// Print a completion script for a shell
@@ -86,6 +94,8 @@ enum Command {
     Push(Asked<push::Push>),
     /// Pull an artifact's file and check its digest
     Pull(Asked<pull::Pull>),
+    /// List repositories, set their rules, and look at what is in them
+    Repository(Asked<repository::Repository>),
     /// Record a signed statement about an artifact
     Attest(Asked<attest::Attest>),
     /// Register, list and revoke the keys whose signatures count
@@ -98,6 +108,14 @@ enum Command {
     Policy(Asked<policy::Policy>),
     /// Promote a version to an environment, if its policy allows it
     Promote(Asked<promote::Promote>),
+    /// Approve an artifact for an environment
+    Approve(Asked<approve::Approve>),
+    /// Block an artifact, at once, in one environment or everywhere
+    Block(Asked<block::Block>),
+    /// Stop promotions of an environment, of a repository, or of one in the other
+    Hold(Asked<hold::Hold>),
+    /// Go back to the newest earlier version that the policy allows now
+    Rollback(Asked<rollback::Rollback>),
     /// Ask which version is known to be good in an environment
     KnownGood(Asked<known_good::KnownGood>),
     /// Check that an artifact may run in an environment
@@ -115,6 +133,7 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.run().await,
             Self::Migrate(migrate) => migrate.run(output).await,
+            Self::Fsck(fsck) => fsck.run(output).await,
             Self::Openapi => openapi(output),
             Self::Completions { shell } => {
                 completions(shell, output);
@@ -133,6 +152,11 @@ impl Command {
             Self::Policy(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Promote(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::KnownGood(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Approve(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Block(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Hold(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Rollback(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Repository(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Verify(asked) => asked.command.run(&asked.connection, output).await,
             Self::Decision(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Audit(asked) => asked.command.run(&asked.connection.open()?, output).await,

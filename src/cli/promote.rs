@@ -68,6 +68,7 @@ impl Promote {
                     ("digest", "/digest"),
                     ("promoted", "/promoted_at"),
                     ("by", "/promoted_by"),
+                    ("kind", "/kind"),
                     ("reason", "/reason"),
                 ];
                 output.list(&items, &columns, "Nothing was promoted");
@@ -85,7 +86,7 @@ impl Ask {
         let mut body =
             json!({ "repository": repository, "environment": self.environment, "reason": self.reason });
         add_reference(&mut body, &reference);
-        let promoted = registry.post(PATH, &body).await?;
+        let promoted = registry.post_once(PATH, &body).await?;
         output.answer(&promoted, || {
             let gates =
                 promoted.pointer("/decision/gates").and_then(Value::as_array).cloned().unwrap_or_default();

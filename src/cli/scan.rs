@@ -4,6 +4,7 @@ use super::artifact::{self, Named};
 use super::connection::{Registry, read};
 use super::output::{Output, at};
 use super::stop::Stop;
+use super::time::Moment;
 use crate::names::{EnvironmentName, ScannerName};
 use reqwest::Method;
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ enum ScanCommand {
         /// Record it under this name instead of the scanner's own; names of real scanners are not taken
         #[arg(long, value_name = "NAME")]
         scanner: Option<ScannerName>,
+        /// How new the scanner's database was, for reports that do not say
+        #[arg(long, value_name = "TIME")]
+        database_updated_at: Option<Moment>,
     },
     /// List the scans of an artifact
     List {
@@ -60,13 +64,15 @@ impl Scan {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            ScanCommand::Record { report, artifact, scanner } => {
+            ScanCommand::Record { report, artifact, scanner, database_updated_at } => {
+                let database = database_updated_at.map(Moment::to_rfc3339);
                 let (repository, reference) = artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
                 let query = [
                     ("repository", Some(repository.as_str())),
                     ("digest", Some(digest.as_str())),
                     ("scanner", scanner.as_ref().map(ScannerName::as_str)),
+                    ("database_updated_at", database.as_deref()),
                 ];
                 let body = (read(&report, "the report")?, "application/json");
                 let recorded = registry.deliver(Method::POST, "/api/v1/scans", &query, body).await?;

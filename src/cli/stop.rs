@@ -1,6 +1,6 @@
 //! Why a command ends without a yes, and the exit code that says so.
 
-use super::output::{Output, at};
+use super::output::{Output, at, text};
 use crate::failure::Failure;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -77,13 +77,23 @@ fn in_words(problem: &Value) -> String {
     for (name, value) in problem.as_object().into_iter().flatten() {
         let known = ["type", "title", "status", "code", "detail", "gates", "request_id", "instance"];
         if !known.contains(&name.as_str()) && !value.is_null() {
-            let _ = write!(words, "\n  {}: {}", name.replace('_', " "), super::output::text(value));
+            let _ = write!(words, "\n  {}: {}", name.replace('_', " "), nested(value));
         }
     }
     if let Some(id) = problem.get("request_id").and_then(Value::as_str) {
         let _ = write!(words, "\n  request {id}");
     }
     words
+}
+
+/// A member of a problem: things with members of their own stand on lines of their own.
+fn nested(value: &Value) -> String {
+    match value.as_array() {
+        Some(items) if items.iter().any(Value::is_object) || items.len() > 1 => {
+            items.iter().fold(String::new(), |lines, item| lines + "\n    " + &text(item))
+        }
+        Some(_) | None => text(value),
+    }
 }
 
 /// Gates, one a line, each with its outcome and message, and what would solve it below.

@@ -1,0 +1,50 @@
+//! `rollback`: back to the newest earlier version that the policy still allows.
+
+use super::connection::Registry;
+use super::output::{Output, at};
+use super::stop::Stop;
+use crate::names::{EnvironmentName, Reference, RepositoryName};
+use serde_json::json;
+
+/// Go back to the newest earlier version that the policy allows now
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark rollback payments/api --environment prod --reason 'errors since 12:40'
+
+Promotions of the repository to the environment are held afterwards: `proofmark hold lift` lets them
+on again.")]
+pub struct Rollback {
+    /// The repository
+    repository: RepositoryName,
+    /// The environment
+    #[arg(long, short, value_name = "NAME")]
+    environment: EnvironmentName,
+    /// Why; it is recorded
+    #[arg(long)]
+    reason: String,
+    /// Back to this version or digest [default: the newest earlier one that the policy allows]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<Reference>,
+}
+
+impl Rollback {
+    /// Runs the command.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let mut body =
+            json!({ "repository": self.repository, "environment": self.environment, "reason": self.reason });
+        if let Some(to) = &self.to {
+            body["to"] = json!(to.to_string());
+        }
+        let back = registry.post_once("/api/v1/rollbacks", &body).await?;
+        output.answer(&back, || {
+            format!(
+                "{} is back at {} in {}\n{}",
+                self.repository,
+                at(&back, "/version"),
+                self.environment,
+                at(&back, "/digest")
+            )
+        });
+        Ok(())
+    }
+}
