@@ -15,7 +15,6 @@ mod refused;
 mod repositories;
 mod rules;
 mod store;
-mod sweep;
 mod tags;
 pub mod uploads;
 

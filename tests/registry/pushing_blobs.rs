@@ -25,6 +25,18 @@ fn fed() -> (mpsc::Sender<Bytes>, Body) {
     (sender, Body::wrap_stream(frames))
 }
 
+/// Waits until somebody writes to the one session.
+async fn until_leased(registry: &Registry) {
+    let asking = async {
+        let mut connection = registry.sql().await;
+        let leased = "select count(*) = 1 from uploads where lease is not null";
+        while !sqlx::query_scalar::<_, bool>(leased).fetch_one(&mut *connection).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the server takes the body");
+}
+
 /// Asks again until the session has taken so many bytes.
 async fn until_offset(client: &Client, location: &str, offset: usize) {
     let wanted = format!("0-{}", offset - 1);
@@ -172,7 +184,7 @@ async fn two_writers_at_one_offset_leave_one() {
     let (feed, body) = fed();
     let first = tokio::spawn(ci.patch(&location).body(body).send());
     feed.send(Bytes::copy_from_slice(&bytes[..100_000])).await.unwrap();
-    // The channel holds one frame: that it takes another means that the server reads the first.
+    until_leased(&registry).await;
     feed.send(Bytes::copy_from_slice(&bytes[100_000..])).await.unwrap();
     let second = ci.at(&replica.url).send_chunk(&location, 0, b"another writer's bytes").await;
     assert_eq!(code(second, 416).await, "BLOB_UPLOAD_INVALID");
@@ -187,6 +199,48 @@ async fn two_writers_at_one_offset_leave_one() {
     assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1, "{statuses:?}");
     assert_eq!(ci.finish_session(&racing, &sha256(&chunk), "").await.status(), 201);
     replica.check().await;
+    registry.check().await;
+}
+
+/// Gives the lease of the one session to somebody, until some seconds from now.
+async fn give_lease(registry: &Registry, seconds: i32) {
+    let statement = "update uploads set lease = gen_random_uuid(),
+                       lease_until = clock_timestamp() + make_interval(secs => $1)";
+    let done = sqlx::query(statement).bind(seconds).execute(&mut *registry.sql().await).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+#[tokio::test]
+async fn the_lease_of_a_service_that_died_ends_by_itself() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let location = ci.open_session("app").await;
+    give_lease(&registry, 30).await;
+    assert_eq!(code(ci.send_chunk(&location, 0, b"bytes").await, 416).await, "BLOB_UPLOAD_INVALID");
+    assert_eq!(ci.delete(&location).send().await.unwrap().status(), 416);
+    give_lease(&registry, -1).await;
+    assert_eq!(ci.send_chunk(&location, 0, b"bytes").await.status(), 202);
+    assert_eq!(ci.finish_session(&location, &sha256(b"bytes"), "").await.status(), 201);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_late_writer_whose_lease_is_lost_changes_nothing() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let (late, next) = (noise(20, 200_000), noise(21, 150_000));
+    let location = ci.open_session("app").await;
+    let (feed, body) = fed();
+    let writing = tokio::spawn(ci.patch(&location).body(body).send());
+    feed.send(Bytes::from(late)).await.unwrap();
+    until_leased(&registry).await;
+    give_lease(&registry, -1).await;
+    assert_eq!(ci.send_chunk(&location, 0, &next).await.status(), 202);
+    feed.send(Bytes::from_static(b"and more")).await.unwrap();
+    drop(feed);
+    assert_eq!(code(writing.await.unwrap().unwrap(), 416).await, "BLOB_UPLOAD_INVALID");
+    assert_eq!(ci.finish_session(&location, &sha256(&next), "").await.status(), 201);
+    assert_eq!(ci.pull_blob("app", &sha256(&next)).await, next);
     registry.check().await;
 }
 
@@ -312,9 +366,8 @@ async fn sessions_and_bodies_are_bounded_and_a_client_is_told_when_to_come_back(
 
     let (feed, body) = fed();
     let sending = tokio::spawn(ci.patch(&one).body(body).send());
-    for frame in ["a", "b", "c"] {
-        feed.send(Bytes::from_static(frame.as_bytes())).await.unwrap();
-    }
+    feed.send(Bytes::from_static(b"a")).await.unwrap();
+    until_leased(&registry).await;
     let path = format!("/v2/app/blobs/uploads/?digest={}", sha256(b"x"));
     let busy = other.post(&path).body("x").send().await.unwrap();
     assert_ne!(header(&busy, "retry-after"), "");

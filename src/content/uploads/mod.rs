@@ -6,6 +6,13 @@
 //! the state is saved before the bytes move to their place, and the blob's row, its link, its event
 //! and the end of the session are one transaction.
 
+mod lease;
+mod refused;
+mod sweep;
+
+pub(super) use lease::LEASE;
+pub use refused::UploadRefused;
+
 use super::store::uploads as store;
 use super::{blobs, ensure_repository};
 use crate::access::{Grant, Push};
@@ -16,10 +23,10 @@ use crate::postgres::{Db, database_time};
 use crate::storage::{FinishRefused, Staged, Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use futures::Stream;
+use lease::{Held, Lease};
 use serde_json::json;
 use std::fmt::Display;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -57,61 +64,6 @@ pub struct Incoming<S> {
     pub declared_bytes: Option<u64>,
     /// The bytes.
     pub body: S,
-}
-
-/// Why an upload was not taken.
-#[derive(Debug)]
-pub enum UploadRefused {
-    /// There is no such session in this repository.
-    Unknown,
-    /// The body does not begin where the session is, or somebody else is writing to it.
-    OutOfOrder {
-        /// Where the session is.
-        offset_bytes: u64,
-    },
-    /// The blob would have more bytes than this.
-    TooLarge {
-        /// The most that would be accepted.
-        limit_bytes: u64,
-    },
-    /// The body has another length than it said.
-    WrongLength {
-        /// What it said.
-        declared_bytes: u64,
-    },
-    /// The body ended before its end; what came of a session's is kept.
-    Interrupted(String),
-    /// The bytes have another digest than they should.
-    WrongDigest {
-        /// The one they have.
-        actual: Digest,
-    },
-    /// As many bodies as the service takes are being taken.
-    Busy,
-    /// The principal has as many open sessions as it may.
-    TooManySessions {
-        /// The most that it may have.
-        limit: u32,
-    },
-    /// A fault of ours.
-    Failed(Failure),
-}
-
-impl From<Failure> for UploadRefused {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-/// How long a writer's lease lasts without being renewed, and how often it is.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-
-/// A session whose lease this writer holds.
-struct Held {
-    id: Uuid,
-    token: Uuid,
-    staged: Staged,
 }
 
 impl Uploads {
@@ -238,19 +190,6 @@ impl Uploads {
         self.slots.clone().try_acquire_owned().map_err(|_| UploadRefused::Busy)
     }
 
-    async fn claim(&self, grant: &Grant<Push>, id: Uuid, start: Option<u64>) -> Result<Held, UploadRefused> {
-        let token = Uuid::new_v4();
-        let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
-        let claimed = store::claim(&mut connection, grant.repository(), id, token, start).await?;
-        match claimed {
-            Some(staged) => Ok(Held { id, token, staged }),
-            None => Err(match store::offset(&mut connection, grant.repository(), id).await? {
-                Some(offset_bytes) => UploadRefused::OutOfOrder { offset_bytes },
-                None => UploadRefused::Unknown,
-            }),
-        }
-    }
-
     /// Takes a body in. After a refusal the lease is released, and the session is where it was, or
     /// where an interrupted body left it.
     async fn take<S, E>(&self, held: &mut Held, incoming: Incoming<S>) -> Result<(), UploadRefused>
@@ -296,69 +235,6 @@ impl Uploads {
         }
     }
 
-    /// Does the work while the lease is renewed beside it. When the lease turns out to be lost the
-    /// work is dropped: what it staged is named by nobody.
-    async fn holding<T>(&self, held: &Held, work: impl Future<Output = T>) -> Result<T, UploadRefused> {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Ok(done),
-                () = tokio::time::sleep(RENEW_EVERY) => {
-                    if let Some(refused) = self.renew(held).await {
-                        return Err(refused);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A database that does not answer for a moment does not end an upload: saving decides.
-    async fn renew(&self, held: &Held) -> Option<UploadRefused> {
-        let renewed = match self.db.pool().acquire().await {
-            Ok(mut connection) => store::renew(&mut connection, held.id, held.token).await,
-            Err(error) => Err(error.into()),
-        };
-        match renewed {
-            Ok(true) => None,
-            Ok(false) => Some(UploadRefused::OutOfOrder { offset_bytes: held.staged.offset_bytes() }),
-            Err(failure) => {
-                tracing::warn!(error = failure.chain(), upload = %held.id, "a lease was not renewed");
-                None
-            }
-        }
-    }
-
-    async fn save(&self, held: &Held, lease: Lease) -> Result<(), UploadRefused> {
-        let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
-        let kept = matches!(lease, Lease::Kept);
-        if store::save(&mut connection, held.id, held.token, &held.staged, kept).await? {
-            return Ok(());
-        }
-        // Somebody else holds the session now; these bytes were never its.
-        Err(UploadRefused::OutOfOrder { offset_bytes: held.staged.offset_bytes() })
-    }
-
-    /// Gives the lease back and passes the refusal on. A lease that cannot be given back ends soon.
-    async fn release(&self, held: &Held, refused: UploadRefused) -> UploadRefused {
-        let released = match self.db.pool().acquire().await {
-            Ok(mut connection) => store::release(&mut connection, held.id, held.token).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(failure) = released {
-            tracing::warn!(error = failure.chain(), upload = %held.id, "a lease is left to end by itself");
-        }
-        refused
-    }
-
-    /// Ends a session: first its row, then what it staged.
-    async fn forget(&self, held: &Held) -> Result<(), UploadRefused> {
-        let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
-        if store::delete(&mut connection, held.id, held.token).await? {
-            self.store.abandon(&held.staged).await;
-        }
-        Ok(())
-    }
-
     /// The blob's row, its link, the end of the session and the event, in one transaction.
     async fn commit(
         &self,
@@ -374,6 +250,8 @@ impl Uploads {
         };
         match committed {
             Ok(linked) => {
+                metrics::counter!("proofmark_blobs_pushed_total").increment(1);
+                metrics::counter!("proofmark_blob_bytes_pushed_total").increment(blob.size_bytes());
                 if !linked.bytes_taken {
                     // The registry has these bytes already, under another key.
                     self.store.discard(blob.clone()).await;
@@ -415,22 +293,6 @@ impl Uploads {
         }
         tx.commit().await.map_err(Failure::from)?;
         Ok(linked)
-    }
-}
-
-/// What becomes of a lease when a state is saved.
-enum Lease {
-    Kept,
-    Released,
-}
-
-impl From<WriteRefused> for UploadRefused {
-    fn from(refused: WriteRefused) -> Self {
-        match refused {
-            WriteRefused::TooLarge { limit_bytes } => Self::TooLarge { limit_bytes },
-            WriteRefused::Interrupted(why) => Self::Interrupted(why),
-            WriteRefused::Failed(failure) => Self::Failed(failure),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sweep: takes what uploads left behind. Safe on every replica at any time.
 
-use super::store::uploads as store;
-use super::uploads::Uploads;
+use super::Uploads;
+use crate::content::store::uploads as store;
 use crate::failure::Failure;
 use crate::postgres::database_time;
 use crate::storage::Found;

@@ -1,0 +1,59 @@
+//! Why an upload was not taken.
+
+use crate::failure::Failure;
+use crate::names::Digest;
+use crate::storage::WriteRefused;
+
+/// Why an upload was not taken.
+#[derive(Debug)]
+pub enum UploadRefused {
+    /// There is no such session in this repository.
+    Unknown,
+    /// The body does not begin where the session is, or somebody else is writing to it.
+    OutOfOrder {
+        /// Where the session is.
+        offset_bytes: u64,
+    },
+    /// The blob would have more bytes than this.
+    TooLarge {
+        /// The most that would be accepted.
+        limit_bytes: u64,
+    },
+    /// The body has another length than it said.
+    WrongLength {
+        /// What it said.
+        declared_bytes: u64,
+    },
+    /// The body ended before its end; what came of a session's is kept.
+    Interrupted(String),
+    /// The bytes have another digest than they should.
+    WrongDigest {
+        /// The one they have.
+        actual: Digest,
+    },
+    /// As many bodies as the service takes are being taken.
+    Busy,
+    /// The principal has as many open sessions as it may.
+    TooManySessions {
+        /// The most that it may have.
+        limit: u32,
+    },
+    /// A fault of ours.
+    Failed(Failure),
+}
+
+impl From<Failure> for UploadRefused {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<WriteRefused> for UploadRefused {
+    fn from(refused: WriteRefused) -> Self {
+        match refused {
+            WriteRefused::TooLarge { limit_bytes } => Self::TooLarge { limit_bytes },
+            WriteRefused::Interrupted(why) => Self::Interrupted(why),
+            WriteRefused::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
