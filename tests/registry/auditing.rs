@@ -1,10 +1,14 @@
 //! What happened: gapless, ordered, for auditors, and never changed.
 
 use crate::harness::{Client, Registry, expect};
+use futures::StreamExt;
 use proofmark::access::{Principal, Role};
+use proofmark::audit::{self, Step};
 use proofmark::ledger::{self, Event, Kind};
+use proofmark::names::Digest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 /// Appends one event in a transaction of its own, and commits it or not.
 async fn append(registry: &Registry, n: usize, commit: bool) {
@@ -198,5 +202,131 @@ async fn a_bad_question_is_told_what_would_be_accepted() {
         let problem = expect(answer, 400).await;
         assert!(problem["detail"].as_str().unwrap().contains(says), "{query}: {problem}");
     }
+    registry.check().await;
+}
+
+/// A registry with a bit of everything: an object, inline blobs, a manifest, a tag, a scan.
+async fn furnished() -> (Registry, Digest) {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let large = vec![7_u8; 100_000];
+    let mut descriptors = Vec::new();
+    for bytes in [b"{}".to_vec(), large] {
+        let digest = Digest::sha256(&bytes);
+        let path = format!("/v2/team/app/blobs/uploads/?digest={digest}");
+        let size = bytes.len();
+        assert_eq!(admin.post(&path).body(bytes).send().await.unwrap().status(), 201);
+        descriptors.push(json!({"mediaType": "application/octet-stream", "digest": digest, "size": size}));
+    }
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": descriptors[0], "layers": [descriptors[1]]});
+    let body = manifest.to_string();
+    let digest = Digest::sha256(body.as_bytes());
+    let put = admin.put("/v2/team/app/manifests/1.0").header("content-type", media_type).body(body);
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    let report = include_str!("../fixtures/trivy/debian-stretch.json");
+    let scan = admin.post(&format!("/api/v1/scans?repository=team/app&digest={digest}")).body(report);
+    assert_eq!(scan.send().await.unwrap().status(), 201);
+    sequenced(&registry).await;
+    (registry, digest)
+}
+
+/// What fsck says, one line for each violation.
+async fn audited(registry: &Registry) -> Vec<String> {
+    let report = audit::fsck(&registry.app.db, &registry.app.store, &|_| {}).await.unwrap();
+    assert_eq!(report.is_clean(), report.violations.is_empty());
+    report
+        .violations
+        .into_iter()
+        .map(|violation| format!("{:?}: {}", violation.step, violation.what))
+        .collect()
+}
+
+/// Changes rows as nobody can who comes through the service: without triggers and foreign keys.
+async fn tamper(registry: &Registry, sql: &'static str) {
+    let mut connection = registry.sql().await;
+    sqlx::raw_sql("set session_replication_role = replica").execute(&mut *connection).await.unwrap();
+    let changed = sqlx::raw_sql(sql).execute(&mut *connection).await.unwrap().rows_affected();
+    sqlx::raw_sql("set session_replication_role = origin").execute(&mut *connection).await.unwrap();
+    assert!(changed > 0, "{sql} changed nothing");
+}
+
+#[tokio::test]
+async fn fsck_finds_nothing_in_a_house_in_order_and_looks_at_all_of_it() {
+    let (registry, _) = furnished().await;
+    let steps = Mutex::new(Vec::new());
+    let tell = |progress: audit::Progress| {
+        let mut steps = steps.lock().unwrap();
+        if steps.last() != Some(&progress.step) {
+            steps.push(progress.step);
+        }
+    };
+    let report = audit::fsck(&registry.app.db, &registry.app.store, &tell).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert!(report.bytes >= 100_000, "the object was read: {report:?}");
+    assert_eq!((report.orphans, report.more_violations), (0, 0));
+    let seen = steps.into_inner().unwrap();
+    for step in [Step::Content, Step::Objects, Step::Store, Step::Findings, Step::Promotions, Step::Log] {
+        assert!(seen.contains(&step), "{step:?} is missing in {seen:?}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
+    for (sql, says) in [
+        ("update manifests set body = body || '\\x20'::bytea", "a manifest is not the bytes of its digests"),
+        ("update manifests set body = 'x'::bytea", "Content: auditing manifests"),
+        ("update blobs set bytes = '\\x00'::bytea where bytes is not null and size_bytes = 2", "small blob"),
+        (
+            "update findings set severity = 'negligible' where position = 0",
+            "Findings: the findings of sha256:",
+        ),
+        ("delete from findings where position = 1", "Findings: the findings of sha256:"),
+        ("update finding_sets set counts = '{}'", "Findings: the counts of sha256:"),
+        ("update events set kind = 'tag.deleted' where kind = 'scan.recorded'", "its kind is not its leaf's"),
+        ("update events set digest = null where kind = 'scan.recorded'", "its digest is not its leaf's"),
+        (
+            "update events set leaf = leaf || ' '::bytea where kind = 'scan.recorded'",
+            "its leaf is not canonical",
+        ),
+        ("delete from log_entries where idx = 1", "the index 2 comes after 0"),
+        ("update log_state set size = size + 1", "the log says that it has"),
+        ("insert into log_pending select event_id from log_entries limit 1", "still waits"),
+        ("insert into tags_hidden select repository_id, name from tags", "tags_hidden disagrees"),
+    ] {
+        let (registry, _) = furnished().await;
+        tamper(&registry, sql).await;
+        let violations = audited(&registry).await;
+        assert!(violations.iter().any(|violation| violation.contains(says)), "{sql}: {violations:?}");
+    }
+}
+
+#[tokio::test]
+async fn fsck_sees_an_object_that_changed_or_went_and_tells_orphans_apart() {
+    let (registry, _) = furnished().await;
+    let objects: Vec<_> = registry.app.store.list().map(Result::unwrap).collect().await;
+    let path = registry.directory().join("objects").join(&objects[0].name);
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[50_000] ^= 1;
+    std::fs::write(&path, &flipped).unwrap();
+    let violations = audited(&registry).await;
+    assert!(violations.len() == 1 && violations[0].contains("hash to"), "{violations:?}");
+
+    std::fs::write(&path, &whole[..50_000]).unwrap();
+    let violations = audited(&registry).await.join("\n");
+    assert!(violations.contains("cannot be read") && violations.contains("50000 bytes"), "{violations}");
+
+    std::fs::remove_file(&path).unwrap();
+    let violations = audited(&registry).await;
+    assert!(violations.len() == 1 && violations[0].contains("cannot be read"), "{violations:?}");
+
+    std::fs::write(&path, &whole).unwrap();
+    std::fs::write(path.with_file_name("left-behind"), "x").unwrap();
+    let report = audit::fsck(&registry.app.db, &registry.app.store, &|_| {}).await.unwrap();
+    assert!(report.is_clean(), "an orphan is no violation: {report:?}");
+    assert_eq!((report.orphans, report.orphan_bytes), (1, 1));
+    assert!(report.some_orphans[0].ends_with("left-behind"));
     registry.check().await;
 }

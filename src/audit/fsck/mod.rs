@@ -111,9 +111,14 @@ pub async fn fsck(
 
 impl Audit<'_> {
     async fn content(&mut self) -> Result<(), Failure> {
-        let violations = content::check_content(&mut *self.db.acquire().await?).await?;
-        for what in violations {
-            self.violation(Step::Content, what);
+        match content::check_content(&mut *self.db.acquire().await?).await {
+            Ok(violations) => {
+                for what in violations {
+                    self.violation(Step::Content, what);
+                }
+            }
+            // A manifest that is no JSON any more stops the statement, not the audit.
+            Err(failure) => self.violation(Step::Content, failure.chain()),
         }
         self.looked(Step::Content, 1, 0);
         Ok(())

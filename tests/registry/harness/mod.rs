@@ -153,8 +153,8 @@ impl Registry {
         .await
         .unwrap();
         assert_eq!(gaps, 0, "every event is logged once and the indices have no gaps");
-        let violations = proofmark::content::check_content(&mut connection).await.unwrap();
-        assert!(violations.is_empty(), "{violations:#?}");
+        let report = proofmark::audit::fsck(&self.app.db, &self.app.store, &|_| {}).await.unwrap();
+        assert!(report.is_clean(), "{:#?}", report.violations);
     }
 }
 
