@@ -3,10 +3,12 @@
 mod blobs;
 mod client;
 mod database;
+mod releases;
 mod signing;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
+pub use releases::Found;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 
 use axum::serve::ListenerExt;

@@ -1,0 +1,182 @@
+//! Releases on their way through environments.
+
+use super::{Client, Registry, sha256};
+use proofmark::names::Digest;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+impl Client {
+    /// Pushes an image of one layer, with a version.
+    pub async fn push_release(&self, repository: &str, version: &str, content: &str) -> Digest {
+        let config = self.push_blob(repository, format!("{{\"of\":\"{content}\"}}").as_bytes()).await;
+        let layer = self.push_blob(repository, content.as_bytes()).await;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config,
+                       "size": content.len() + 9},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer,
+                        "size": content.len()}],
+        });
+        self.push_manifest(repository, version, MANIFEST, &manifest).await
+    }
+
+    /// Pushes an index of images for platforms, with a version.
+    pub async fn push_index(&self, repository: &str, version: &str, images: &[(&Digest, &str)]) -> Digest {
+        let mut children = Vec::new();
+        for (digest, platform) in images {
+            let path = format!("/v2/{repository}/manifests/{digest}");
+            let size = self.get(&path).send().await.unwrap().bytes().await.unwrap().len();
+            let (os, architecture) = platform.split_once('/').unwrap();
+            children.push(json!({"mediaType": MANIFEST, "digest": digest, "size": size,
+                                 "platform": {"os": os, "architecture": architecture}}));
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children});
+        self.push_manifest(repository, version, INDEX, &index).await
+    }
+
+    /// Pushes a manifest under a reference.
+    pub async fn push_manifest(&self, repository: &str, reference: &str, kind: &str, body: &Value) -> Digest {
+        let bytes = body.to_string().into_bytes();
+        let digest = sha256(&bytes);
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let answer = self.put(&path).header("content-type", kind).body(bytes).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+        digest
+    }
+
+    /// Asks for a promotion.
+    pub async fn promote(&self, repository: &str, digest: &Digest, environment: &str) -> Response {
+        let body = json!({"repository": repository, "digest": digest, "environment": environment});
+        self.post("/api/v1/promotions").json(&body).send().await.unwrap()
+    }
+
+    /// Asks for the known-good version.
+    pub async fn known_good(&self, repository: &str, environment: &str) -> Response {
+        let path = format!("/api/v1/known-good?repository={repository}&environment={environment}");
+        self.get(&path).send().await.unwrap()
+    }
+
+    /// Blocks a digest, in one environment or in all.
+    pub async fn block(&self, repository: &str, digest: &Digest, environment: Option<&str>) -> Value {
+        let body = json!({"repository": repository, "digest": digest, "environment": environment,
+                          "reason": "it corrupts data"});
+        self.post_document("/api/v1/blocks", &body, 201).await
+    }
+
+    /// Whether a digest may run.
+    pub async fn verdict(&self, repository: &str, digest: &Digest, environment: &str) -> Value {
+        let body = json!({"repository": repository, "digest": digest, "environment": environment});
+        self.post_document("/api/v1/verify", &body, 200).await
+    }
+}
+
+/// A finding of a scan that is recorded in a test.
+pub struct Found {
+    /// Its name.
+    pub vulnerability: &'static str,
+    /// How bad it is.
+    pub severity: &'static str,
+}
+
+impl Registry {
+    /// An environment with a policy of these gates for every repository.
+    pub async fn environment(&self, name: &str, gates: &str) {
+        let admin = self.admin();
+        let body = json!({"name": name});
+        let made = admin.put("/api/v1/environments").json(&body).send().await.unwrap();
+        assert!(made.status().is_success(), "{}", made.text().await.unwrap());
+        self.policy(name, gates).await;
+    }
+
+    /// A policy in place of the one before.
+    pub async fn policy(&self, environment: &str, gates: &str) {
+        let text = format!("environment: {environment}\nrepositories: ['**']\ngates: [{gates}]\n");
+        let put = self.admin().put("/api/v1/policies").body(text).send().await.unwrap();
+        assert!(put.status().is_success(), "{}", put.text().await.unwrap());
+    }
+
+    /// Registers a signer that is believed for everything.
+    pub async fn know_signer(&self, name: &str) {
+        sqlx::query(
+            "insert into signers(name, scheme, key_id, public_key_pem, repositories, predicate_types, valid_from, registered_by)
+             values ($1, 'ed25519', $1, '', '{**}', '{**}', clock_timestamp() - interval '1 day', 2)",
+        )
+        .bind(name)
+        .execute(&mut *self.sql().await)
+        .await
+        .unwrap();
+    }
+
+    /// Records a statement about a digest, signed by a registered signer.
+    pub async fn state(&self, digest: &Digest, signer: &str, predicate_type: &str, result: Option<&str>) {
+        sqlx::query(
+            "with kind as (
+               insert into predicate_types(uri) values ($3) on conflict (uri) do update set uri = excluded.uri returning id),
+             sealed as (
+               insert into envelopes(digest, media_type, body)
+               values ('sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), '', '') returning digest),
+             stated as (
+               insert into attestations(repository_id, carried_for, manifest, envelope, form, predicate_type_id,
+                 builder, source, source_ref, result, received_by)
+               select m.repository_id, m.digest, sealed.digest, sealed.digest, 'statement', kind.id,
+                 'https://ci.example/builder', 'git+https://git.example/app', 'refs/heads/main', $4, 2
+               from manifests m, kind, sealed where m.digest = $1 returning id, repository_id),
+             about as (
+               insert into attestation_subjects(repository_id, digest, attestation_id)
+               select repository_id, $1, id from stated)
+             insert into attestation_signatures(attestation_id, signer_id)
+             select stated.id, signers.id from stated, signers where signers.name = $2",
+        )
+        .bind(digest.as_str())
+        .bind(signer)
+        .bind(predicate_type)
+        .bind(result)
+        .execute(&mut *self.sql().await)
+        .await
+        .unwrap();
+    }
+
+    /// Records a scan that ran some minutes ago.
+    pub async fn scanned(&self, digest: &Digest, scanner: &str, minutes_ago: i32, found: &[Found]) {
+        let names: Vec<&str> = found.iter().map(|finding| finding.vulnerability).collect();
+        let severities: Vec<&str> = found.iter().map(|finding| finding.severity).collect();
+        let mut connection = self.sql().await;
+        let set: String = sqlx::query_scalar(
+            "insert into finding_sets(digest, counts)
+             values ('sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), '{}') returning digest",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into findings(finding_set, position, class, vulnerability, aliases, package, installed, fixed_in,
+               severity, severity_source, ratings)
+             select $1, n, 'vulnerability', v, '{}', 'openssl', '1.0', '{1.1}', s, 'nvd', '[]'
+             from unnest($2::text[], $3::text[]) with ordinality f(v, s, n)",
+        )
+        .bind(&set)
+        .bind(&names)
+        .bind(&severities)
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into scan_runs(repository_id, manifest, sha256, scanner, scanner_version, database_updated_at,
+               scanned_at, finding_set, report, received_by)
+             select repository_id, digest, sha256, $2, '1', clock_timestamp() - $3 * interval '1 minute',
+               clock_timestamp() - $3 * interval '1 minute', $4, $4, 2
+             from manifests where digest = $1",
+        )
+        .bind(digest.as_str())
+        .bind(scanner)
+        .bind(minutes_ago)
+        .bind(&set)
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    }
+}

@@ -1,0 +1,200 @@
+//! Refusing: wrong roles, wrong inputs, and the race between a block and promotions.
+
+use crate::harness::{Registry, expect};
+use proofmark::access::Role;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn each_act_needs_its_own_right() {
+    let registry = Registry::start().await;
+    let builder = registry.client(Role::Pusher, "team/*").await;
+    registry.environment("prod", "").await;
+    let digest = builder.push_release("team/app", "1.0", "one").await;
+    let lane = json!({"repository": "team/app", "digest": digest, "environment": "prod", "reason": "x"});
+    let place = json!({"repository": "team/app", "environment": "prod", "reason": "x"});
+    for (path, body, right) in [
+        ("promotions", &lane, Role::Promoter),
+        ("approvals", &lane, Role::Approver),
+        ("blocks", &lane, Role::Promoter),
+        ("holds", &place, Role::Promoter),
+    ] {
+        let path = format!("/api/v1/{path}");
+        for role in [Role::Reader, Role::Pusher, Role::Scanner, Role::Deployer, Role::Auditor] {
+            let client = registry.client(role, "team/*").await;
+            client.post_document(&path, body, 403).await;
+        }
+        // Outside of what one may see the answer does not tell whether it exists.
+        let stranger = registry.client(right, "other/*").await;
+        let hidden = stranger.post_document(&path, body, 404).await;
+        let mut nowhere = body.clone();
+        nowhere["repository"] = "team/nothing".into();
+        let missing = stranger.post_document(&path, &nowhere, 404).await;
+        assert_eq!((&hidden["code"], &hidden["detail"]), (&missing["code"], &missing["detail"]));
+        let elsewhere = registry.named("far", right, "team/*", Some(&["staging"])).await;
+        elsewhere.post_document(&path, body, 403).await;
+        registry.client(right, "team/*").await.post_document(&path, body, 201).await;
+    }
+    registry.anyone().post_document("/api/v1/promotions", &lane, 404).await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    promoter.put_document("/api/v1/environments", &json!({"name": "new"}), 403).await;
+    builder.put_document("/api/v1/environments", &json!({"name": "new"}), 404).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_asks_for_what_is_not_built_is_refused_where_it_says_so() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "").await;
+    let admin = registry.admin();
+    let put = async |text: &str| admin.put("/api/v1/policies").body(text.to_owned()).send().await.unwrap();
+    let text = "environment: prod\nrepositories: ['**']\ngates:\n  - window: { deny: [x] }\n";
+    let refused = expect(put(text).await, 422).await;
+    assert_eq!((&refused["code"], &refused["line"]), (&json!("invalid-policy"), &json!(4)));
+    assert!(refused["detail"].as_str().unwrap().contains("promoted_in"), "{refused}");
+    let unknown = "environment: prod\nrepositories: ['**']\ngates: [{promoted_in: {environments: [moon]}}]";
+    assert_eq!(expect(put(unknown).await, 422).await["code"], "invalid-policy");
+    let nowhere = "environment: moon\nrepositories: ['**']\ngates: []";
+    assert_eq!(expect(put(nowhere).await, 404).await["code"], "environment-unknown");
+    let schema = admin.document("/api/v1/policies/schema").await;
+    assert_eq!(schema["additionalProperties"], json!(false));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn every_version_of_a_policy_is_kept_and_the_same_one_is_no_change() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "min_age: 1s").await;
+    let admin = registry.admin();
+    let yaml = "environment: prod\nrepositories: ['**']\ngates: [{min_age: 1s}]\n";
+    let same = expect(admin.put("/api/v1/policies").body(yaml).send().await.unwrap(), 200).await;
+    let json = json!({"environment": "prod", "repositories": ["**"], "gates": [{"min_age": {"age": "2s"}}]});
+    let changed = admin.put_document("/api/v1/policies", &json, 201).await;
+    assert_ne!(same["digest"], changed["digest"]);
+    let listed = admin.document("/api/v1/policies?environment=prod&history=true").await;
+    let digests: Vec<&Value> = listed["items"].as_array().unwrap().iter().map(|row| &row["digest"]).collect();
+    assert_eq!(digests, [&changed["digest"], &same["digest"]]);
+    let end = json!({"reason": "moved"});
+    let path = "/api/v1/policies/prod/default/revocation";
+    assert_eq!(admin.post(path).json(&end).send().await.unwrap().status(), 204);
+    let builder = registry.client(Role::Pusher, "**").await;
+    let digest = builder.push_release("app", "1.0", "one").await;
+    let refused = expect(admin.promote("app", &digest, "prod").await, 409).await;
+    assert!(refused["detail"].as_str().unwrap().contains("no policy covers app in prod"), "{refused}");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_what_would_be_accepted() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "").await;
+    let admin = registry.admin();
+    let builder = registry.client(Role::Pusher, "**").await;
+    let digest = builder.push_release("app", "1.0", "one").await;
+    let unknown = format!("sha256:{}", "0".repeat(64));
+    for (path, body, status, part) in [
+        (
+            "promotions",
+            json!({"repository": "app", "environment": "prod"}),
+            422,
+            "either a digest or a version",
+        ),
+        (
+            "promotions",
+            json!({"repository": "App", "version": "1.0", "environment": "prod"}),
+            422,
+            "lower-case",
+        ),
+        (
+            "promotions",
+            json!({"repository": "app", "version": "2.0", "environment": "prod"}),
+            404,
+            "no artifact 2.0",
+        ),
+        (
+            "promotions",
+            json!({"repository": "app", "digest": unknown, "environment": "prod"}),
+            404,
+            "no artifact",
+        ),
+        (
+            "promotions",
+            json!({"repository": "app", "version": "1.0", "environment": "moon"}),
+            404,
+            "no environment",
+        ),
+        (
+            "promotions",
+            json!({"repository": "app", "version": "1.0", "enviroment": "prod"}),
+            422,
+            "enviroment",
+        ),
+        ("blocks", json!({"repository": "app", "digest": digest}), 422, "reason"),
+        ("blocks", json!({"repository": "app", "digest": digest, "reason": " "}), 422, "a reason is"),
+        (
+            "blocks",
+            json!({"repository": "app", "digest": digest, "reason": "x", "until": "2020-01-01T00:00:00Z"}),
+            422,
+            "future",
+        ),
+        ("holds", json!({"reason": "x"}), 422, "names a repository, an environment"),
+        ("verify", json!({"environment": "prod", "reference": "app"}), 400, "repository@digest"),
+    ] {
+        let refused = admin.post_document(&format!("/api/v1/{path}"), &body, status).await;
+        assert!(refused["detail"].as_str().unwrap().contains(part), "{body}: {refused}");
+        assert!(refused["request_id"].is_string());
+    }
+    let hold = json!({"environment": "prod", "reason": "x"});
+    let long =
+        admin.post("/api/v1/holds").header("idempotency-key", "x".repeat(300)).json(&hold).send().await;
+    expect(long.unwrap(), 400).await;
+    let asked =
+        admin.get("/api/v1/known-good?repository=app&environment=prod&wait=60s").send().await.unwrap();
+    assert!(expect(asked, 400).await["detail"].as_str().unwrap().contains("wait"));
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_promotion_is_decided_after_an_acknowledged_block() {
+    let registry = Registry::start().await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    registry.environment("prod", "").await;
+    registry.environment("staging", "").await;
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let digest = builder.push_release("app", &format!("1.{number}"), &format!("{number}")).await;
+        for environment in ["prod", "staging"] {
+            let (promoter, digest) = (promoter.clone(), digest.clone());
+            tasks.push(tokio::spawn(async move {
+                loop {
+                    let status = promoter.promote("app", &digest, environment).await.status().as_u16();
+                    match status {
+                        201 => {}
+                        409 => return None,
+                        other => panic!("{other}"),
+                    }
+                }
+            }));
+        }
+        // Blocks everywhere and blocks in one environment take different scopes.
+        let (promoter, scope) = (promoter.clone(), (number % 2 == 0).then_some("prod"));
+        tasks.push(tokio::spawn(async move {
+            let here = promoter.block("app", &digest, scope).await;
+            let there =
+                if scope.is_some() { promoter.block("app", &digest, Some("staging")).await } else { here };
+            Some((digest, there))
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let late: i64 = sqlx::query_scalar(
+        "select count(*) from promotions p join blocks b on b.sha256 = p.sha256
+         where (b.environment_id is null or b.environment_id = p.environment_id) and p.promoted_at >= b.at",
+    )
+    .fetch_one(&mut *registry.sql().await)
+    .await
+    .unwrap();
+    assert_eq!(late, 0, "promotions that overlooked a block");
+    registry.check().await;
+}

@@ -1,0 +1,220 @@
+//! Resolving: the deployer's question, judged again at each asking, writing nothing.
+
+use crate::harness::{Client, Found, Registry, expect, header};
+use proofmark::access::Role;
+use proofmark::names::Digest;
+use serde_json::json;
+
+struct Scene {
+    registry: Registry,
+    builder: Client,
+    promoter: Client,
+    deployer: Client,
+}
+
+async fn scene(gates: &str) -> Scene {
+    let registry = Registry::start().await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    let deployer = registry.client(Role::Deployer, "**").await;
+    registry.environment("prod", gates).await;
+    Scene { registry, builder, promoter, deployer }
+}
+
+impl Scene {
+    async fn promoted(&self, version: &str) -> Digest {
+        let digest = self.builder.push_release("app", version, version).await;
+        self.registry.scanned(&digest, "trivy", 5, &[]).await;
+        expect(self.promoter.promote("app", &digest, "prod").await, 201).await;
+        digest
+    }
+}
+
+#[tokio::test]
+async fn the_newest_promotion_is_the_answer_with_all_that_proves_it() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    let first = scene.promoted("1.0").await;
+    let second = scene.promoted("1.1").await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!((&good["digest"], &good["version"]), (&json!(second), &json!("1.1")));
+    let host = scene.registry.url.trim_start_matches("http://");
+    assert_eq!(good["reference"], format!("{host}/app@{second}"));
+    assert_eq!(good["previous"]["digest"], json!(first));
+    assert_eq!(good["scan"][0]["scanner"], "trivy");
+    assert_eq!(good["log_proof"], json!(null));
+    let expected = proofmark::attestation::summary::Expectations {
+        digest: &second,
+        repository: &"app".parse().unwrap(),
+        environment: &"prod".parse().unwrap(),
+        level: None,
+        max_age: None,
+        at: proofmark::clock::now(),
+    };
+    let summary = good["summary"].to_string();
+    proofmark::attestation::summary::check(summary.as_bytes(), scene.registry.app.keys.trust(), &expected)
+        .unwrap();
+    let text = scene
+        .deployer
+        .get("/api/v1/known-good?repository=app&environment=prod&format=text")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(text.text().await.unwrap().trim_end(), good["reference"]);
+    let back =
+        scene.deployer.document("/api/v1/known-good?repository=app&environment=prod&for=rollback").await;
+    assert_eq!(back["digest"], json!(first));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn the_etag_changes_when_the_answer_does_and_not_before() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    scene.promoted("1.0").await;
+    let etag = header(&scene.deployer.known_good("app", "prod").await, "etag");
+    let again = async |etag: &str| {
+        scene
+            .deployer
+            .get("/api/v1/known-good?repository=app&environment=prod")
+            .header("if-none-match", etag)
+            .send()
+            .await
+            .unwrap()
+    };
+    let same = again(&etag).await;
+    assert_eq!((same.status().as_u16(), header(&same, "etag")), (304, etag.clone()));
+    assert!(same.bytes().await.unwrap().is_empty());
+    scene.promoted("1.1").await;
+    let other = again(&etag).await;
+    assert_eq!(other.status(), 200);
+    assert_ne!(header(&other, "etag"), etag);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_block_takes_the_answer_back_to_the_version_before_and_says_why() {
+    let scene = scene("").await;
+    let first = scene.promoted("1.0").await;
+    let second = scene.promoted("1.1").await;
+    let block = scene.promoter.block("app", &second, Some("prod")).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["digest"], json!(first));
+    assert!(good["passed_over"][0]["reasons"][0].as_str().unwrap().contains("it corrupts data"));
+    scene.promoter.block("app", &first, None).await;
+    let none = expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    assert_eq!(none["code"], "no-known-good");
+    assert_eq!(none["candidates"].as_array().unwrap().len(), 2);
+    let path = format!("/api/v1/blocks/{}/revocation", block["id"]);
+    scene.promoter.post_document(&path, &json!({"reason": "mended"}), 200).await;
+    assert_eq!(expect(scene.deployer.known_good("app", "prod").await, 200).await["digest"], json!(second));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn todays_policy_and_todays_facts_judge_what_was_promoted_yesterday() {
+    let scene = scene("").await;
+    let digest = scene.builder.push_release("app", "1.0", "one").await;
+    scene.registry.scanned(&digest, "trivy", 120, &[]).await;
+    expect(scene.promoter.promote("app", &digest, "prod").await, 201).await;
+    expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    scene.registry.policy("prod", "scan: {max_age: 1h}").await;
+    let expired = expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    let reason = expired["candidates"][0]["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("a scan counts for 1h"), "{reason}");
+    scene.registry.scanned(&digest, "trivy", 1, &[]).await;
+    expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn what_runs_is_tolerated_for_the_grace_and_what_is_new_is_not() {
+    let scene = scene("scan: {max_age: 24h, deny: {severity: high}, grace: {high: 10d}}").await;
+    let running = scene.promoted("1.0").await;
+    let found = [Found { vulnerability: "CVE-1", severity: "high" }];
+    scene.registry.scanned(&running, "trivy", 1, &found).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert!(good["warnings"][0].as_str().unwrap().contains("tolerated until"), "{good}");
+    expect(scene.promoter.promote("app", &running, "prod").await, 409).await;
+    scene.registry.policy("prod", "scan: {max_age: 24h, deny: {severity: high}}").await;
+    expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn an_expired_summary_is_not_known_good_until_it_is_promoted_again() {
+    let registry = Registry::with(|settings| settings.summary_validity_seconds = Some(2)).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    registry.environment("prod", "").await;
+    let digest = builder.push_release("app", "1.0", "one").await;
+    expect(promoter.promote("app", &digest, "prod").await, 201).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let none = expect(promoter.known_good("app", "prod").await, 404).await;
+    let reason = none["candidates"][0]["reasons"][0].as_str().unwrap();
+    assert!(reason.starts_with("summary: its verification summary was valid until"), "{reason}");
+    expect(promoter.promote("app", &digest, "prod").await, 201).await;
+    expect(promoter.known_good("app", "prod").await, 200).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn asking_writes_nothing() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    let digest = scene.promoted("1.0").await;
+    let other = scene.builder.push_release("app", "1.1", "other").await;
+    let count = async || -> Vec<i64> {
+        let mut connection = scene.registry.sql().await;
+        let tables =
+            ["events", "decisions", "promotions", "pins", "policies", "blocks", "approvals", "holds"];
+        let mut counts = Vec::new();
+        for table in tables {
+            let query = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+            counts.push(sqlx::query_scalar(query).fetch_one(&mut *connection).await.unwrap());
+        }
+        counts
+    };
+    let before = count().await;
+    expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    expect(scene.deployer.known_good("app", "nowhere").await, 404).await;
+    assert_eq!(scene.deployer.verdict("app", &digest, "prod").await["verdict"], "allow");
+    assert_eq!(scene.deployer.verdict("app", &other, "prod").await["verdict"], "deny");
+    assert_eq!(count().await, before);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_promoted_index_carries_its_children_and_a_block_on_one_stops_it() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    let amd = scene.builder.push_release("app", "amd", "for amd64").await;
+    let arm = scene.builder.push_release("app", "arm", "for arm64").await;
+    let index = scene.builder.push_index("app", "1.0", &[(&amd, "linux/amd64"), (&arm, "linux/arm64")]).await;
+    scene.registry.scanned(&amd, "trivy", 1, &[]).await;
+    let refused = expect(scene.promoter.promote("app", &index, "prod").await, 409).await;
+    let message = refused["gates"][2]["message"].as_str().unwrap();
+    assert!(message.contains(arm.as_str()) && !message.contains(amd.as_str()), "{message}");
+    scene.registry.scanned(&arm, "trivy", 1, &[]).await;
+    let made = expect(scene.promoter.promote("app", &index, "prod").await, 201).await;
+    for digest in [&index, &amd, &arm] {
+        let expected = proofmark::attestation::summary::Expectations {
+            digest,
+            repository: &"app".parse().unwrap(),
+            environment: &"prod".parse().unwrap(),
+            level: None,
+            max_age: None,
+            at: proofmark::clock::now(),
+        };
+        let (summary, trust) = (made["summary"].to_string(), scene.registry.app.keys.trust());
+        proofmark::attestation::summary::check(summary.as_bytes(), trust, &expected).unwrap();
+    }
+    let answer = scene.deployer.verdict("app", &arm, "prod").await;
+    assert_eq!((&answer["verdict"], &answer["index"]), (&json!("allow"), &json!(index)));
+    let platform = "/api/v1/known-good?repository=app&environment=prod&platform=linux/amd64";
+    assert_eq!(scene.deployer.document(platform).await["digest"], json!(amd));
+
+    scene.promoter.block("app", &arm, None).await;
+    assert_eq!(scene.deployer.verdict("app", &arm, "prod").await["verdict"], "deny");
+    assert_eq!(scene.deployer.verdict("app", &index, "prod").await["verdict"], "deny");
+    assert_eq!(scene.deployer.verdict("app", &amd, "prod").await["verdict"], "allow");
+    assert_eq!(scene.deployer.document(platform).await["digest"], json!(amd));
+    expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    scene.registry.check().await;
+}
