@@ -7,6 +7,7 @@
 //! Never knows what a policy asks for.
 
 mod bundle;
+mod check;
 mod envelope;
 mod facts;
 mod json;
@@ -21,6 +22,7 @@ pub mod summary;
 mod verify;
 mod waiting;
 
+pub use check::check_attestations;
 pub use envelope::{Envelope, IN_TOTO};
 pub use facts::{COSIGN_VULN, Facts, Material, PROVENANCE_V0_2, PROVENANCE_V1, TEST_RESULT, VULNS};
 pub use json::Malformed;

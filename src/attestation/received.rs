@@ -7,7 +7,6 @@ use super::facts::Facts;
 use super::json::{self, Malformed};
 use super::scheme::KeyId;
 use super::statement::{Statement, Unreadable};
-use super::store::attestations::Waiting;
 use super::verify::{Unproved, Verified, verify};
 use crate::names::{Digest, MediaType};
 use crate::postgres::{Mode, Scopes};
@@ -189,9 +188,9 @@ impl Received {
     }
 
     /// The envelope of an attestation that was recorded earlier.
-    pub(super) fn again(waiting: &Waiting) -> Option<Envelope> {
-        let beside = waiting.beside.iter().map(|text| (SIGNATURE_ANNOTATION.to_owned(), text.clone()));
-        match read(&waiting.media_type, &beside.collect(), &waiting.body) {
+    pub(super) fn parse_again(media_type: &str, beside: Option<&str>, body: &[u8]) -> Option<Envelope> {
+        let beside = beside.map(|text| (SIGNATURE_ANNOTATION.to_owned(), text.to_owned()));
+        match read(media_type, &beside.into_iter().collect(), body) {
             Ok(Form::Signed(envelope)) => Some(envelope),
             Ok(Form::Malformed(_) | Form::Opaque(_)) | Err(_) => None,
         }

@@ -23,7 +23,10 @@ pub(super) async fn judge(
         let Some(end) = batch.last() else { return Ok(judged) };
         last = end.id;
         for waiting in batch {
-            let Some(envelope) = Received::again(&waiting) else { continue };
+            let beside = waiting.beside.as_deref();
+            let Some(envelope) = Received::parse_again(&waiting.media_type, beside, &waiting.body) else {
+                continue;
+            };
             if !signed_by(&envelope, &[key]).is_empty() {
                 store::insert_signatures(connection, waiting.id, &[signer_id]).await?;
                 judged += 1;

@@ -14,6 +14,7 @@ mod auditing;
 mod commanding;
 mod configuring;
 mod entering;
+mod keeping_keys;
 mod owning_postgres;
 mod promoting;
 mod pushing_blobs;

@@ -259,3 +259,42 @@ pub async fn subjects_here(
     .await
     .map_err(|error| Failure::new(RECORDING, error))
 }
+
+/// A statement as it is indexed, with its envelope.
+pub struct Indexed {
+    pub id: i64,
+    pub media_type: String,
+    pub body: Vec<u8>,
+    pub beside: Option<String>,
+    pub predicate_type: String,
+    pub builder: Option<String>,
+    pub source: Option<String>,
+    pub source_ref: Option<String>,
+    pub commit_id: Option<String>,
+    pub result: Option<String>,
+    pub configuration: Option<String>,
+    pub subjects: Vec<Digest>,
+    pub signers: Vec<i64>,
+}
+
+/// A page of the statements, by id.
+pub async fn indexed(connection: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<Indexed>, Failure> {
+    sqlx::query_as!(
+        Indexed,
+        r#"select a.id, e.media_type, e.body, a.beside, t.uri as predicate_type, a.builder, a.source,
+             a.source_ref, a.commit_id, a.result, a.configuration,
+             array(select digest from attestation_subjects where attestation_id = a.id)
+               as "subjects!: Vec<Digest>",
+             array(select signer_id from attestation_signatures where attestation_id = a.id) as "signers!"
+           from attestations a
+           join envelopes e on e.digest = a.envelope
+           join predicate_types t on t.id = a.predicate_type_id
+           where a.id > $1 and a.form = 'statement'
+           order by a.id limit $2"#,
+        after,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("auditing attestations", error))
+}

@@ -9,6 +9,7 @@ mod bytes;
 mod log;
 mod promotions;
 
+use crate::attestation;
 use crate::content;
 use crate::failure::Failure;
 use crate::postgres::Db;
@@ -36,6 +37,8 @@ pub enum Step {
     Store,
     /// Envelopes, decisions and policies against their digests.
     Documents,
+    /// Attestations against their envelopes: signatures, subjects, facts.
+    Attestations,
     /// Sets of findings against their digests.
     Findings,
     /// Promotions against their decisions and events.
@@ -103,6 +106,7 @@ pub async fn fsck(
     audit.objects().await?;
     audit.orphans().await?;
     audit.documents().await?;
+    audit.attestations().await?;
     audit.findings().await?;
     audit.promotions().await?;
     audit.log().await?;
@@ -121,6 +125,15 @@ impl Audit<'_> {
             Err(failure) => self.violation(Step::Content, failure.chain()),
         }
         self.looked(Step::Content, 1, 0);
+        Ok(())
+    }
+
+    async fn attestations(&mut self) -> Result<(), Failure> {
+        let violations = attestation::check_attestations(&mut *self.db.acquire().await?).await?;
+        for what in violations {
+            self.violation(Step::Attestations, what);
+        }
+        self.looked(Step::Attestations, 1, 0);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod signing;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
+pub use database::fresh as fresh_database;
 pub use releases::Found;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 
