@@ -91,8 +91,10 @@ pub struct ArtifactRecord {
     pub manifest_size_bytes: i64,
     /// With all it refers to.
     pub total_size_bytes: i64,
-    /// The tags that name it, write-once and floating, sorted.
-    pub tags: Vec<Tag>,
+    /// The write-once tags that name it, sorted.
+    pub versions: Vec<Tag>,
+    /// The floating tags that name it now, sorted.
+    pub floating_tags: Vec<Tag>,
     /// Who pushed it first.
     pub pushed_by: String,
     /// When.
@@ -110,18 +112,18 @@ pub async fn artifacts(
     after: Option<&ArtifactCursor>,
     limit: i64,
 ) -> Result<Vec<ArtifactRecord>, Failure> {
-    let named = match &filter.version {
+    let only = match &filter.version {
         None => None,
         Some(tag) => match super::store::tags::resolve(connection, repository_id, tag).await? {
             None => return Ok(Vec::new()),
             digest => digest,
         },
     };
-    let rows = manifests::page(connection, repository_id, named.as_ref(), filter, after, limit).await?;
+    let rows = manifests::page(connection, repository_id, only.as_ref(), filter, after, limit).await?;
     let mut records = Vec::with_capacity(rows.len());
     for row in rows {
-        let tags = super::tags_of(connection, repository_id, &row.digest).await?;
-        records.push(row.named(tags));
+        let names = super::tags_of(connection, repository_id, &row.digest).await?;
+        records.push(row.named(names));
     }
     Ok(records)
 }
@@ -134,8 +136,8 @@ pub async fn artifact(
 ) -> Result<Option<ArtifactRecord>, Failure> {
     let row = manifests::record(connection, repository_id, digest).await?;
     let Some(row) = row else { return Ok(None) };
-    let tags = super::tags_of(connection, repository_id, digest).await?;
-    Ok(Some(row.named(tags)))
+    let names = super::tags_of(connection, repository_id, digest).await?;
+    Ok(Some(row.named(names)))
 }
 
 #[cfg(test)]

@@ -84,9 +84,10 @@ async fn delete_manifest(
         return Err(DeleteRefused::Held(holders));
     }
     let named = tags::tags_of(connection, repository.id, digest).await?;
-    for tag in &named {
-        tags::remove(connection, repository, principal, tag, Some(digest)).await?;
+    for name in &named {
+        tags::remove(connection, repository, principal, &name.tag, Some(digest)).await?;
     }
+    let named: Vec<_> = named.into_iter().map(|name| name.tag).collect();
     match manifests::delete(connection, repository.id, digest).await {
         Ok(()) => Ok(json!({"tags": named})),
         Err(error) => match constraint(&error).filter(|_| is_foreign_key(&error)) {

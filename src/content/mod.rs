@@ -26,12 +26,13 @@ pub use check::check_content;
 pub use deletes::{delete, holders};
 pub use manifest::{
     Artifact, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE, OCI_INDEX,
-    ParsedManifest, Stored, attach, find, link_empty_config, manifest, put_manifest, resolve,
+    ParsedManifest, Stored, StoredLayer, TITLE, attach, find, link_empty_config, manifest, put_manifest,
+    resolve,
 };
 pub use pins::pin;
 pub use referrers::{Referrer, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use rules::{PutRepository, Rules, put_repository};
-pub use tags::{list_tags, put_tags, tags_of};
+pub use tags::{NamedBy, Standing, list_tags, put_tags, standing, tags_of};
 pub use uploads::Uploads;

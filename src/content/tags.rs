@@ -34,6 +34,35 @@ pub async fn put_tags(
     Ok(changed)
 }
 
+/// How a name stands in a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody holds it; the next push claims it, for ever.
+    Free,
+    /// The rules let it move.
+    Floating,
+    /// It is held for this digest.
+    Held {
+        /// For ever.
+        current: Digest,
+        /// Whether it was deleted.
+        hidden: bool,
+    },
+}
+
+/// How the name stands now.
+pub async fn standing(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    tag: &Tag,
+) -> Result<Standing, Failure> {
+    Ok(match store::held(connection, repository.id, tag).await? {
+        Some(held) => Standing::Held { current: held.digest, hidden: held.hidden },
+        None if repository.floats(tag) => Standing::Floating,
+        None => Standing::Free,
+    })
+}
+
 /// Claims a write-once name, or finds it held: for the same digest is a success, which shows it
 /// again if it was deleted; for another is refused.
 async fn claim(
@@ -99,12 +128,21 @@ pub(super) async fn remove(
     Ok(true)
 }
 
+/// A tag that points at a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedBy {
+    /// The tag.
+    pub tag: Tag,
+    /// Whether it is held for that digest for ever.
+    pub write_once: bool,
+}
+
 /// The names that point at the manifest now, sorted.
 pub async fn tags_of(
     connection: &mut PgConnection,
     repository_id: i64,
     digest: &Digest,
-) -> Result<Vec<Tag>, Failure> {
+) -> Result<Vec<NamedBy>, Failure> {
     store::naming(connection, repository_id, digest).await
 }
 

@@ -18,8 +18,10 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// A layer of a manifest that the registry writes.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// Its bytes, linked to the repository before.
-    pub blob: StoredBlob,
+    /// The digest of its bytes, which are linked to the repository before it is stored.
+    pub digest: Digest,
+    /// How many they are.
+    pub size_bytes: u64,
     /// Its media type.
     pub media_type: MediaType,
     /// Annotations of the layer, such as the file's name.
@@ -64,7 +66,7 @@ impl Artifact {
 
 impl Layer {
     fn descriptor(&self) -> Value {
-        let mut descriptor = descriptor(self.media_type.as_str(), self.blob.digest(), self.blob.size_bytes());
+        let mut descriptor = descriptor(self.media_type.as_str(), &self.digest, self.size_bytes);
         if !self.annotations.is_empty() {
             descriptor["annotations"] = json!(self.annotations);
         }
@@ -99,7 +101,12 @@ pub async fn attach(
     attachment: Attachment<'_>,
 ) -> Result<Digest, Failure> {
     let subject = attachment.subject;
-    let layer = |(blob, media_type)| Layer { blob, media_type, annotations: BTreeMap::new() };
+    let layer = |(blob, media_type): (StoredBlob, _)| Layer {
+        digest: blob.digest().clone(),
+        size_bytes: blob.size_bytes(),
+        media_type,
+        annotations: BTreeMap::new(),
+    };
     let artifact = Artifact {
         artifact_type: attachment.artifact_type,
         layers: attachment.layers.into_iter().map(layer).collect(),

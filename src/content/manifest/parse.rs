@@ -1,11 +1,12 @@
 //! Manifests as they come in: OCI image specification, "Image Manifest" and "Image Index", and
 //! their docker schema 2 forms.
 
-use super::json;
+use super::{StoredLayer, json};
 use crate::names::{Algorithm, Digest, MediaType};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// An OCI image manifest; artifacts have this form too.
 pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -14,6 +15,9 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
+
+/// The annotation that tells clients what to call a layer's file.
+pub const TITLE: &str = "org.opencontainers.image.title";
 
 /// How deep a manifest's JSON may nest; real ones need five.
 const MAX_DEPTH: usize = 32;
@@ -116,7 +120,7 @@ struct Wire {
     layers: Option<Vec<WireDescriptor>>,
     manifests: Option<Vec<WireDescriptor>>,
     subject: Option<WireDescriptor>,
-    annotations: Option<std::collections::BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -207,6 +211,31 @@ impl ParsedManifest {
 #[serde(rename_all = "camelCase")]
 struct MediaTypeOnly {
     media_type: Option<String>,
+}
+
+/// The layers of a manifest that was parsed before.
+pub fn layers(body: &[u8]) -> Result<Vec<StoredLayer>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Layers {
+        #[serde(default)]
+        layers: Vec<Layer>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layer {
+        media_type: MediaType,
+        digest: Digest,
+        size: i64,
+        annotations: Option<BTreeMap<String, Value>>,
+    }
+    let Layers { layers } = serde_json::from_slice(body)?;
+    let stored = |layer: Layer| StoredLayer {
+        title: layer.annotations.and_then(|all| all.get(TITLE)?.as_str().map(str::to_owned)),
+        digest: layer.digest,
+        size_bytes: layer.size,
+        media_type: layer.media_type,
+    };
+    Ok(layers.into_iter().map(stored).collect())
 }
 
 /// A media type without its parameters.

@@ -1,5 +1,6 @@
 //! Finding manifests, by digest and by tag.
 
+use super::parse;
 use crate::access::{Grant, PrincipalId, Pull};
 use crate::content::store::{manifests as store, tags};
 use crate::failure::Failure;
@@ -39,6 +40,26 @@ pub struct Manifest {
     pub pushed_by: PrincipalId,
     /// When.
     pub pushed_at: DateTime<Utc>,
+}
+
+/// A layer of a stored manifest.
+#[derive(Clone, Debug)]
+pub struct StoredLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size_bytes: i64,
+    /// Its media type.
+    pub media_type: MediaType,
+    /// The file's name, where its annotations say one.
+    pub title: Option<String>,
+}
+
+impl Manifest {
+    /// Its layers in order; an index has none.
+    pub fn layers(&self) -> Result<Vec<StoredLayer>, Failure> {
+        parse::layers(&self.body).map_err(|error| Failure::new("reading a stored manifest", error))
+    }
 }
 
 /// A manifest that was found in a repository, without its bytes.

@@ -1,8 +1,8 @@
 //! Rows of `manifests`, `manifest_blobs` and `manifest_children`.
 
-use crate::content::{ArtifactCursor, ArtifactFilter, ArtifactRecord, Manifest, ParsedManifest};
+use crate::content::{ArtifactCursor, ArtifactFilter, ArtifactRecord, Manifest, NamedBy, ParsedManifest};
 use crate::failure::Failure;
-use crate::names::{Digest, MediaType, Tag};
+use crate::names::{Digest, MediaType};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -245,7 +245,8 @@ pub struct Row {
 
 impl Row {
     /// The record with its tags.
-    pub fn named(self, tags: Vec<Tag>) -> ArtifactRecord {
+    pub fn named(self, names: Vec<NamedBy>) -> ArtifactRecord {
+        let (versions, floating): (Vec<_>, Vec<_>) = names.into_iter().partition(|by| by.write_once);
         ArtifactRecord {
             digest: self.digest,
             media_type: self.media_type,
@@ -253,7 +254,8 @@ impl Row {
             subject: self.subject,
             manifest_size_bytes: self.manifest_size_bytes,
             total_size_bytes: self.total_size_bytes,
-            tags,
+            versions: versions.into_iter().map(|by| by.tag).collect(),
+            floating_tags: floating.into_iter().map(|by| by.tag).collect(),
             pushed_by: self.pushed_by,
             pushed_at: self.pushed_at,
         }

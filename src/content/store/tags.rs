@@ -1,6 +1,6 @@
 //! Rows of `tags`, `tag_visibility`, `tags_hidden` and `floating_tags`.
 
-use crate::content::Found;
+use crate::content::{Found, NamedBy};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, RepositoryName, Tag};
 use sqlx::PgConnection;
@@ -255,14 +255,15 @@ pub async fn naming(
     connection: &mut PgConnection,
     repository_id: i64,
     digest: &Digest,
-) -> Result<Vec<Tag>, Failure> {
-    sqlx::query_scalar!(
-        r#"select name as "name!: Tag" from (
-             select t.name from tags t
+) -> Result<Vec<NamedBy>, Failure> {
+    sqlx::query_as!(
+        NamedBy,
+        r#"select name as "tag!: Tag", write_once as "write_once!" from (
+             select t.name, true as write_once from tags t
              where t.repository_id = $1 and t.digest = $2
                and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
-             union
-             select f.name from floating_tags f
+             union all
+             select distinct f.name, false from floating_tags f
              where f.repository_id = $1 and f.digest = $2
                and not exists (select from floating_tags n
                                where n.repository_id = $1 and n.name = f.name and n.id > f.id)

@@ -7,6 +7,7 @@ pub mod problem;
 mod schema;
 
 pub mod approvals;
+pub mod artifact_content;
 pub mod artifacts;
 pub mod attestations;
 pub mod audit;
@@ -49,6 +50,7 @@ struct Document;
 fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(approvals::routes())
+        .merge(artifact_content::routes())
         .merge(artifacts::routes())
         .merge(attestations::routes())
         .merge(audit::routes())

@@ -1,9 +1,144 @@
-//! `/api/v1/repositories`.
+//! `/api/v1/repositories`: which there are, and the rules of each.
 
+use super::Problem;
+use super::extract::{Json, Query};
+use crate::access::{Action, Administer, Scope};
 use crate::app::App;
+use crate::content::{self, RepositoryRecord, Rules};
+use crate::failure::Failure;
+use crate::http::Caller;
+use crate::names::{Pattern, RepositoryName};
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(list, put))
+}
+
+/// Rules about tags.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TagRules {
+    /// Globs over tags that may move; every other tag is write-once, and stays so even when a later
+    /// rule lets its name float.
+    floating: Vec<Pattern>,
+}
+
+/// A repository as it should be. What is absent stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RepositoryRequest {
+    name: RepositoryName,
+    /// What people read about it, at most 4096 characters.
+    description: Option<String>,
+    tags: Option<TagRules>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RepositoryDocument {
+    name: RepositoryName,
+    description: String,
+    tags: TagRules,
+    created_by: String,
+    created_at: DateTime<Utc>,
+}
+
+impl From<RepositoryRecord> for RepositoryDocument {
+    fn from(record: RepositoryRecord) -> Self {
+        Self {
+            name: record.name,
+            description: record.description,
+            tags: TagRules { floating: record.floating },
+            created_by: record.created_by,
+            created_at: record.created_at,
+        }
+    }
+}
+
+/// A repository after its rules were put.
+#[derive(Debug, Serialize, ToSchema)]
+struct RepositoryPut {
+    #[serde(flatten)]
+    repository: RepositoryDocument,
+    /// How many floating names the new rules made write-once, each for the digest it had.
+    frozen: usize,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Only the repository of this name.
+    name: Option<RepositoryName>,
+    /// The `next` of an earlier page.
+    cursor: Option<RepositoryName>,
+    /// Repositories of a page at the most [default: 100, at most 1000].
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Repositories {
+    items: Vec<RepositoryDocument>,
+    /// Where to go on; null at the end.
+    next: Option<String>,
+}
+
+const MAX_DESCRIPTION: usize = 4096;
+
+/// The repositories that you may pull from, by name.
+#[utoipa::path(get, path = "/api/v1/repositories", tag = "content", params(ListQuery),
+    responses((status = 200, body = Repositories)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Repositories>, Problem> {
+    let visible = |name: &RepositoryName| caller.allows(Action::Pull, name.place());
+    let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
+    if let Some(name) = query.name {
+        let found =
+            if visible(&name) { content::repository_record(&mut connection, &name).await? } else { None };
+        let items = found.into_iter().map(RepositoryDocument::from).collect();
+        return Ok(Json(Repositories { items, next: None }));
+    }
+    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
+    let patterns = caller.authority().patterns(Action::Pull);
+    let last = query.cursor.as_ref().map_or("", RepositoryName::as_str);
+    let mut rows =
+        content::visible_repositories(&mut connection, &patterns, visible, last, limit + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| row.name.to_string());
+    Ok(Json(Repositories { items: rows.into_iter().map(RepositoryDocument::from).collect(), next }))
+}
+
+/// Makes a repository or changes its rules. No change lets a write-once name move: a name that
+/// floated and may not any more stays at its present digest for ever.
+#[utoipa::path(put, path = "/api/v1/repositories", tag = "content", request_body = RepositoryRequest,
+    responses((status = 200, description = "changed", body = RepositoryPut),
+              (status = 201, description = "made", body = RepositoryPut),
+              (status = 403, description = "`forbidden`"), (status = 404, description = "`not-found`")))]
+async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Json(request): Json<RepositoryRequest>,
+) -> Result<(StatusCode, Json<RepositoryPut>), Problem> {
+    let grant = caller.may::<Administer, _>(&request.name)?;
+    if let Some(text) = &request.description
+        && (text.chars().count() > MAX_DESCRIPTION || text.contains('\0'))
+    {
+        return Err(Problem::invalid(format!(
+            "a description has at most {MAX_DESCRIPTION} characters, none NUL"
+        )));
+    }
+    let rules = Rules { description: request.description, floating: request.tags.map(|tags| tags.floating) };
+    let put = content::put_repository(&app.db, &grant, &rules).await?;
+    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(RepositoryPut { repository: put.record.into(), frozen: put.frozen })))
 }

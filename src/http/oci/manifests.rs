@@ -3,6 +3,7 @@
 use super::{Code, OciError, Visit};
 use crate::access::{Delete, Pull, Push};
 use crate::content::{self, Found, ParsedManifest};
+use crate::http::range;
 use crate::intake::{self, PushManifest};
 use crate::names::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use axum::body::Body;
@@ -25,7 +26,7 @@ pub async fn get(visit: Visit, repository: RepositoryName, reference: &str) -> R
     let found = content::find(&mut connection, &grant, &reference).await?;
     let found = found.ok_or_else(|| unknown(&reference))?;
     let headers = headers(&found);
-    if has_it(&visit, &found.digest) {
+    if range::matches(&visit.headers, &etag(&found.digest)) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(&found.digest))]).into_response());
     }
     if visit.method == Method::HEAD {
@@ -135,15 +136,6 @@ fn headers(found: &Found) -> [(HeaderName, String); 4] {
 
 fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
-}
-
-/// Whether the client says that it has these bytes already.
-fn has_it(visit: &Visit, digest: &Digest) -> bool {
-    let held = visit.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    held.flat_map(|line| line.split(',')).any(|tag| {
-        let tag = tag.trim();
-        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == digest.as_str()
-    })
 }
 
 fn unknown(reference: &Reference) -> OciError {

@@ -5,6 +5,7 @@ mod client;
 mod database;
 mod releases;
 mod signing;
+pub mod oci;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};

@@ -1,0 +1,97 @@
+//! `/api/v1/artifacts/{digest}/content`: an artifact's file.
+
+use super::Problem;
+use super::artifacts::WhichQuery;
+use super::extract::{Path, Query};
+use crate::access::Pull;
+use crate::app::App;
+use crate::content::{self, blobs};
+use crate::failure::Failure;
+use crate::http::Caller;
+use crate::http::range::{self, Wanted};
+use crate::names::Digest;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of this file with their documentation.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(download))
+}
+
+/// The file of an artifact that has one layer; ranges are answered.
+#[utoipa::path(get, path = "/api/v1/artifacts/{digest}/content", tag = "content",
+    params(("digest" = Digest, Path, description = "the manifest's digest"), WhichQuery),
+    responses((status = 200, description = "the file", content_type = "application/octet-stream"),
+              (status = 206, description = "a range of it"), (status = 304, description = "you have it"),
+              (status = 404, description = "`not-found`"),
+              (status = 409, description = "`not-one-file`: it has no layer or several; pull it with an OCI client"),
+              (status = 416, description = "`range-not-satisfiable`")))]
+async fn download(
+    State(app): State<App>,
+    caller: Caller,
+    Path(digest): Path<Digest>,
+    Query(which): Query<WhichQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.may::<Pull, _>(&which.repository)?;
+    let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
+    let found = content::repository(&mut connection, &which.repository).await?;
+    let repository = found.ok_or_else(Problem::not_found)?;
+    let manifest = content::manifest(&mut connection, repository.id, &digest).await?;
+    let layers = manifest.ok_or_else(Problem::not_found)?.layers()?;
+    let [layer] = layers.as_slice() else {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "not-one-file",
+            format!("the artifact has {} layers, not one; pull it with an OCI client", layers.len()),
+        ));
+    };
+    let blob = blobs::find(&mut connection, repository.id, &layer.digest).await?;
+    let blob = blob.ok_or_else(Problem::not_found)?;
+    drop(connection);
+    let etag = format!("\"{}\"", layer.digest);
+    if range::matches(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let size = blob.size_bytes;
+    let (status, part) = match range::wanted(&headers, &etag, size) {
+        Wanted::Whole => (StatusCode::OK, 0..size),
+        Wanted::Range(part) => (StatusCode::PARTIAL_CONTENT, part),
+        Wanted::Unsatisfiable => return Err(unsatisfiable(size)),
+    };
+    let described = [
+        (header::CONTENT_LENGTH, (part.end - part.start).to_string()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition(layer.title.as_deref().unwrap_or("artifact"))),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::ETAG, etag),
+    ];
+    let content_range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
+    let body = Body::from_stream(app.store.read(&blob.location, part).await?);
+    if status == StatusCode::PARTIAL_CONTENT {
+        return Ok((status, described, [(header::CONTENT_RANGE, content_range)], body).into_response());
+    }
+    Ok((status, described, body).into_response())
+}
+
+/// RFC 6266, the name percent-encoded whatever it holds.
+fn disposition(filename: &str) -> String {
+    let encoded: String = form_urlencoded::byte_serialize(filename.as_bytes()).collect();
+    format!("attachment; filename*=UTF-8''{}", encoded.replace('+', "%20"))
+}
+
+fn unsatisfiable(size: u64) -> Problem {
+    let problem = Problem::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "range-not-satisfiable",
+        format!("the file has {size} bytes"),
+    );
+    match HeaderValue::try_from(format!("bytes */{size}")) {
+        Ok(value) => problem.header(header::CONTENT_RANGE, value),
+        Err(_) => problem,
+    }
+}

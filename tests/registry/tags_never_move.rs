@@ -1,0 +1,160 @@
+//! Write-once names: whatever is pushed, deleted or ruled, a name stays with its digest.
+
+use crate::harness::Registry;
+use crate::harness::oci::{Document, refusal};
+use proofmark::access::Role;
+use serde_json::json;
+
+#[tokio::test]
+async fn the_same_digest_again_succeeds_and_another_is_told_the_current_one() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "1.0", &first).await;
+    ci.pushes("app", "1.0", &first).await;
+    let (status, error) = refusal(ci.push("app", "1.0", &second).await).await;
+    assert_eq!((status, error["code"].as_str()), (409, Some("DENIED")));
+    assert_eq!(error["detail"], json!({"tag": "1.0", "current": first.digest, "deleted": false}));
+    assert_eq!(ci.digest_of("app", "1.0").await, Some(first.digest));
+    assert_eq!(ci.digest_of("app", &second.digest).await, None, "nothing of a refused push is there");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_deleted_tag_keeps_its_name_for_its_digest() {
+    let registry = Registry::start().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "1.0", &first).await;
+    assert_eq!(ci.deletes("app", "1.0").await, 401, "deleting is a right of its own");
+    assert_eq!(admin.deletes("app", "1.0").await, 202);
+    assert_eq!(ci.digest_of("app", "1.0").await, None);
+    assert_eq!(ci.digest_of("app", &first.digest).await, Some(first.digest.clone()), "the manifest stays");
+    assert_eq!(admin.deletes("app", "1.0").await, 404);
+    assert_eq!(ci.document("/v2/app/tags/list").await["tags"], json!([]));
+
+    let (status, error) = refusal(ci.push("app", "1.0", &second).await).await;
+    assert_eq!(status, 409);
+    assert_eq!(error["detail"], json!({"tag": "1.0", "current": first.digest, "deleted": true}));
+
+    ci.pushes("app", "1.0", &first).await;
+    assert_eq!(ci.digest_of("app", "1.0").await, Some(first.digest));
+    assert_eq!(ci.document("/v2/app/tags/list").await["tags"], json!(["1.0"]));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn deleting_a_manifest_ends_its_tags_and_keeps_their_names() {
+    let registry = Registry::start().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "1.0", &first).await;
+    ci.pushes("app", "sha256-cafe", &first).await;
+    assert_eq!(admin.deletes("app", &first.digest).await, 202);
+    for gone in ["1.0", "sha256-cafe", &first.digest] {
+        assert_eq!(ci.digest_of("app", gone).await, None, "{gone}");
+    }
+    assert_eq!(ci.push("app", "1.0", &second).await.status(), 409);
+    ci.pushes("app", "sha256-cafe", &second).await;
+    ci.pushes("app", &first.digest, &first).await;
+    assert_eq!(ci.digest_of("app", "1.0").await, None, "only a push by tag shows the tag again");
+    ci.pushes("app", "1.0", &first).await;
+    assert_eq!(ci.digest_of("app", "1.0").await, Some(first.digest));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn several_tags_in_one_push_are_all_or_nothing() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "2.0", &first).await;
+    let reference = format!("{}?tag=1.0&tag=2.0&tag=3.0", second.digest);
+    let (status, error) = refusal(ci.push("app", &reference, &second).await).await;
+    assert_eq!((status, &error["detail"]["tag"]), (409, &json!("2.0")));
+    for nothing in ["1.0", "3.0", &second.digest] {
+        assert_eq!(ci.digest_of("app", nothing).await, None, "{nothing}");
+    }
+    let reference = format!("{}?tag=1.0&tag=3.0&tag=1.0", second.digest);
+    let answer = ci.push("app", &reference, &second).await;
+    assert_eq!(answer.status(), 201);
+    let tags: Vec<_> = answer.headers().get_all("oci-tag").iter().collect();
+    assert_eq!(tags, ["1.0", "3.0"]);
+    assert_eq!(ci.document("/v2/app/tags/list").await["tags"], json!(["1.0", "2.0", "3.0"]));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn floating_tags_move_and_keep_their_history() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let tag = format!("sha256-{}.sig", "a".repeat(64));
+    for mark in [1, 2, 1] {
+        ci.pushes("app", &tag, &Document::marked(mark)).await;
+        assert_eq!(ci.digest_of("app", &tag).await, Some(Document::marked(mark).digest));
+    }
+    let history: Vec<String> =
+        sqlx::query_scalar("select digest from floating_tags where name = $1 order by id")
+            .bind(&tag)
+            .fetch_all(&mut *registry.sql().await)
+            .await
+            .unwrap();
+    assert_eq!(history, [1, 2, 1].map(|mark| Document::marked(mark).digest));
+    assert_eq!(registry.admin().deletes("app", &tag).await, 202);
+    assert_eq!(ci.digest_of("app", &tag).await, None);
+    ci.pushes("app", &tag, &Document::marked(3)).await;
+    assert_eq!(ci.document("/v2/app/tags/list").await["tags"], json!([tag]));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn no_change_of_rule_lets_a_write_once_name_move() {
+    let registry = Registry::start().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let rules = |floating: &[&str]| json!({"name": "app", "tags": {"floating": floating}});
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "1.0", &first).await;
+    ci.pushes("app", "gone", &first).await;
+    assert_eq!(admin.deletes("app", "gone").await, 202);
+
+    admin.put_document("/api/v1/repositories", &rules(&["*"]), 200).await;
+    for held in ["1.0", "gone"] {
+        let (status, error) = refusal(ci.push("app", held, &second).await).await;
+        assert_eq!((status, &error["detail"]["current"]), (409, &json!(first.digest)), "{held}");
+    }
+    ci.pushes("app", "edge", &first).await;
+    ci.pushes("app", "edge", &second).await;
+    ci.pushes("app", "empty", &first).await;
+    assert_eq!(admin.deletes("app", "empty").await, 202);
+
+    let answer = admin.put_document("/api/v1/repositories", &rules(&["nightly-*"]), 200).await;
+    assert_eq!(answer["frozen"], json!(1));
+    assert_eq!(ci.digest_of("app", "edge").await, Some(second.digest.clone()));
+    let (status, error) = refusal(ci.push("app", "edge", &first).await).await;
+    assert_eq!((status, &error["detail"]["current"]), (409, &json!(second.digest)));
+
+    admin.put_document("/api/v1/repositories", &rules(&["*"]), 200).await;
+    assert_eq!(ci.push("app", "edge", &first).await.status(), 409, "once write-once, for ever write-once");
+    ci.pushes("app", "empty", &second).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_to_move_a_tag() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    ci.pushes("app", "1.0", &Document::marked(1)).await;
+    ci.pushes("app", "sha256-x", &Document::marked(1)).await;
+    for statement in [
+        "update tags set digest = 'sha256:x'",
+        "delete from tags",
+        "truncate tags cascade",
+        "update floating_tags set digest = null",
+        "delete from floating_tags",
+        "truncate floating_tags",
+    ] {
+        let refused = sqlx::query(statement).execute(&mut *registry.sql().await).await;
+        assert!(refused.is_err(), "{statement}");
+    }
+    registry.check().await;
+}
