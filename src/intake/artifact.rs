@@ -6,7 +6,7 @@ use crate::access::{Grant, Push};
 use crate::content::{self, ParsedManifest, PushRefused, Repository, Standing, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, Hasher, Tag};
-use crate::postgres::Db;
+use crate::postgres::{Db, Scopes};
 use crate::storage::{Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -204,7 +204,7 @@ async fn attempt(
     manifest: &ParsedManifest,
 ) -> Result<bool, ArtifactRefused> {
     let mut tx = shelf.db.begin().await?;
-    let repository = enter(&mut tx, grant).await?;
+    let repository = enter(&mut tx, grant, Scopes::push).await?;
     if let Some(version) = &file.version {
         taken(&mut tx, &repository, version).await?;
     }

@@ -3,9 +3,9 @@
 mod blobs;
 mod client;
 mod database;
+pub mod oci;
 mod releases;
 mod signing;
-pub mod oci;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};

@@ -93,26 +93,6 @@ impl Client {
         let answer = self.delete(&format!("/v2/{repository}/manifests/{reference}")).send().await.unwrap();
         answer.status()
     }
-
-    /// Stores a blob, in one request.
-    pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
-        let digest = Digest::sha256(bytes).to_string();
-        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-        let answer = self.post(&path).body(bytes.to_vec()).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().await.unwrap());
-        digest
-    }
-
-    /// Stores an image of one layer and its manifest under a reference.
-    pub async fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Document {
-        self.push_blob(repository, b"{}").await;
-        self.push_blob(repository, layer).await;
-        let document = Document::new(&json!({"schemaVersion": 2, "mediaType": IMAGE,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", b"{}"),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)]}));
-        self.pushes(repository, tag, &document).await;
-        document
-    }
 }
 
 /// The refusal at `/v2`: its status and its one error.
