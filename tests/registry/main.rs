@@ -13,6 +13,7 @@ mod attesting;
 mod auditing;
 mod commanding;
 mod configuring;
+mod crashing;
 mod entering;
 mod keeping_keys;
 mod owning_postgres;

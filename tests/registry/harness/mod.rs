@@ -5,12 +5,14 @@ mod client;
 mod database;
 pub mod oci;
 mod releases;
+mod service;
 mod signing;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
 pub use database::fresh as fresh_database;
 pub use releases::Found;
+pub use service::Service;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 
 use axum::serve::ListenerExt;
