@@ -65,7 +65,7 @@ sign_envelope() {
 # leaves its statement in summary.json.
 open_summary() {
   curl -sS --fail -o trust.json "$url/.well-known/proofmark"
-  jq -er '.keys[] | select(.role == "summary") | .public_key' trust.json > summary.pub
+  jq -er '.keys.summary[0].public_key' trust.json > summary.pub
   jq -er .payload "$1" | base64 -d > summary.json
   jq -er '.signatures[0].sig' "$1" | base64 -d > summary.sig
   pae "$(jq -er .payloadType "$1")" summary.json > summary.pae
@@ -78,9 +78,9 @@ trivy_report() {
     "$FIXTURES/trivy/alpine-310.json"
 }
 
-# record_clean_scan DIGEST: a report without findings, as of now.
+# clean_report DIGEST TIME: a report without findings.
 clean_report() {
-  jq --arg digest "$1" --arg image "$image" --arg now "$(date -u +%Y-%m-%dT%H:%M:%SZ)" '
+  jq --arg digest "$1" --arg image "$image" --arg now "$2" '
     del(.Metadata.RepoTags) | .CreatedAt = $now | .Metadata.RepoDigests = ["\($image)@\($digest)"]
     | .Results |= map(del(.Vulnerabilities))' "$FIXTURES/trivy/alpine-310.json"
 }
