@@ -23,10 +23,11 @@ register_signer() {
   api 201 admin POST signers -H 'Content-Type: application/json' --data-binary @signer.json
 }
 
-# push_something: an artifact with random bytes; prints its digest.
+# push_something [VERSION]: an artifact with random bytes; prints its digest.
 push_something() {
   random_file something 5000
-  push_file something "${1:-1.0}"
+  oras push --plain-http --registry-config "$(auth_file builder)" --format 'go-template={{.digest}}' \
+    --artifact-type application/vnd.example.something "$image:${1:-1.0}" something:application/octet-stream
 }
 
 # provenance DIGEST [INVOCATION]: a statement of SLSA provenance about the digest.

@@ -102,15 +102,23 @@ a_report_of_trivy_is_recorded_with_its_findings() {
   # The raw report is kept as an artifact that refers to its subject.
   oras discover --plain-http --registry-config "$(auth_file reader)" --format json "$image@$subject" > found.json
   equal "$(jq '.referrers // .manifests | length' found.json)" 1
-  oras pull --plain-http --registry-config "$(auth_file reader)" -o report \
-    "$image@$(jq -r '(.referrers // .manifests)[0].digest' found.json)"
-  same_file "$(find report -type f)" report.json
+  oras manifest fetch --plain-http --registry-config "$(auth_file reader)" \
+    "$image@$(jq -r '(.referrers // .manifests)[0].digest' found.json)" > manifest.json
+  equal "$(jq -r .subject.digest manifest.json)" "$subject"
+  oras blob fetch --plain-http --registry-config "$(auth_file reader)" --output kept.json \
+    "$image@$(jq -r '.layers[0].digest' manifest.json)"
+  same_file kept.json report.json
 }
 
 a_report_of_grype_is_recorded_with_its_findings() {
   local subject
   subject=$(push_something)
-  api 201 scanner POST "scans?repository=$repository&digest=$subject" --data-binary "@$FIXTURES/grype/ghsa.json"
+  # Another image's report is not taken for ours.
+  api 422 scanner POST "scans?repository=$repository&digest=$subject" --data-binary "@$FIXTURES/grype/ghsa.json"
+  equal "$(json .code)" subject-differs
+  jq --arg digest "$subject" --arg image "$image" '.source.target |= (.manifestDigest = $digest
+    | .repoDigests = ["\($image)@\($digest)"])' "$FIXTURES/grype/ghsa.json" > report.json
+  api 201 scanner POST "scans?repository=$repository&digest=$subject" --data-binary @report.json
   equal "$(json .scanner | tr A-Z a-z)" grype
   [ "$(json '[.counts[]] | add')" -gt 0 ] || fail 'no findings'
 }
