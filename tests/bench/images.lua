@@ -13,10 +13,18 @@ function init(args)
   step, completed, failed, ended = 0, 0, 0, 0
 end
 
+-- The headers of every request (the credential) and one more.
+local function headers_with(name, value)
+  local headers = { [name] = value }
+  for name, value in pairs(wrk.headers) do headers[name] = value end
+  return headers
+end
+
 local function put_blob(location, digest, body)
   local path = location:gsub("^%a+://[^/]+", "")
   local separator = path:find("?", 1, true) and "&" or "?"
-  return wrk.format("PUT", path .. separator .. "digest=" .. digest, { ["Content-Type"] = "application/octet-stream" }, body)
+  return wrk.format("PUT", path .. separator .. "digest=" .. digest,
+    headers_with("Content-Type", "application/octet-stream"), body)
 end
 
 function request()
@@ -30,14 +38,14 @@ function request()
     config_digest, layer, layer_digest, manifest = lines(), lines(), lines(), lines()
   end
   if step == 0 or step == 2 then
-    return wrk.format("POST", repository .. "/blobs/uploads/", { ["Content-Length"] = "0" })
+    return wrk.format("POST", repository .. "/blobs/uploads/", headers_with("Content-Length", "0"))
   elseif step == 1 then
     return put_blob(location, config_digest, config)
   elseif step == 3 then
     return put_blob(location, layer_digest, layer)
   end
   return wrk.format("PUT", repository .. "/manifests/v" .. completed,
-    { ["Content-Type"] = "application/vnd.oci.image.manifest.v1+json" }, manifest)
+    headers_with("Content-Type", "application/vnd.oci.image.manifest.v1+json"), manifest)
 end
 
 function response(status, headers, body)
