@@ -172,6 +172,6 @@ every_change_is_in_the_audit_trail() {
 }
 _sequenced() {
   api 200 auditor GET "audit/events?digest=$1&format=ndjson"
-  jq -er .kind "$body" > kinds
-  [ "$(sort kinds | uniq -c | awk '{ print $2 ":" $1 }' | tr '\n' ' ')" = "$2" ]
+  seen=$(jq -r .event.kind "$body" | sort | uniq -c | awk '{ print $2 ":" $1 }' | tr '\n' ' ')
+  [ "$seen" = "$2" ] || { echo "so far: $seen" && return 1; }
 }
