@@ -1,5 +1,6 @@
 //! An upload as far as it has come: what any replica needs to go on with it.
 
+use super::INLINE_BYTES;
 use super::blob::key_of_parts;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Hasher, Resumable};
@@ -61,6 +62,12 @@ struct Row {
 }
 
 impl Staged {
+    /// Whether finishing moves nothing in the store: everything is in this state, small enough to
+    /// stay in Postgres.
+    pub fn stays_in_postgres(&self) -> bool {
+        matches!(self.pieces, Pieces::None) && self.tail.len() <= INLINE_BYTES
+    }
+
     /// An upload of nothing yet. The id is random and names everything that it will stage.
     pub fn new(upload: Uuid, algorithm: Algorithm) -> Self {
         Self {

@@ -1,4 +1,8 @@
 //! Rows of `uploads`.
+//!
+//! Opening a session and claiming it do not wait for the disk: when Postgres dies in the next
+//! instant, the client is told that there is no such session, or the writer that its lease is lost.
+//! What a client is told to have sent is durable.
 
 use crate::access::{Grant, Push};
 use crate::content::uploads::LEASE;
@@ -19,8 +23,9 @@ pub async fn insert(
 ) -> Result<bool, Failure> {
     let (document, tail) = staged.save()?;
     let done = sqlx::query!(
-        "insert into uploads(id, repository, principal_id, staged, tail)
-         select $1, $2, $3, $4, $5
+        "with unhurried as materialized (select set_config('synchronous_commit', 'off', true))
+         insert into uploads(id, repository, principal_id, staged, tail)
+         select $1, $2, $3, $4, $5 from unhurried
          where (select count(*) from (select from uploads where principal_id = $3 limit $6) open) < $6",
         staged.upload(),
         grant.repository() as &RepositoryName,
@@ -63,8 +68,10 @@ pub async fn claim(
     // An offset that no column holds is the offset of no session.
     let Ok(start) = start.map(i64::try_from).transpose() else { return Ok(None) };
     let row = sqlx::query!(
-        "update uploads set lease = $2, lease_until = clock_timestamp() + make_interval(secs => $3),
+        "with unhurried as materialized (select set_config('synchronous_commit', 'off', true))
+         update uploads set lease = $2, lease_until = clock_timestamp() + make_interval(secs => $3),
            touched_at = clock_timestamp()
+         from unhurried
          where id = $1 and repository = $4
            and ($5::bigint is null or offset_bytes = $5)
            and (lease is null or lease_until < clock_timestamp())

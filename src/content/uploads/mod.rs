@@ -141,7 +141,9 @@ impl Uploads {
             if let Some(incoming) = incoming {
                 uploads.take(&mut held, incoming).await?;
                 // Before anything moves: a finish that is cut off is repeated from here.
-                uploads.save(&held, Lease::Kept).await?;
+                if !held.staged.stays_in_postgres() {
+                    uploads.save(&held, Lease::Kept).await?;
+                }
             }
             let finished = uploads.holding(&held, uploads.store.finish_as(&held.staged, &digest)).await?;
             drop(slot);
