@@ -20,6 +20,10 @@ pub(super) struct Files {
     root: Arc<Path>,
 }
 
+/// How much may be written before the disk is asked to take it, beside the writing, so that little
+/// is left to wait for at the end.
+const FLUSH_BYTES: u64 = 64 << 20;
+
 /// A staged file that is being written.
 pub(super) struct FileSink {
     files: Files,
@@ -27,6 +31,9 @@ pub(super) struct FileSink {
     bytes: u64,
     /// The step in flight; none after one that failed.
     writing: Option<JoinHandle<io::Result<File>>>,
+    /// A flush beside the writing, and how many bytes there were when it began.
+    flushing: Option<JoinHandle<io::Result<()>>>,
+    flushed_bytes: u64,
 }
 
 impl Files {
@@ -166,11 +173,26 @@ impl FileSink {
         segments(staged)?;
         let path = files.path(&name);
         let writing = spawn_blocking(move || File::create_new(path));
-        Ok(Self { files: files.clone(), name, bytes: 0, writing: Some(writing) })
+        Ok(Self {
+            files: files.clone(),
+            name,
+            bytes: 0,
+            writing: Some(writing),
+            flushing: None,
+            flushed_bytes: 0,
+        })
     }
 
     pub async fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
         let mut file = self.written().await?;
+        if self.bytes - self.flushed_bytes >= FLUSH_BYTES
+            && self.flushing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.flushed().await?;
+            let same = file.try_clone().map_err(|error| Failure::new("flushing a staged file", error))?;
+            self.flushing = Some(spawn_blocking(move || same.sync_data()));
+            self.flushed_bytes = self.bytes;
+        }
         self.bytes += chunk.len() as u64;
         self.writing = Some(spawn_blocking(move || {
             file.write_all(&chunk)?;
@@ -186,8 +208,19 @@ impl FileSink {
         finished(writing).await?.map_err(|error| Failure::new(doing, error))
     }
 
+    /// Waits for the flush in flight. The kernel reports a failed write once: to this one, then.
+    async fn flushed(&mut self) -> Result<(), Failure> {
+        match self.flushing.take() {
+            Some(flushing) => {
+                finished(flushing).await?.map_err(|error| Failure::new("flushing a staged file", error))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub async fn close(mut self, staged: &mut Staged) -> Result<(), Failure> {
         let file = self.written().await?;
+        self.flushed().await?;
         let staging = self.files.path("staging");
         blocking("making a staged file durable", move || {
             file.sync_all()?;
