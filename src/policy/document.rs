@@ -218,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn the_policies_that_are_shipped_are_policies() {
+        for text in [
+            &include_bytes!("../../deploy/policies/staging.yaml")[..],
+            &include_bytes!("../../deploy/policies/prod.yaml")[..],
+        ] {
+            Policy::parse(text).unwrap();
+        }
+    }
+
+    #[test]
     fn what_is_not_built_or_misspelt_is_refused_with_its_place_and_what_is_accepted() {
         for (gate, unknown, accepted) in [
             ("sbom: { required: true }", "sbom", "signed_by"),
