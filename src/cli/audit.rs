@@ -103,9 +103,14 @@ impl Audit {
 async fn export(registry: &Registry, query: Query<'_>) -> Result<(), Stop> {
     let mut response = registry.send(registry.request(Method::GET, PATH).query(query)).await?;
     let mut out = tokio::io::stdout();
-    let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the events: {error}"));
     while let Some(chunk) = response.chunk().await.map_err(|error| registry.unanswered(&error))? {
-        out.write_all(&chunk).await.map_err(failed)?;
+        match out.write_all(&chunk).await {
+            // A reader that has seen enough (`| head`) ends nothing.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => {
+                written.map_err(|error| Stop::Unanswered(format!("cannot write the events: {error}")))?
+            }
+        }
     }
-    out.flush().await.map_err(failed)
+    out.flush().await.map_err(|error| Stop::Unanswered(format!("cannot write the events: {error}")))
 }

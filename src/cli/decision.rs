@@ -44,9 +44,7 @@ impl Decision {
                     problem["detail"] = json!("judged again from its recorded inputs it comes out otherwise");
                     return Err(Stop::Refused(problem));
                 }
-                output.answer(&replayed, || {
-                    format!("The same answer again: {}", at(&replayed, "/recorded/verdict"))
-                });
+                output.answer(&replayed, || format!("The same answer again: {}", at(&replayed, "/verdict")));
                 Ok(())
             }
         }
@@ -54,7 +52,7 @@ impl Decision {
 }
 
 fn in_words(decision: &Value) -> String {
-    let gates = decision.pointer("/result/gates").and_then(Value::as_array).cloned().unwrap_or_default();
+    let gates = decision.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
     format!(
         "{}: {} {} to {}, decided {} for {}{}",
         at(decision, "/verdict"),

@@ -43,7 +43,6 @@ enum HoldCommand {
 }
 
 #[derive(clap::Args, Debug)]
-#[group(id = "held", required = true, multiple = true, args = ["repository", "environment"])]
 struct Place {
     /// The repository [default: all]
     #[arg(long, short, value_name = "NAME")]

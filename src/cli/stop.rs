@@ -75,8 +75,11 @@ fn in_words(problem: &Value) -> String {
     let gates = problem.get("gates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     words.push_str(&gates_in_words(gates));
     for (name, value) in problem.as_object().into_iter().flatten() {
-        let known = ["type", "title", "status", "code", "detail", "gates", "request_id", "instance"];
-        if !known.contains(&name.as_str()) && !value.is_null() {
+        let known =
+            ["type", "title", "status", "code", "detail", "gates", "request_id", "instance", "verdict"];
+        // Where there are gates, they are the reasons.
+        let said = known.contains(&name.as_str()) || (name == "reasons" && !gates.is_empty());
+        if !said && ![Value::Null, Value::Bool(false), json!([])].contains(value) {
             let _ = write!(words, "\n  {}: {}", name.replace('_', " "), nested(value));
         }
     }

@@ -1,6 +1,7 @@
 //! The command line says yes, no and why, in words and in JSON, with exit codes that scripts can use.
 
 use crate::harness::Registry;
+use proofmark::access::Role;
 use proofmark::attestation::summary::{self, SummarySubject, Verification};
 use proofmark::names::Digest;
 use serde_json::Value;
@@ -220,6 +221,161 @@ async fn a_summary_is_verified_without_any_server() {
     let ended = shell.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(ended.code, 1, "{}", ended.err);
     other.check().await;
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_file_comes_back_the_same_and_its_version_is_taken() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "web/*").await;
+    let ci = Shell::at(&registry.url, ci.token());
+    let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let file = ci.file("site.tar", &bytes);
+    let push = ["push", text(&file), "--repository", "web/site", "--version", "7"];
+    let pushed = ci.json(&push).await;
+    let digest = pushed["digest"].as_str().unwrap().to_owned();
+    assert_eq!(
+        ci.json(&push).await["digest"].as_str(),
+        Some(digest.as_str()),
+        "the same push is one artifact"
+    );
+
+    let out = ci.home.path().join("out.tar");
+    ci.yes(&["pull", "web/site:7", "-o", text(&out)]).await;
+    assert_eq!(std::fs::read(&out).unwrap(), bytes);
+    let named = ci.run(&["pull", &format!("web/site@{digest}")]).await;
+    assert_eq!(named.code, 2, "site.tar is here already: {}", named.err);
+
+    std::fs::write(&file, b"other bytes").unwrap();
+    let taken = ci.run(&push).await;
+    assert_eq!(taken.code, 1, "{}{}", taken.out, taken.err);
+    assert!(taken.err.contains(&digest), "the refusal names the current digest: {}", taken.err);
+    let piped = ci.feed(&["push", "-", "--filename", "x", "-r", "web/site", "-v", "8"], b"from a pipe").await;
+    assert_eq!(piped.code, 0, "{}", piped.err);
+    assert_eq!(ci.yes(&["pull", "web/site:8", "-o", "-"]).await, "from a pipe");
+    assert_eq!(ci.run(&["pull", "web/site:9"]).await.code, 1);
+    registry.check().await;
+}
+
+/// Keys that openssl and cosign made, of the fixtures.
+fn key(name: &str) -> String {
+    format!("{}/tests/fixtures/signing/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+const STAGING: &[u8] = b"environment: staging\nrepositories: ['payments/*']\ngates: []\n";
+const PROD: &[u8] = b"environment: prod
+repositories: ['payments/*']
+gates:
+  - signed_by: { any_of: [ci], predicate: https://example.com/reviewed/v1 }
+  - promoted_in: { environments: [staging] }
+";
+
+/// An administrator's shell, with a signer, two environments and their policies set up through it.
+async fn set_up(registry: &Registry) -> Shell {
+    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    let public = key("ed25519.pub");
+    admin
+        .yes(&[
+            "signer",
+            "add",
+            "ci",
+            "--key",
+            &public,
+            "--scheme",
+            "ed25519",
+            "--repositories",
+            "payments/*",
+        ])
+        .await;
+    for (name, policy) in [("staging", STAGING), ("prod", PROD)] {
+        admin.yes(&["environment", "create", name]).await;
+        let file = admin.file(name, policy);
+        admin.yes(&["policy", "apply", text(&file)]).await;
+    }
+    admin
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_goes_from_push_to_known_good_by_commands_alone() {
+    let registry = Registry::start().await;
+    let admin = set_up(&registry).await;
+    let app = admin.file("app", b"the application");
+    admin.yes(&["push", text(&app), "-r", "payments/api", "-v", "1"]).await;
+    let promote =
+        |to: &'static str| ["promote", "payments/api:1", "--environment", to, "--reason", "a release"];
+
+    let early = admin.run(&promote("prod")).await;
+    assert_eq!(early.code, 1, "{}", early.err);
+    for says in ["fail  signed_by", "fail  promoted_in", "to solve it", "request "] {
+        assert!(early.err.contains(says), "{says} is not in {}", early.err);
+    }
+    let predicate = admin.file("predicate.json", br#"{"reviewer": "alice"}"#);
+    let attest = ["attest", "payments/api:1", "--type", "https://example.com/reviewed/v1", "--predicate"];
+    let with_key = |name: &str| {
+        let rest = [text(&predicate).to_owned(), "--key".to_owned(), key(name)];
+        attest.iter().map(|word| (*word).to_owned()).chain(rest).collect::<Vec<_>>()
+    };
+    let run =
+        async |words: Vec<String>| admin.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let stranger = run(with_key("test-only-stranger.key.pem")).await;
+    assert_eq!(stranger.code, 1, "{}{}", stranger.out, stranger.err);
+    let trusted = run(with_key("test-only-ed25519.key.pem")).await;
+    assert_eq!(trusted.code, 0, "{}", trusted.err);
+    assert!(admin.yes(&["attest", "list", "payments/api:1"]).await.contains("trusted"));
+    admin.yes(&promote("staging")).await;
+    admin.yes(&promote("prod")).await;
+
+    let good = admin.json(&["known-good", "payments/api", "--environment", "prod"]).await;
+    let reference = admin.yes(&["known-good", "payments/api", "-e", "prod", "--format", "text"]).await;
+    assert_eq!(good["reference"].as_str(), Some(reference.trim()));
+    let decision = good["decision"].as_str().unwrap();
+    assert!(admin.yes(&["decision", "show", decision]).await.contains("pass  signed_by"));
+    assert!(admin.yes(&["decision", "replay", decision]).await.contains("The same answer"));
+    let pulled = admin.home.path().join("pulled");
+    admin.yes(&["pull", "payments/api", "--environment", "prod", "-o", text(&pulled)]).await;
+    assert_eq!(std::fs::read(&pulled).unwrap(), b"the application");
+
+    let (summary, trust) = (admin.home.path().join("summary.json"), admin.yes(&["key", "show"]).await);
+    admin.yes(&["known-good", "payments/api", "-e", "prod", "--summary", text(&summary)]).await;
+    let trust = admin.file("trust.json", trust.as_bytes());
+    let offline = Shell::at("http://127.0.0.1:9", None);
+    let about = ["--file", text(&pulled), "--repository", "payments/api", "--environment", "prod"];
+    offline.yes(&[&["verify", text(&summary), "--trust", text(&trust)], &about[..]].concat()).await;
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_a_hold_and_an_approval_are_made_listed_and_ended() {
+    let registry = Registry::start().await;
+    let admin = set_up(&registry).await;
+    let app = admin.file("app", b"the application");
+    admin.yes(&["push", text(&app), "-r", "payments/api", "-v", "1"]).await;
+    admin.yes(&["promote", "payments/api:1", "-e", "staging"]).await;
+    let verify = ["verify", "payments/api:1", "-e", "staging"];
+    admin.yes(&verify).await;
+
+    let block = admin.json(&["block", "payments/api:1", "--reason", "CVE-2026-0001", "--until", "7d"]).await;
+    let refused = admin.run(&verify).await;
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.err.contains("CVE-2026-0001"), "{}", refused.err);
+    assert_eq!(admin.run(&["known-good", "payments/api", "-e", "staging"]).await.code, 1);
+    assert!(admin.yes(&["block", "list", "payments/api"]).await.contains("CVE-2026-0001"));
+    admin.yes(&["block", "lift", &block["id"].to_string(), "--reason", "mended"]).await;
+    admin.yes(&verify).await;
+
+    let hold = admin.json(&["hold", "-e", "staging", "--reason", "incident 42"]).await;
+    let held = admin.run(&["promote", "payments/api:1", "-e", "staging"]).await;
+    assert!(held.code == 1 && held.err.contains("incident 42"), "{}", held.err);
+    assert!(admin.yes(&["hold", "list"]).await.contains("incident 42"));
+    admin.yes(&["hold", "lift", &hold["id"].to_string(), "--reason", "over"]).await;
+
+    let approval = admin.json(&["approve", "payments/api:1", "-e", "prod", "--reason", "reviewed"]).await;
+    assert!(admin.yes(&["approve", "list", "payments/api"]).await.contains("reviewed"));
+    admin.yes(&["approve", "revoke", &approval["id"].to_string(), "--reason", "looked again"]).await;
+    let kinds = ["block.placed", "block.ended", "hold.placed", "approval.given", "approval.ended"];
+    while proofmark::ledger::sequence(&registry.app.db).await.unwrap() > 0 {}
+    let events = admin.yes(&["audit", "events", "--export", "ndjson"]).await;
+    assert!(kinds.iter().all(|kind| events.contains(kind)), "{events}");
     registry.check().await;
 }
 
