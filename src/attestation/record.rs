@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
 use crate::postgres::database_time;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -35,8 +36,8 @@ pub struct Carrier<'a> {
 pub struct Recorded {
     /// The attestation.
     pub id: i64,
-    /// Whether it was not known before.
-    pub new: bool,
+    /// When it was received first, which trust is judged by.
+    pub received_at: DateTime<Utc>,
 }
 
 /// The signers whose keys may have signed what was received.
@@ -99,18 +100,17 @@ pub async fn record(
     known: &Known,
 ) -> Result<Recorded, Failure> {
     let content = content(received, known);
-    let found = store::find(connection, carrier, received).await?;
-    if let Some(id) = found {
-        return Ok(Recorded { id, new: false });
+    if let Some(known) = store::find(connection, carrier, received).await? {
+        return Ok(known);
     }
     store::keep_envelope(connection, received).await?;
     let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
-    let Some(id) = store::insert(connection, carrier, received, &content, &facts).await? else {
-        let id = store::find(connection, carrier, received).await?;
-        let id =
-            id.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
-        return Ok(Recorded { id, new: false });
+    let Some(recorded) = store::insert(connection, carrier, received, &content, &facts).await? else {
+        let known = store::find(connection, carrier, received).await?;
+        return known
+            .ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"));
     };
+    let id = recorded.id;
     if let Some(statement) = &content.statement {
         store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
         store::insert_materials(connection, id, &facts.materials).await?;
@@ -118,7 +118,7 @@ pub async fn record(
     store::insert_signatures(connection, id, &content.signers).await?;
     store::insert_hints(connection, id, &content.hints).await?;
     append(connection, carrier, id, received.digest(), &content).await?;
-    Ok(Recorded { id, new: true })
+    Ok(recorded)
 }
 
 /// The manifests of the repository that the statement is about, in its order; at most 64.

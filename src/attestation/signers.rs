@@ -53,7 +53,7 @@ pub struct NewSigner {
     pub repositories: Vec<Pattern>,
     /// Predicate types that it is believed for.
     pub predicate_types: Vec<Pattern>,
-    /// Statements count when they were received from here on; now when there is none.
+    /// Statements count when they were received from here on; whenever, when there is none.
     pub valid_from: Option<DateTime<Utc>>,
     /// Until when.
     pub valid_until: Option<DateTime<Utc>>,
@@ -94,6 +94,14 @@ pub enum SignerRefused {
     Reason,
     #[error(transparent)]
     Failed(#[from] Failure),
+}
+
+impl NewSigner {
+    /// Without another word a key is believed for what came before it was registered, too: people
+    /// push signatures first and register the key when a promotion asks for it.
+    pub(super) fn valid_from(&self) -> DateTime<Utc> {
+        self.valid_from.unwrap_or(DateTime::UNIX_EPOCH)
+    }
 }
 
 impl Signer {
@@ -138,7 +146,7 @@ pub async fn register(
     let judged = waiting::judge(&mut tx, id, &key).await?;
     let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
         "repositories": new.repositories, "predicate_types": new.predicate_types,
-        "valid_from": new.valid_from.unwrap_or(at), "valid_until": new.valid_until, "judged": judged});
+        "valid_from": new.valid_from, "valid_until": new.valid_until, "judged": judged});
     ledger::append(&mut tx, event(Kind::SignerRegistered, at, grant, facts)).await?;
     let registered = store::by_name(&mut tx, &new.name).await?.ok_or(SignerRefused::Unknown)?;
     tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;
@@ -199,7 +207,7 @@ fn same(known: &Signer, key: &PublicKey, new: &NewSigner) -> bool {
     (known.key.id(), known.key.scheme()) == (key.id(), key.scheme())
         && *repositories == new.repositories.iter().cloned().collect()
         && *predicate_types == new.predicate_types.iter().cloned().collect()
-        && new.valid_from.is_none_or(|from| from == *valid_from)
+        && new.valid_from() == *valid_from
         && *valid_until == new.valid_until
 }
 

@@ -56,7 +56,7 @@ struct Add {
     /// Predicate types it is believed for, as patterns; may be repeated
     #[arg(long, value_name = "PATTERN", default_value = "**")]
     predicate_type: Vec<String>,
-    /// Since when it is believed [default: now]
+    /// Believe what was received from then on [default: whenever it was received]
     #[arg(long, value_name = "TIME")]
     valid_from: Option<Moment>,
     /// Until when it is believed

@@ -115,7 +115,9 @@ impl Act<'_> {
             let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
             let (repository, principal) = (self.repository, self.principal);
             let carrier = Carrier { repository, principal, manifest: &manifest, subject: &subject };
-            let Recorded { id, .. } = attestation::record(&mut tx, carrier, one, &known).await?;
+            let Recorded { id, received_at } = attestation::record(&mut tx, carrier, one, &known).await?;
+            // What was pushed earlier keeps the time at which it came.
+            signed(one, &known, &repository.name, received_at)?;
             attested.push(Attested {
                 id,
                 envelope: one.digest().clone(),

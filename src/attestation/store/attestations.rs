@@ -2,7 +2,7 @@
 
 use crate::attestation::facts::{Facts, Material};
 use crate::attestation::received::Received;
-use crate::attestation::record::{Carrier, Content, kept_predicate};
+use crate::attestation::record::{Carrier, Content, Recorded, kept_predicate};
 use crate::attestation::statement::Statement;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
@@ -17,9 +17,10 @@ pub async fn find(
     connection: &mut PgConnection,
     carrier: Carrier<'_>,
     received: &Received,
-) -> Result<Option<i64>, Failure> {
-    sqlx::query_scalar!(
-        "select id from attestations
+) -> Result<Option<Recorded>, Failure> {
+    sqlx::query_as!(
+        Recorded,
+        "select id, received_at from attestations
          where repository_id = $1 and carried_for = $2 and envelope = $3 and coalesce(beside, '') = $4",
         carrier.repository.id,
         carrier.subject as &Digest,
@@ -52,17 +53,18 @@ pub async fn insert(
     received: &Received,
     content: &Content,
     facts: &Facts,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Option<Recorded>, Failure> {
     let predicate_type_id = match &content.statement {
         Some(statement) => Some(predicate_type(connection, &statement.predicate_type).await?),
         None => None,
     };
-    sqlx::query_scalar!(
+    sqlx::query_as!(
+        Recorded,
         "insert into attestations(repository_id, carried_for, manifest, envelope, beside, form, why,
            predicate_type_id, builder, source, source_ref, commit_id, result, configuration, predicate,
            received_by)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-         on conflict do nothing returning id",
+         on conflict do nothing returning id, received_at",
         carrier.repository.id,
         carrier.subject as &Digest,
         carrier.manifest as &Digest,

@@ -125,7 +125,7 @@ pub async fn insert(
         key.pem(),
         &new.repositories as &[Pattern],
         &new.predicate_types as &[Pattern],
-        new.valid_from.unwrap_or(at),
+        new.valid_from(),
         new.valid_until,
         by,
         at,

@@ -35,7 +35,7 @@ struct SignerRequest {
     repositories: Vec<Pattern>,
     /// Predicate types it is believed for, as patterns.
     predicate_types: Vec<Pattern>,
-    /// What was received from here on counts; now when absent.
+    /// What was received from here on counts; whenever it was received, when absent.
     valid_from: Option<DateTime<Utc>>,
     /// Until when.
     valid_until: Option<DateTime<Utc>>,
