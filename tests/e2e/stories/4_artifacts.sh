@@ -87,7 +87,7 @@ oras_cannot_move_a_version() {
 }
 
 a_repository_whose_rule_says_so_lets_its_tags_float() {
-  api 200 admin PUT repositories -H 'Content-Type: application/json' \
+  api 201 admin PUT repositories -H 'Content-Type: application/json' \
     --data-binary "{\"name\": \"$repository\", \"tags\": {\"floating\": [\"latest\"]}}"
   sk builder copy -q "${copy_insecure[@]}" "oci:$WORK/images/first" "docker://$image:latest"
   sk builder copy -q "${copy_insecure[@]}" --digestfile second "oci:$WORK/images/second" "docker://$image:latest"
@@ -95,24 +95,32 @@ a_repository_whose_rule_says_so_lets_its_tags_float() {
 }
 
 a_large_blob_passes_through_with_memory_flat() {
-  local mib=256 rest high pid
+  local mib=256 rest
   [ "$E2E_LONG" = 0 ] || mib=5120
-  pid=$(cat "$WORK/proofmark.pid")
   # One round first: what the service takes once for all stays out of the figure.
-  _endless 32 | answers 201 -T - -H "$(as builder)" \
-    "$url/api/v1/artifacts?repository=$repository&version=0.0&filename=warm"
-  rest=$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status")
-  echo 5 > "/proc/$pid/clear_refs"
+  _endless 32 > warm
+  answers 201 -T - -H "$(as builder)" "$url/api/v1/artifacts?repository=$repository&version=0.0&filename=warm" < warm
+  answers 200 -H "$(as reader)" "$url/v2/$repository/blobs/$(digest warm)"
+  rest=$(_memory VmRSS)
+  _forget_peak
   mkfifo stream
   _endless "$mib" | tee stream | answers 201 -T - -H "$(as builder)" \
     "$url/api/v1/artifacts?repository=$repository&version=1.0&filename=large" &
   sha256sum < stream | cut -d' ' -f1 > sent
   wait $!
+  _flat 'taking it in' "$rest"
+  _forget_peak
   curl -sS --fail -H "$(as reader)" "$url/v2/$repository/blobs/sha256:$(cat sent)" | sha256sum | cut -d' ' -f1 > read
   equal "$(cat read)" "$(cat sent)"
-  high=$(awk '/VmHWM/ { print $2 }' "/proc/$pid/status")
-  echo "at rest $rest KiB, at the most $high KiB"
-  [ $((high - rest)) -le $((32 << 10)) ] || fail "at rest $rest KiB, then up to $high KiB"
+  _flat 'giving it out' "$rest"
+}
+_memory() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(cat "$WORK/proofmark.pid")/status"; }
+_forget_peak() { echo 5 > "/proc/$(cat "$WORK/proofmark.pid")/clear_refs"; }
+_flat() {
+  local peak
+  peak=$(_memory VmHWM)
+  echo "$1: at rest $2 KiB, at the most $peak KiB"
+  [ $((peak - $2)) -le $((32 << 10)) ] || fail "$1 took $(((peak - $2) >> 10)) MiB more than at rest"
 }
 _endless() {
   openssl enc -aes-128-ctr -nosalt -K "$(openssl rand -hex 16)" -iv 0 -in /dev/zero 2> /dev/null | head -c "$1M" || true
