@@ -19,7 +19,11 @@ pub fn start_logs(config: &Config) -> Result<(), Failure> {
         None => std::io::stderr().is_terminal(),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if text { builder.try_init() } else { builder.json().flatten_event(true).with_span_list(false).try_init() };
+    let started = if text {
+        builder.try_init()
+    } else {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    };
     started.map_err(|error| Failure::new("starting the log", error))
 }
 
