@@ -227,6 +227,8 @@ async fn furnished() -> (Registry, Digest) {
     let report = include_str!("../fixtures/trivy/debian-stretch.json");
     let scan = admin.post(&format!("/api/v1/scans?repository=team/app&digest={digest}")).body(report);
     assert_eq!(scan.send().await.unwrap().status(), 201);
+    registry.environment("prod", "").await;
+    assert_eq!(admin.promote("team/app", &digest, "prod").await.status(), 201);
     sequenced(&registry).await;
     (registry, digest)
 }
@@ -284,6 +286,13 @@ async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
         ),
         ("delete from findings where position = 1", "Findings: the findings of sha256:"),
         ("update finding_sets set counts = '{}'", "Findings: the counts of sha256:"),
+        (
+            "update decisions set inputs = inputs || '\\x20'::bytea",
+            "Documents: the bytes of decision sha256:",
+        ),
+        ("update decisions set outcome = 'deny'", "a decision that says deny"),
+        ("update promotions set manifest = 'sha256:00'", "a decision about something else"),
+        ("update promotions set event_id = 1", "an event about something else"),
         ("update events set kind = 'tag.deleted' where kind = 'scan.recorded'", "its kind is not its leaf's"),
         ("update events set digest = null where kind = 'scan.recorded'", "its digest is not its leaf's"),
         (

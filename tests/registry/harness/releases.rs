@@ -118,7 +118,8 @@ impl Registry {
                insert into predicate_types(uri) values ($3) on conflict (uri) do update set uri = excluded.uri returning id),
              sealed as (
                insert into envelopes(digest, media_type, body)
-               values ('sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), '', '') returning digest),
+               select 'sha256:' || encode(sha256(body), 'hex'), '', body
+               from (select gen_random_uuid()::text::bytea) random(body) returning digest),
              stated as (
                insert into attestations(repository_id, carried_for, manifest, envelope, form, predicate_type_id,
                  builder, source, source_ref, result, received_by)
@@ -140,43 +141,42 @@ impl Registry {
         .unwrap();
     }
 
-    /// Records a scan that ran some minutes ago.
+    /// Records a scan that ran some minutes ago, with a database as old.
     pub async fn scanned(&self, digest: &Digest, scanner: &str, minutes_ago: i32, found: &[Found]) {
-        let names: Vec<&str> = found.iter().map(|finding| finding.vulnerability).collect();
-        let severities: Vec<&str> = found.iter().map(|finding| finding.severity).collect();
-        let mut connection = self.sql().await;
-        let set: String = sqlx::query_scalar(
-            "insert into finding_sets(digest, counts)
-             values ('sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), '{}') returning digest",
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
-        sqlx::query(
-            "insert into findings(finding_set, position, class, vulnerability, aliases, package, installed, fixed_in,
-               severity, severity_source, ratings)
-             select $1, n, 'vulnerability', v, '{}', 'openssl', '1.0', '{1.1}', s, 'nvd', '[]'
-             from unnest($2::text[], $3::text[]) with ordinality f(v, s, n)",
-        )
-        .bind(&set)
-        .bind(&names)
-        .bind(&severities)
-        .execute(&mut *connection)
-        .await
-        .unwrap();
-        sqlx::query(
-            "insert into scan_runs(repository_id, manifest, sha256, scanner, scanner_version, database_updated_at,
-               scanned_at, finding_set, report, received_by)
-             select repository_id, digest, sha256, $2, '1', clock_timestamp() - $3 * interval '1 minute',
-               clock_timestamp() - $3 * interval '1 minute', $4, $4, 2
-             from manifests where digest = $1",
+        let repository: String = sqlx::query_scalar(
+            "select r.name from manifests m join repositories r on r.id = m.repository_id where m.digest = $1",
         )
         .bind(digest.as_str())
-        .bind(scanner)
-        .bind(minutes_ago)
-        .bind(&set)
-        .execute(&mut *connection)
+        .fetch_one(&mut *self.sql().await)
         .await
         .unwrap();
+        let at = proofmark::clock::now() - chrono::TimeDelta::minutes(minutes_ago.into());
+        let report = match scanner {
+            "grype" => grype(at, found),
+            _ => trivy(at, found),
+        };
+        let path = format!("/api/v1/scans?repository={repository}&digest={digest}&scanner={scanner}");
+        self.admin().post_document(&path, &report, 201).await;
     }
+}
+
+/// A report of Trivy.
+fn trivy(at: chrono::DateTime<chrono::Utc>, found: &[Found]) -> Value {
+    let finding = |finding: &Found| {
+        json!({"VulnerabilityID": finding.vulnerability, "Severity": finding.severity.to_uppercase(),
+            "PkgName": "openssl", "InstalledVersion": "1.0", "FixedVersion": "1.1"})
+    };
+    json!({"SchemaVersion": 2, "ArtifactName": "app", "CreatedAt": at,
+        "Trivy": {"Version": "1", "VulnerabilityDB": {"UpdatedAt": at}},
+        "Results": [{"Vulnerabilities": found.iter().map(finding).collect::<Vec<_>>()}]})
+}
+
+/// A report of Grype.
+fn grype(at: chrono::DateTime<chrono::Utc>, found: &[Found]) -> Value {
+    let finding = |finding: &Found| {
+        json!({"artifact": {"name": "openssl", "version": "1.0"}, "vulnerability": {
+            "id": finding.vulnerability, "severity": finding.severity, "fix": {"versions": ["1.1"]}}})
+    };
+    json!({"matches": found.iter().map(finding).collect::<Vec<_>>(),
+        "descriptor": {"name": "grype", "version": "1", "timestamp": at, "db": {"built": at}}})
 }
