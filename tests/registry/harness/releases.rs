@@ -1,5 +1,6 @@
 //! Releases on their way through environments.
 
+use super::signing::{Signing, provenance};
 use super::{Client, Registry, sha256};
 use proofmark::names::Digest;
 use reqwest::Response;
@@ -101,55 +102,34 @@ impl Registry {
 
     /// Registers a signer that is believed for everything.
     pub async fn know_signer(&self, name: &str) {
-        sqlx::query(
-            "insert into signers(name, scheme, key_id, public_key_pem, repositories, predicate_types, valid_from, registered_by)
-             values ($1, 'ed25519', $1, '', '{**}', '{**}', clock_timestamp() - interval '1 day', 2)",
-        )
-        .bind(name)
-        .execute(&mut *self.sql().await)
-        .await
-        .unwrap();
+        self.admin().register_signer(name, &key_of(name).pem(), &["**"]).await;
     }
 
-    /// Records a statement about a digest, signed by a registered signer.
+    /// Records a statement about a digest, signed by a registered signer; each is another one.
     pub async fn state(&self, digest: &Digest, signer: &str, predicate_type: &str, result: Option<&str>) {
-        sqlx::query(
-            "with kind as (
-               insert into predicate_types(uri) values ($3) on conflict (uri) do update set uri = excluded.uri returning id),
-             sealed as (
-               insert into envelopes(digest, media_type, body)
-               select 'sha256:' || encode(sha256(body), 'hex'), '', body
-               from (select gen_random_uuid()::text::bytea) random(body) returning digest),
-             stated as (
-               insert into attestations(repository_id, carried_for, manifest, envelope, form, predicate_type_id,
-                 builder, source, source_ref, result, received_by)
-               select m.repository_id, m.digest, sealed.digest, sealed.digest, 'statement', kind.id,
-                 'https://ci.example/builder', 'git+https://git.example/app', 'refs/heads/main', $4, 2
-               from manifests m, kind, sealed where m.digest = $1 returning id, repository_id),
-             about as (
-               insert into attestation_subjects(repository_id, digest, attestation_id)
-               select repository_id, $1, id from stated)
-             insert into attestation_signatures(attestation_id, signer_id)
-             select stated.id, signers.id from stated, signers where signers.name = $2",
-        )
-        .bind(digest.as_str())
-        .bind(signer)
-        .bind(predicate_type)
-        .bind(result)
-        .execute(&mut *self.sql().await)
-        .await
-        .unwrap();
+        let mut predicate = provenance("https://ci.example/builder", "0000000");
+        predicate["result"] = json!(result);
+        predicate["configuration"] = json!([]);
+        predicate["number"] = json!(uuid::Uuid::now_v7());
+        let envelope = key_of(signer).statement(digest, predicate_type, &predicate);
+        let repository = self.repository_of(digest).await;
+        self.admin().attest(&repository, &envelope, 201).await;
     }
 
-    /// Records a scan that ran some minutes ago, with a database as old.
-    pub async fn scanned(&self, digest: &Digest, scanner: &str, minutes_ago: i32, found: &[Found]) {
-        let repository: String = sqlx::query_scalar(
+    /// Where a manifest was pushed.
+    async fn repository_of(&self, digest: &Digest) -> String {
+        sqlx::query_scalar(
             "select r.name from manifests m join repositories r on r.id = m.repository_id where m.digest = $1",
         )
         .bind(digest.as_str())
         .fetch_one(&mut *self.sql().await)
         .await
-        .unwrap();
+        .unwrap()
+    }
+
+    /// Records a scan that ran some minutes ago, with a database as old.
+    pub async fn scanned(&self, digest: &Digest, scanner: &str, minutes_ago: i32, found: &[Found]) {
+        let repository = self.repository_of(digest).await;
         let at = proofmark::clock::now() - chrono::TimeDelta::minutes(minutes_ago.into());
         let report = match scanner {
             "grype" => grype(at, found),
@@ -158,6 +138,11 @@ impl Registry {
         let path = format!("/api/v1/scans?repository={repository}&digest={digest}&scanner={scanner}");
         self.admin().post_document(&path, &report, 201).await;
     }
+}
+
+/// The key of the signer of this name.
+fn key_of(name: &str) -> Signing {
+    Signing::new(name.bytes().fold(0, |seed: u8, byte| seed.wrapping_mul(31).wrapping_add(byte)))
 }
 
 /// A report of Trivy.
