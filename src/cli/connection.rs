@@ -273,6 +273,37 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    /// Reads one request and answers it, or goes away without an answer; gives its idempotency key.
+    async fn serve_one(listener: &tokio::net::TcpListener, answer: Option<&str>) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"{}") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        if let Some(answer) = answer {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        let text = String::from_utf8(request).unwrap();
+        let key = text.lines().find_map(|line| line.strip_prefix("idempotency-key: "));
+        key.unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_done_once_is_asked_again_under_the_same_key_when_no_answer_comes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let registry = Registry::new(server_url(&url).unwrap(), None, None).unwrap();
+        let server = async {
+            let first = serve_one(&listener, None).await;
+            let answer = "HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n{\"id\": 7}";
+            (first, serve_one(&listener, Some(answer)).await)
+        };
+        let body = json!({});
+        let ((first, second), answer) = tokio::join!(server, registry.post_once("/x", &body));
+        assert_eq!((answer.unwrap()["id"].as_i64(), first), (Some(7), second));
+    }
+
     #[test]
     fn a_refusal_of_either_door_is_a_problem_and_anything_else_is_none() {
         let oci =

@@ -379,6 +379,49 @@ async fn a_block_a_hold_and_an_approval_are_made_listed_and_ended() {
     registry.check().await;
 }
 
+/// A certificate for 127.0.0.1 by an authority that only this test knows.
+async fn certify(shell: &Shell) {
+    let steps = [
+        "req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.pem -days 1 -subj /CN=authority",
+        "req -newkey ed25519 -nodes -keyout tls.key -out request.pem -subj /CN=registry",
+        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -days 1 -extfile names -out tls.pem",
+    ];
+    shell.file("names", b"subjectAltName=IP:127.0.0.1");
+    for step in steps {
+        let made =
+            Command::new("openssl").args(step.split(' ')).current_dir(shell.home.path()).output().await;
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_by_its_file_alone() {
+    let registry = Registry::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let shell = Shell::at(&format!("https://127.0.0.1:{port}"), Some(registry.admin_token()));
+    certify(&shell).await;
+    let mut serve = shell.command(&["serve", "--tls-cert", "tls.pem", "--tls-key", "tls.key"]);
+    serve.env("PROOFMARK_LISTEN", format!("127.0.0.1:{port}")).env("DATABASE_URL", registry.database_url());
+    serve.env("PROOFMARK_KEYS", registry.app.config.keys.as_ref().unwrap());
+    serve.env("PROOFMARK_STORAGE", &registry.app.config.storage).kill_on_drop(true);
+    let mut serving = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut ended = shell.run(&["whoami", "--ca", "ca.pem"]).await;
+    for _ in 0..300 {
+        if ended.code == 0 {
+            break;
+        }
+        assert!(serving.try_wait().unwrap().is_none(), "the service ended");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        ended = shell.run(&["whoami", "--ca", "ca.pem"]).await;
+    }
+    assert!(ended.code == 0 && ended.out.contains("admin"), "{}", ended.err);
+    let unknown = shell.run(&["whoami"]).await;
+    assert!(unknown.code == 3 && unknown.err.contains("certificate"), "{}", unknown.err);
+    serving.kill().await.unwrap();
+    registry.check().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_printed_for_a_shell_is_what_it_asked_for() {
     let shell = Shell::at("http://127.0.0.1:9", None);
