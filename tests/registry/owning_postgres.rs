@@ -1,13 +1,16 @@
 //! The private Postgres starts, stops and survives, whoever starts it.
 
+use crate::harness::{Service, sha256};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, Uid};
+use nix::unistd::{Pid, Uid, User};
+use proofmark::access::Role;
 use proofmark::failure::Failure;
 use proofmark::postgres::local::{self, Cluster};
 use proofmark::postgres::{Db, Options};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -123,7 +126,7 @@ async fn root_runs_it_as_postgres_where_that_user_gets_through_and_in_a_namespac
     if !as_root() {
         return;
     }
-    let postgres = nix::unistd::User::from_name("postgres").unwrap().map(|user| user.uid.as_raw());
+    let postgres = User::from_name("postgres").unwrap().map(|user| user.uid.as_raw());
     for (mode, owner) in [(0o755, postgres.unwrap_or(0)), (0o700, 0)] {
         let home = directory(mode);
         for _ in 0..2 {
@@ -304,4 +307,82 @@ async fn a_dropped_cluster_stops_by_itself() {
     let home = directory(0o700);
     drop(start(home.path()).await.unwrap());
     eventually("Postgres has ended", || !home.path().join("postgres/data/postmaster.pid").exists()).await;
+}
+
+#[tokio::test]
+async fn a_killed_service_takes_its_postgres_with_it() {
+    let home = directory(0o700);
+    let service = Service::start(home.path()).await;
+    let postmaster = service.postmaster();
+    service.kill();
+    // Postgres ends in order: it removes its pid file and recovers nothing at the next start.
+    let pid_file = home.path().join("data/postgres/data/postmaster.pid");
+    eventually("Postgres has ended", || !runs(postmaster) && !pid_file.exists()).await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_outlived_its_service_is_ended_before_another_one_starts() {
+    let home = directory(0o700);
+    let cluster = start(home.path()).await.unwrap();
+    run(&pool(&cluster).await, "create table kept as select 42 as answer").await;
+    let first = postmaster(home.path());
+    let words = fs::read_to_string(format!("/proc/{first}/cmdline")).unwrap();
+    cluster.stop().await.unwrap();
+    // The same Postgres again, started by nobody who supervises it.
+    let mut command = Command::new(if as_root() { "unshare" } else { "env" });
+    if let Some(user) = User::from_name("postgres").unwrap().filter(|_| as_root()) {
+        command.arg("--user").args([format!("--map-user={}", user.uid), format!("--map-group={}", user.gid)]);
+    }
+    command.args(words.trim_end_matches('\0').split('\0'));
+    let mut orphan = command.current_dir("/").stderr(std::process::Stdio::null()).spawn().unwrap();
+    eventually("the orphan accepts connections", || ready(home.path())).await;
+    let reaper = std::thread::spawn(move || orphan.wait().unwrap());
+
+    let cluster = start(home.path()).await.unwrap();
+    assert!(reaper.join().unwrap().success(), "it was asked to end, not killed");
+    let kept: i32 =
+        sqlx::query_scalar("select answer from kept").fetch_one(pool(&cluster).await.pool()).await.unwrap();
+    assert_eq!(kept, 42);
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ordinary_user_owns_one_too_with_or_without_a_name() {
+    if !as_root() {
+        // Every other test here is run by an ordinary user then.
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    const NAMELESS: u32 = 54_321;
+    assert!(User::from_uid(Uid::from_raw(NAMELESS)).unwrap().is_none());
+    for user in [NOBODY, NAMELESS] {
+        let home = directory(0o755);
+        chown(home.path(), Some(user), Some(user)).unwrap();
+        // Where the binary was built may be closed to others.
+        let binary = home.path().join("proofmark");
+        fs::copy(env!("CARGO_BIN_EXE_proofmark"), &binary).unwrap();
+        let as_user = || {
+            let mut command = Command::new("setpriv");
+            command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+            command.args(["--clear-groups", "--"]).arg(&binary);
+            command
+        };
+        let service = Service::start_with(as_user(), home.path()).await;
+        assert_eq!(fs::metadata(format!("/proc/{}", service.postmaster())).unwrap().uid(), user);
+        let token = as_user()
+            .args(["--json", "token", "create", "--local", "--data"])
+            .arg(home.path().join("data"))
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
+        let pusher = service.client(Role::Pusher).await;
+        let digest = pusher.push_blob("team/app", b"some bytes").await;
+        assert_eq!(digest, sha256(b"some bytes"));
+        assert!(service.stop().success());
+    }
+}
+
+fn runs(pid: i32) -> bool {
+    nix::sys::signal::kill(Pid::from_raw(pid), None).is_ok()
 }

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(choose(&layout(root.path(), Some("15")), &found).unwrap().major, 15);
         let refused = choose(&layout(root.path(), Some("16")), &found).unwrap_err().to_string();
         assert!(refused.contains("made by Postgres 16 and this machine has 17, 15"), "{refused}");
-        assert!(refused.contains("postgresql-16") && refused.contains("pg_upgrade"), "{refused}");
+        assert!(refused.contains("postgresql-16") && refused.contains("Another Postgres"), "{refused}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum Unstartable {
     #[error(
         "the cluster in {data} was made by Postgres {cluster} and this machine has {found}: install \
          Postgres {cluster} beside it (Debian: apt install postgresql-{cluster}), and Proofmark uses it; to \
-         move to a newer one, stop Proofmark and follow \"Another Postgres\" in README.md (pg_upgrade)"
+         move to a newer one, follow \"Another Postgres\" in README.md"
     )]
     OtherMajor { data: PathBuf, cluster: u32, found: String },
     #[error("{directory} belongs to {owner}: start Proofmark as that user, or give PROOFMARK_DATA")]
