@@ -108,7 +108,7 @@ async fn export(registry: &Registry, query: Query<'_>) -> Result<(), Stop> {
             // A reader that has seen enough (`| head`) ends nothing.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             written => {
-                written.map_err(|error| Stop::Unanswered(format!("cannot write the events: {error}")))?
+                written.map_err(|error| Stop::Unanswered(format!("cannot write the events: {error}")))?;
             }
         }
     }

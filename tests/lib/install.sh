@@ -15,9 +15,15 @@ install_missing() {
   echo "installing ${packages[*]}"
   local sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)
-  "${sudo[@]}" apt-get update -qq &&
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -qq -y --no-install-recommends "${packages[@]}" > /dev/null
+  local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends)
+  "${apt[@]}" update || return 1
+  if [[ " ${packages[*]} " == *' postgresql '* ]]; then
+    # Only the programs are wanted: the package would otherwise start a cluster of its own.
+    "${apt[@]}" install postgresql-common > /dev/null &&
+      "${sudo[@]}" sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' \
+        /etc/postgresql-common/createcluster.conf || return 1
+  fi
+  "${apt[@]}" install "${packages[@]}" > /dev/null
 }
 
 # cargo-deny, built once and kept outside the tree; prints its path.

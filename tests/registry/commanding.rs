@@ -364,8 +364,8 @@ async fn a_block_a_hold_and_an_approval_are_made_listed_and_ended() {
     admin.yes(&verify).await;
 
     let hold = admin.json(&["hold", "-e", "staging", "--reason", "incident 42"]).await;
-    let held = admin.run(&["promote", "payments/api:1", "-e", "staging"]).await;
-    assert!(held.code == 1 && held.err.contains("incident 42"), "{}", held.err);
+    let stopped = admin.run(&["promote", "payments/api:1", "-e", "staging"]).await;
+    assert!(stopped.code == 1 && stopped.err.contains("incident 42"), "{}", stopped.err);
     assert!(admin.yes(&["hold", "list"]).await.contains("incident 42"));
     admin.yes(&["hold", "lift", &hold["id"].to_string(), "--reason", "over"]).await;
 

@@ -346,14 +346,15 @@ async fn a_postgres_that_outlived_its_service_is_ended_before_another_one_starts
     cluster.stop().await.unwrap();
 }
 
+const NOBODY: u32 = 65_534;
+const NAMELESS: u32 = 54_321;
+
 #[tokio::test]
 async fn an_ordinary_user_owns_one_too_with_or_without_a_name() {
     if !as_root() {
         // Every other test here is run by an ordinary user then.
         return;
     }
-    const NOBODY: u32 = 65_534;
-    const NAMELESS: u32 = 54_321;
     assert!(User::from_uid(Uid::from_raw(NAMELESS)).unwrap().is_none());
     for user in [NOBODY, NAMELESS] {
         let home = directory(0o755);
