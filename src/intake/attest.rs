@@ -148,7 +148,7 @@ impl Act<'_> {
             let attachment = Attachment {
                 subject: &subject,
                 artifact_type: media_type(received)?,
-                layers: vec![(blob.clone(), media_type(received)?)],
+                layers: vec![(blob.clone(), media_type(received)?, "attestation.json")],
                 annotations: BTreeMap::from([
                     ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
                     ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),

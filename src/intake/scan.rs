@@ -227,7 +227,7 @@ impl Act<'_> {
         let attachment = Attachment {
             subject,
             artifact_type: media_type(REPORT_TYPE)?,
-            layers: vec![(self.blob.clone(), media_type("application/json")?)],
+            layers: vec![(self.blob.clone(), media_type("application/json")?, "report.json")],
             annotations: BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]),
         };
         content::attach(connection, repository, self.grant.principal(), attachment).await

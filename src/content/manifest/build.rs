@@ -1,7 +1,7 @@
 //! Manifests that the registry writes itself: pure functions of what they hold, so that the same
 //! act twice is one manifest.
 
-use super::{Manifest, OCI_IMAGE, ParsedManifest, put_manifest};
+use super::{Manifest, OCI_IMAGE, ParsedManifest, TITLE, put_manifest};
 use crate::access::Principal;
 use crate::content::{PushRefused, Repository, blobs};
 use crate::failure::Failure;
@@ -85,8 +85,9 @@ pub struct Attachment<'a> {
     pub subject: &'a Manifest,
     /// What it is.
     pub artifact_type: MediaType,
-    /// Its bytes, each with its media type; linked to the repository before.
-    pub layers: Vec<(StoredBlob, MediaType)>,
+    /// Its bytes, each with its media type and the name that clients write them to; linked to the
+    /// repository before.
+    pub layers: Vec<(StoredBlob, MediaType, &'a str)>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
 }
@@ -101,11 +102,11 @@ pub async fn attach(
     attachment: Attachment<'_>,
 ) -> Result<Digest, Failure> {
     let subject = attachment.subject;
-    let layer = |(blob, media_type): (StoredBlob, _)| Layer {
+    let layer = |(blob, media_type, name): (StoredBlob, _, &str)| Layer {
         digest: blob.digest().clone(),
         size_bytes: blob.size_bytes(),
         media_type,
-        annotations: BTreeMap::new(),
+        annotations: BTreeMap::from([(TITLE.to_owned(), name.to_owned())]),
     };
     let artifact = Artifact {
         artifact_type: attachment.artifact_type,

@@ -46,7 +46,8 @@ start_seaweedfs() {
   jq -n --arg key $key --arg secret $secret '{identities: [{name: "proofmark",
     credentials: [{accessKey: $key, secretKey: $secret}],
     actions: ["Admin", "Read", "Write", "List", "Tagging"]}]}' > "$WORK/s3.json"
-  weed server -dir="$directory" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
+  # It ends with this shell, however that ends.
+  setpriv --pdeathsig=INT -- weed server -dir="$directory" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
     -master.port="${ports[0]}" -master.port.grpc="${ports[1]}" -master.volumeSizeLimitMB=1024 \
     -volume.port="${ports[2]}" -volume.port.grpc="${ports[3]}" -volume.max=0 \
     -filer.port="${ports[4]}" -filer.port.grpc="${ports[5]}" \

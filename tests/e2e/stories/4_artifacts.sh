@@ -98,7 +98,7 @@ a_large_blob_passes_through_with_memory_flat() {
   local mib=256 rest
   [ "$E2E_LONG" = 0 ] || mib=5120
   # One round first: what the service takes once for all stays out of the figure.
-  _endless 32 > warm
+  _endless 128 > warm
   answers 201 -T - -H "$(as builder)" "$url/api/v1/artifacts?repository=$repository&version=0.0&filename=warm" < warm
   answers 200 -H "$(as reader)" "$url/v2/$repository/blobs/$(digest warm)"
   rest=$(_memory VmRSS)
