@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use std::collections::VecDeque;
 use std::fmt::Display;
 
 /// How a body ended.
@@ -15,9 +16,34 @@ pub(super) enum End {
     TooLarge,
 }
 
+/// Buffers that are looked at before another one is made. An allocator keeps what one thread made and
+/// another freed for a while; a long body that used fresh ones throughout would show in memory.
+#[derive(Default)]
+pub(super) struct Buffers(VecDeque<Bytes>);
+
+/// More than all chunks of one upload that are on their way at a time.
+const KEPT: usize = 32;
+
+impl Buffers {
+    /// Remembers a buffer, to be filled again when nobody reads it any more.
+    pub fn lend(&mut self, chunk: &Bytes) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(chunk.clone());
+    }
+
+    /// One that nobody reads any more, as it was last filled; otherwise an empty one.
+    pub fn take(&mut self) -> BytesMut {
+        let free = self.0.iter().position(Bytes::is_unique).and_then(|index| self.0.remove(index));
+        free.and_then(|bytes| bytes.try_into_mut().ok()).unwrap_or_default()
+    }
+}
+
 /// A body, cut anew: frames of any size in, chunks of the wanted size out.
 pub(super) struct Chunks<S> {
     body: S,
+    buffers: Buffers,
     rest: Bytes,
     left: u64,
     end: Option<End>,
@@ -30,14 +56,15 @@ where
 {
     /// A body of at most `limit` bytes.
     pub fn new(body: S, limit: u64) -> Self {
-        Self { body, rest: Bytes::new(), left: limit, end: None }
+        Self { body, buffers: Buffers::default(), rest: Bytes::new(), left: limit, end: None }
     }
 
     /// The next `wanted` bytes; fewer only when the body has ended.
     ///
     /// Copies, so that many tiny frames cost their bytes and nothing more.
     pub async fn take(&mut self, wanted: usize) -> Bytes {
-        let mut chunk = BytesMut::new();
+        let mut chunk = self.buffers.take();
+        chunk.clear();
         while chunk.len() < wanted {
             if self.rest.is_empty() && !self.refill().await {
                 break;
@@ -50,7 +77,9 @@ where
             chunk.extend_from_slice(&self.rest[..some]);
             self.rest.advance(some);
         }
-        chunk.freeze()
+        let chunk = chunk.freeze();
+        self.buffers.lend(&chunk);
+        chunk
     }
 
     /// How the body ended, once `take` has given less than it was asked for.

@@ -1,6 +1,7 @@
 //! Reading a blob, whole or a range of it.
 
 use super::blob::Location;
+use super::chunks::Buffers;
 use super::files::Files;
 use super::store::{Kind, Store};
 use crate::failure::Failure;
@@ -16,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// What is read from a file at a time, at the most.
-const READ_BYTES: u64 = 1 << 20;
+const READ_BYTES: u64 = 512 << 10;
 
 impl Store {
     /// A range of a blob's bytes. Fails at once when the bytes are not there.
@@ -45,8 +46,15 @@ fn inline(bytes: &Bytes, range: Range<u64>) -> Result<ByteStream, Failure> {
     Ok(stream::iter([Ok(bytes.slice(start..end))]).boxed())
 }
 
-/// A read in flight gives the file back with the bytes.
-type Reading = JoinHandle<io::Result<(File, Bytes)>>;
+/// A file that is being read, with what is left of the range and the buffers it uses by turns.
+struct Reader {
+    file: File,
+    left: u64,
+    buffers: Buffers,
+}
+
+/// A read in flight gives the reader back with the bytes.
+type Reading = JoinHandle<io::Result<(Reader, Bytes)>>;
 
 /// Reads ahead by one step, so that the disk and the socket work at the same time; a thread is busy
 /// only while it reads, so slow clients hold none.
@@ -58,31 +66,29 @@ async fn read_file(files: &Files, key: &str, range: Range<u64>) -> Result<ByteSt
         Ok(file)
     };
     let file = super::files::blocking("opening a blob's file", open).await?;
-    let left = range.end - range.start;
-    let first = read_ahead(file, left);
-    Ok(stream::try_unfold((first, left), |(reading, left)| async move {
+    let reader = Reader { file, left: range.end - range.start, buffers: Buffers::default() };
+    Ok(stream::try_unfold(reader.read_ahead(), |reading| async move {
         let Some(reading) = reading else { return Ok(None) };
-        let (file, bytes) = reading.await.map_err(io::Error::other)??;
-        let left = left - bytes.len() as u64;
-        Ok(Some((bytes, (read_ahead(file, left), left))))
+        let (reader, bytes) = reading.await.map_err(io::Error::other)??;
+        Ok(Some((bytes, reader.read_ahead())))
     })
     .boxed())
 }
 
-fn read_ahead(mut file: File, left: u64) -> Option<Reading> {
-    if left == 0 {
-        return None;
-    }
-    let wanted = left.min(READ_BYTES);
-    Some(spawn_blocking(move || {
-        let capacity = usize::try_from(wanted).map_err(io::Error::other)?;
-        let mut buffer = Vec::with_capacity(capacity);
-        if ((&mut file).take(wanted).read_to_end(&mut buffer)? as u64) < wanted {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the file is shorter than its row says",
-            ));
+impl Reader {
+    fn read_ahead(mut self) -> Option<Reading> {
+        if self.left == 0 {
+            return None;
         }
-        Ok((file, buffer.into()))
-    }))
+        Some(spawn_blocking(move || {
+            let wanted = self.left.min(READ_BYTES);
+            let mut buffer = self.buffers.take();
+            buffer.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
+            self.file.read_exact(&mut buffer)?;
+            let bytes = buffer.freeze();
+            self.buffers.lend(&bytes);
+            self.left -= wanted;
+            Ok((self, bytes))
+        }))
+    }
 }
