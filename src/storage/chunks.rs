@@ -46,6 +46,8 @@ pub(super) struct Chunks<S> {
     buffers: Buffers,
     rest: Bytes,
     left: u64,
+    /// A chunk was taken before, so that more than a little is to come.
+    is_long: bool,
     end: Option<End>,
 }
 
@@ -56,7 +58,7 @@ where
 {
     /// A body of at most `limit` bytes.
     pub fn new(body: S, limit: u64) -> Self {
-        Self { body, buffers: Buffers::default(), rest: Bytes::new(), left: limit, end: None }
+        Self { body, buffers: Buffers::default(), rest: Bytes::new(), left: limit, is_long: false, end: None }
     }
 
     /// The next `wanted` bytes; fewer only when the body has ended.
@@ -65,6 +67,9 @@ where
     pub async fn take(&mut self, wanted: usize) -> Bytes {
         let mut chunk = self.buffers.take();
         chunk.clear();
+        if self.is_long {
+            chunk.reserve(wanted);
+        }
         while chunk.len() < wanted {
             if self.rest.is_empty() && !self.refill().await {
                 break;
@@ -78,6 +83,7 @@ where
             self.rest.advance(some);
         }
         let chunk = chunk.freeze();
+        self.is_long = true;
         self.buffers.lend(&chunk);
         chunk
     }

@@ -15,14 +15,15 @@ pub(super) const LEAST_PART_BYTES: usize = 5 << 20;
 /// How often a long upload says that it goes on; the sweep leaves fresh markers alone.
 const ANNOUNCE_EVERY: Duration = Duration::from_hours(1);
 
-/// Parts of one upload on their way at the same time, beside the one that fills.
-const IN_FLIGHT: usize = 2;
+/// Parts of one upload on their way at the same time, beside the one that fills. More would carry
+/// one upload faster over a slow line and cost their bytes in memory, for each upload.
+const IN_FLIGHT: usize = 1;
 
-/// How large a part is filled. Stores take 10,000 parts: equal ones carry the first 6 GiB with
+/// How large a part is filled. Stores take 10,000 parts: equal ones carry the first 5 GiB with
 /// little memory, then they grow, to 1.1 TiB in all.
 fn part_bytes(index: usize) -> usize {
-    const STEP: usize = 6 << 20;
-    STEP + index.saturating_sub(1000) * STEP / 220
+    const STEP: usize = LEAST_PART_BYTES;
+    STEP + index.saturating_sub(1024) * STEP / 180
 }
 
 /// Parts that are being written for one lease.
