@@ -40,7 +40,7 @@ pub struct Authority {
 pub struct Narrowing {
     /// Actions on single repositories.
     pub repositories: Vec<(RepositoryName, Vec<Action>)>,
-    /// Reading everything that the principal may read, to list it.
+    /// Listing the names of all repositories that the principal may read, and nothing more of them.
     pub catalog: bool,
 }
 
@@ -75,6 +75,11 @@ impl Authority {
         Self { narrowed: Some(to), ..self.clone() }
     }
 
+    /// Whether it is narrowed to what a short-lived token was made for.
+    pub fn is_narrowed(&self) -> bool {
+        self.narrowed.is_some()
+    }
+
     /// Who this is.
     pub fn principal(&self) -> &Principal {
         &self.principal
@@ -104,8 +109,18 @@ impl Authority {
             && self.bindings.iter().any(|binding| binding.allows(action, place))
     }
 
-    /// The patterns of all repositories on which the action is allowed in some environment; a list
-    /// query filters by them. A narrowed authority lists by its own names.
+    /// Whether the catalog shows the repository: whoever may pull from it sees its name, and so does
+    /// a token that was made to list what its principal may pull from.
+    pub fn lists(&self, repository: &RepositoryName) -> bool {
+        let named = self
+            .narrowed
+            .as_ref()
+            .is_none_or(|narrowing| narrowing.catalog || narrowing.covers(Action::Pull, repository.place()));
+        named && self.bindings.iter().any(|binding| binding.allows(Action::Pull, repository.place()))
+    }
+
+    /// The patterns of all repositories on which the principal may do the action in some environment.
+    /// They know nothing of a narrowing: a list query begins with them, and `allows` has the last word.
     pub fn patterns(&self, action: Action) -> Vec<&Pattern> {
         self.bindings.iter().filter(|b| b.role.includes(action)).map(|b| &b.repositories).collect()
     }
@@ -113,10 +128,9 @@ impl Authority {
 
 impl Narrowing {
     fn covers(&self, action: Action, place: Place<'_>) -> bool {
-        let named = place.repository.is_some_and(|name| {
+        place.repository.is_some_and(|name| {
             self.repositories.iter().any(|(covered, actions)| covered == name && actions.contains(&action))
-        });
-        named || (self.catalog && action == Action::Pull)
+        })
     }
 }
 
@@ -191,6 +205,17 @@ mod tests {
         assert!(narrowed.may::<Push, _>(&name("a")).is_err());
         assert!(narrowed.may::<Pull, _>(&name("b")).is_err());
         assert!(narrowed.may::<Promote, _>(&Everything).is_err());
+    }
+
+    #[test]
+    fn a_token_made_for_the_catalog_lists_names_and_reads_nothing() {
+        let reader = authority(Role::Reader, "team/*", None);
+        let catalog = reader.narrowed(Narrowing { repositories: Vec::new(), catalog: true });
+        assert!(catalog.lists(&name("team/app")));
+        assert!(!catalog.lists(&name("other/app")));
+        assert!(catalog.may::<Pull, _>(&name("team/app")).is_err());
+        let nothing = reader.narrowed(Narrowing::default());
+        assert!(!nothing.lists(&name("team/app")));
     }
 
     #[test]

@@ -74,7 +74,11 @@ async fn by_post(
     answer(&app, &caller, Requested::parse(form.scope.as_deref()))
 }
 
+/// A token of this flow makes no other: it could outlive its end, and widen what it was made for.
 fn answer(app: &App, caller: &Caller, requested: Requested) -> Result<Response, Refused> {
+    if caller.authority().is_narrowed() {
+        return Err(Refused::Credential);
+    }
     let (token, _) = identity::issue(&app.keys, caller.known(), requested, app.config.token_life)?;
     let document = json!({
         "token": token,

@@ -97,6 +97,44 @@ async fn a_docker_token_does_what_it_was_made_for_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_docker_token_lists_nothing_beyond_its_scope_and_makes_no_other_token() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let secret = admin.push_release("secret/app", "1.0", "secret").await;
+    let report = json!({"SchemaVersion": 2, "CreatedAt": "2026-11-23T12:00:00Z", "ArtifactName": "x",
+        "ArtifactType": "container_image", "Trivy": {"Version": "0.60.0"}, "Results": [{"Target": "t",
+        "Class": "os-pkgs", "Type": "debian", "Vulnerabilities": [{"VulnerabilityID": "CVE-2026-7777",
+        "PkgName": "openssl", "InstalledVersion": "1", "Severity": "CRITICAL"}]}]});
+    let path = format!("/api/v1/scans?repository=secret/app&digest={secret}");
+    admin.post_document(&path, &report, 201).await;
+    let reader = registry.client(Role::Reader, "**").await;
+    let ask = async |token: Option<&str>, scope: &str| {
+        let path = format!("/auth/token?service=x&scope={scope}");
+        registry.anyone().get(&path).basic_auth("anything", token).send().await.unwrap()
+    };
+    let narrowed = async |scope: &str| {
+        let document = expect(ask(reader.token(), scope).await, 200).await;
+        crate::harness::Client::new(&registry.url, document["token"].as_str().map(str::to_owned))
+    };
+    let app = narrowed("repository:team/app:pull").await;
+    let catalog = narrowed("registry:catalog:*").await;
+    for path in ["/api/v1/findings", "/api/v1/scans", "/api/v1/attestations", "/api/v1/repositories"] {
+        for token in [&app, &catalog] {
+            assert_eq!(token.document(path).await["items"], json!([]), "{path}");
+        }
+    }
+    assert_eq!(app.document("/v2/_catalog").await["repositories"], json!([]));
+    assert_eq!(catalog.document("/v2/_catalog").await["repositories"], json!(["secret/app"]));
+    expect(catalog.get("/v2/secret/app/tags/list").send().await.unwrap(), 401).await;
+    assert_ne!(reader.document("/api/v1/findings").await["items"], json!([]));
+    for scope in ["registry:catalog:*", "repository:team/app:pull"] {
+        expect(ask(app.token(), scope).await, 401).await;
+        expect(ask(catalog.token(), scope).await, 401).await;
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn the_oauth_form_takes_a_token_as_password_and_as_refresh_token() {
     let registry = Registry::start().await;
     let token = registry.admin_token().to_owned();

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::{Document, Json, Query};
-use crate::access::{Action, Pull, Scope};
+use crate::access::{Action, InEnvironment, Place, Pull, Scope};
 use crate::app::App;
 use crate::content;
 use crate::evidence::{self, Among, FindingsQuestion, Found, FoundAt, Recorded, Run, RunsQuestion, Severity};
@@ -256,10 +256,11 @@ async fn among(app: &App, caller: &Caller, repository: Option<&RepositoryName>) 
         let found = content::repository(&mut connection, name).await?;
         return Ok(Among::These(vec![found.ok_or_else(Problem::not_found)?.id]));
     }
-    let patterns = caller.authority().patterns(Action::Pull);
-    if patterns.iter().any(|pattern| pattern.is_everything()) {
+    let everywhere = Place { repository: None, environment: InEnvironment::Regardless };
+    if caller.allows(Action::Pull, everywhere) {
         return Ok(Among::Everything);
     }
+    let patterns = caller.authority().patterns(Action::Pull);
     let visible = |name: &RepositoryName| caller.allows(Action::Pull, name.place());
     let visible = content::visible_repositories(&mut connection, &patterns, visible, "", usize::MAX).await?;
     Ok(Among::These(visible.into_iter().map(|repository| repository.id).collect()))

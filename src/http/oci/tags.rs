@@ -1,7 +1,7 @@
 //! `<name>/tags/list` and `_catalog`.
 
 use super::{Code, OciError, Visit};
-use crate::access::{Action, Pull, Scope};
+use crate::access::{Action, Pull};
 use crate::content;
 use crate::failure::Failure;
 use crate::names::RepositoryName;
@@ -43,7 +43,7 @@ pub async fn catalog(visit: Visit) -> Result<Response, OciError> {
         return Err(super::challenge(&visit.app, "log in to list repositories", Some("registry:catalog:*")));
     }
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
-    let visible = |name: &RepositoryName| visit.caller.allows(Action::Pull, name.place());
+    let visible = |name: &RepositoryName| visit.caller.authority().lists(name);
     let rows = content::visible_repositories(&mut connection, &patterns, visible, last, n + 1).await?;
     let names = rows.into_iter().map(|row| row.name.to_string()).collect();
     Ok(page("/v2/_catalog", n, names, |names| json!({"repositories": names})))
