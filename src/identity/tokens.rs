@@ -16,6 +16,9 @@ use std::path::Path;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// The longest life of a token that ends by itself.
+const LONGEST_LIFE: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A token to make.
 #[derive(Clone, Debug)]
 pub struct NewToken {
@@ -55,6 +58,9 @@ pub enum Refused {
     /// No open token or grant of this id.
     #[error("there is no open token or grant of this id")]
     Unknown,
+    /// A life that no calendar can end.
+    #[error("a token lives 1 second to 100 years; one that does not end by itself is given no end")]
+    Life,
     /// A token that was revoked stands in the file.
     #[error(
         "the secret in the administrator's token file belongs to a token that was revoked or has expired; write another one"
@@ -99,6 +105,9 @@ async fn create(db: &Db, by: &Principal, new: &NewToken, secret: Secret) -> Resu
     check_principal(&new.principal)?;
     if new.principal == "anonymous" {
         return Err(Refused::PublicHasNoToken);
+    }
+    if new.expires_in.is_some_and(|life| life.is_zero() || life > LONGEST_LIFE) {
+        return Err(Refused::Life);
     }
     let mut tx = db.begin().await?;
     let issued = insert(&mut tx, by, new, secret).await?;

@@ -177,3 +177,16 @@ async fn bad_bodies_get_a_problem_that_says_what_is_wrong() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_token_with_an_end_that_no_calendar_has_is_refused_not_made_endless() {
+    let registry = Registry::start().await;
+    let ask = |seconds: u64| json!({"principal": "ci", "expires_in_seconds": seconds});
+    for seconds in [0, 9_000_000_000_000, 9_223_372_036_854_776, u64::MAX] {
+        let problem = registry.admin().post_document("/api/v1/tokens", &ask(seconds), 422).await;
+        assert_eq!(problem["code"], "principal-refused", "{seconds}: {problem}");
+    }
+    let made = registry.admin().post_document("/api/v1/tokens", &ask(3_000_000_000), 201).await;
+    assert!(made["expires_at"].is_string(), "{made}");
+    registry.check().await;
+}

@@ -181,6 +181,7 @@ impl From<Refused> for Problem {
             Refused::PrincipalName
             | Refused::PublicHasNoToken
             | Refused::PublicOnlyReads
+            | Refused::Life
             | Refused::Ended
             | Refused::Weak => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "principal-refused", refused.to_string())
