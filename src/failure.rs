@@ -1,5 +1,6 @@
 //! What went wrong on our side: logged once, at the door, and never shown to a caller.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -19,12 +20,21 @@ impl Failure {
 
     /// Whether Postgres says that the transaction lost a race (40001, 40P01) and may be run again.
     pub fn is_transient(&self) -> bool {
-        let code = self
-            .cause
+        matches!(self.code().as_deref(), Some("40001" | "40P01"))
+    }
+
+    /// Whether Postgres says that a value can never be kept: text with a NUL character (22021,
+    /// 22P05) or a time beyond its calendar (22008). No code of ours makes such values, so the fault
+    /// is the caller's after all, and nothing was done.
+    pub fn is_unstorable(&self) -> bool {
+        matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
+    }
+
+    fn code(&self) -> Option<Cow<'_, str>> {
+        self.cause
             .downcast_ref::<sqlx::Error>()
             .and_then(sqlx::Error::as_database_error)
-            .and_then(sqlx::error::DatabaseError::code);
-        matches!(code.as_deref(), Some("40001" | "40P01"))
+            .and_then(sqlx::error::DatabaseError::code)
     }
 
     /// Whether Postgres says that this constraint was broken.

@@ -190,3 +190,28 @@ async fn a_token_with_an_end_that_no_calendar_has_is_refused_not_made_endless() 
     assert!(made["expires_at"].is_string(), "{made}");
     registry.check().await;
 }
+
+#[tokio::test]
+async fn what_can_never_be_kept_is_the_callers_fault_and_not_ours() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let digest = admin.push_release("team/app", "1.0", "one").await;
+    for path in [
+        "/api/v1/artifacts?repository=team/app&artifact_type=%00".to_owned(),
+        "/api/v1/artifacts?repository=team/app&pushed_after=-200000-01-01T00:00:00Z".to_owned(),
+        "/api/v1/attestations?signer=a%00b".to_owned(),
+        "/api/v1/audit/events?since=-4714-01-01T00:00:00Z".to_owned(),
+        "/api/v1/findings?vulnerability=%00".to_owned(),
+        "/v2/_catalog?last=%00".to_owned(),
+        "/v2/team/app/tags/list?last=%00".to_owned(),
+        format!("/v2/team/app/referrers/{digest}?artifactType=%00"),
+    ] {
+        expect(admin.get(&path).send().await.unwrap(), 400).await;
+    }
+    let nul = json!({"name": "prod", "description": "a\u{0}b"});
+    admin.put_document("/api/v1/environments", &nul, 400).await;
+    admin.put_document("/api/v1/repositories", &nul, 400).await;
+    let grant = json!({"principal": "ci", "role": "reader", "repositories": "a\u{0}b"});
+    admin.post_document("/api/v1/grants", &grant, 400).await;
+    registry.check().await;
+}

@@ -81,6 +81,10 @@ impl IntoResponse for Problem {
 impl From<Failure> for Problem {
     /// Logs the chain, shows none of it.
     fn from(failure: Failure) -> Self {
+        if failure.is_unstorable() {
+            tracing::info!(request_id = %request_id(), error = failure.chain(), "a value cannot be kept");
+            return Self::invalid("a text holds a NUL character, or a time lies beyond the calendar");
+        }
         tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

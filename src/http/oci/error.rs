@@ -101,6 +101,11 @@ impl From<Failure> for OciError {
     /// Logs the chain, shows none of it.
     fn from(failure: Failure) -> Self {
         let id = request_id();
+        if failure.is_unstorable() {
+            tracing::info!(request_id = %id, error = failure.chain(), "a value cannot be kept");
+            let message = "a text holds a NUL character, which nothing here can be named with";
+            return Self::new(StatusCode::BAD_REQUEST, Code::Unsupported, message);
+        }
         tracing::error!(request_id = %id, error = failure.chain(), "internal error");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, format!("internal error, request {id}"))
     }
