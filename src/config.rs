@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One layer of settings as they are written; what is missing comes from the next layer.
+#[allow(rustdoc::bare_urls, reason = "the text is also shown by --help")]
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -14,7 +14,7 @@ fn every_test_and_constraint_that_the_table_names_exists() {
     let source = all_text("src");
     let mut missing = Vec::new();
     for row in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")) {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
         let words =
             |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
         for name in words(cells[3]) {

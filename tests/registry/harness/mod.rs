@@ -148,7 +148,7 @@ impl Registry {
         if let Some(jobs) = self.jobs.take() {
             jobs.stop().await;
         }
-        while proofmark::ledger::sequence(&self.app.db).await.unwrap() > 0 {}
+        self.sequence_all().await;
         let mut connection = self.sql().await;
         let gaps: i64 = sqlx::query_scalar(
             "select (select size from log_state) - (select count(*) from log_entries)
@@ -161,6 +161,21 @@ impl Registry {
         assert_eq!(gaps, 0, "every event is logged once and the indices have no gaps");
         let report = proofmark::audit::fsck(&self.app.db, &self.app.store, &|_| {}).await.unwrap();
         assert!(report.is_clean(), "{:#?}", report.violations);
+    }
+
+    /// Sequences until nothing waits: what another replica is sequencing waits until it commits.
+    async fn sequence_all(&self) {
+        let all = async {
+            loop {
+                proofmark::ledger::sequence(&self.app.db).await.unwrap();
+                let waiting = "select exists(select from log_pending)";
+                if !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *self.sql().await).await.unwrap() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), all).await.expect("every event is sequenced");
     }
 }
 
