@@ -159,17 +159,21 @@ impl Registry {
                 text.trim()
             ))
         })?;
-        Err(Stop::from_problem(status, problem))
+        let stop = Stop::from_problem(status, problem);
+        Err(if self.token.is_none() { stop.for_nobody() } else { stop })
     }
 
     /// Why there is no answer, with where to look.
     pub fn unanswered(&self, error: &reqwest::Error) -> Stop {
+        let why = chain(error);
         let hint = if error.is_connect() && self.base.as_str().starts_with(LOCAL) {
             "\n  is the service running here? `proofmark serve` starts it; --server or PROOFMARK_SERVER names another"
+        } else if why.contains("InvalidContentType") {
+            "\n  it does not speak TLS: is its address http:// instead?"
         } else {
             ""
         };
-        Stop::Unanswered(format!("cannot ask {}: {}{hint}", self.base, chain(error)))
+        Stop::Unanswered(format!("cannot ask {}: {why}{hint}", self.base))
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, Stop> {

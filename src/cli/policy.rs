@@ -88,11 +88,7 @@ impl Policy {
                     ("since", "/at"),
                     ("digest", "/digest"),
                 ];
-                output.list(
-                    &items,
-                    &columns,
-                    "No policy is in force: whatever is not blocked or held may be promoted",
-                );
+                output.list(&items, &columns, "No policy is in force: nothing may be promoted");
             }
             PolicyCommand::End { environment, name, reason } => {
                 let path = format!("{PATH}/{environment}/{name}/revocation");

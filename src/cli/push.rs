@@ -42,7 +42,11 @@ impl Push {
         let filename = match (&self.filename, self.file.file_name()) {
             (Some(name), _) => name.clone(),
             (None, Some(name)) if self.file != Path::new("-") => name.to_string_lossy().into_owned(),
-            (None, _) => return Err(Stop::Usage("standard input has no name: give --filename".into())),
+            (None, _) if self.file == Path::new("-") => {
+                return Err(Stop::Usage("standard input has no name: give --filename".into()));
+            }
+            // `.` and the like, which `body` refuses as what they are.
+            (None, _) => String::new(),
         };
         let (body, length, digest) = self.body(output).await?;
         let query = [

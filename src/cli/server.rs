@@ -65,6 +65,7 @@ impl Fsck {
     /// Audits the whole house.
     pub async fn run(self, output: Output) -> Result<(), Stop> {
         let config = self.settings.resolve()?;
+        Host::must_be_here(&config)?;
         let store = Store::open(&config.storage).await?;
         let host = Host::open(config).await?;
         let bar = output.bar(None, "checking");
@@ -106,6 +107,19 @@ pub struct Host {
 }
 
 impl Host {
+    /// Refuses to make a registry where none is: whoever looks at one or wants a token of one has
+    /// named the wrong directory.
+    pub fn must_be_here(config: &Config) -> Result<(), Stop> {
+        match &config.database {
+            Database::Private(directory) if !directory.exists() => Err(Stop::Usage(format!(
+                "there is no registry in {}: start it with `proofmark serve`, or say where it is with --data, \
+                 --config or --database-url",
+                config.data.display()
+            ))),
+            Database::Private(_) | Database::Given(_) => Ok(()),
+        }
+    }
+
     /// Connects to the given Postgres or to the private one, which is started when no service runs.
     pub async fn open(config: Config) -> Result<Self, Stop> {
         let (url, private, started) = match &config.database {

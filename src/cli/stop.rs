@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+/// What helps whoever is not known.
+const GIVE_A_TOKEN: &str =
+    "give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`";
+
 /// The end of a command that is not a yes.
 #[derive(Debug)]
 pub enum Stop {
@@ -27,12 +31,20 @@ impl Stop {
     pub fn from_problem(status: reqwest::StatusCode, problem: Value) -> Self {
         match status.as_u16() {
             400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
-            401 => Self::Unanswered(format!(
-                "{}\n  give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`",
-                in_words(&problem)
-            )),
+            401 => Self::Unanswered(format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
             429 | 500.. => Self::Unanswered(in_words(&problem)),
             _ => Self::Refused(problem),
+        }
+    }
+
+    /// The same for whoever showed no token: that the public may not see a thing says nothing about
+    /// it, and is no answer.
+    pub fn for_nobody(self) -> Self {
+        match self {
+            Self::Refused(problem) if at(&problem, "/code") == "not-found" => {
+                Self::Unanswered(format!("{}\n  no token was given: {GIVE_A_TOKEN}", in_words(&problem)))
+            }
+            other => other,
         }
     }
 
@@ -93,10 +105,18 @@ fn in_words(problem: &Value) -> String {
 fn nested(value: &Value) -> String {
     match value.as_array() {
         Some(items) if items.iter().any(Value::is_object) || items.len() > 1 => {
-            items.iter().fold(String::new(), |lines, item| lines + "\n    " + &text(item))
+            items.iter().fold(String::new(), |lines, item| lines + "\n    " + &with_reasons(item))
         }
         Some(_) | None => text(value),
     }
+}
+
+/// An item in words; its reasons stand below it, one a line.
+fn with_reasons(item: &Value) -> String {
+    let mut item = item.clone();
+    let reasons = item.as_object_mut().and_then(|members| members.remove("reasons")).unwrap_or_default();
+    let reasons = reasons.as_array().map_or(&[][..], Vec::as_slice);
+    reasons.iter().fold(text(&item), |lines, reason| lines + "\n      " + &text(reason))
 }
 
 /// Gates, one a line, each with its outcome and message, and what would solve it below.
@@ -148,6 +168,9 @@ mod tests {
         {
             assert_eq!(matches!(stop(status), Stop::Refused(_)), no, "{status}");
         }
+        let nobody = |code| Stop::Refused(json!({ "code": code })).for_nobody();
+        assert!(matches!(nobody("not-found"), Stop::Unanswered(_)));
+        assert!(matches!(nobody("no-known-good"), Stop::Refused(_)));
         assert!(matches!(stop(400), Stop::Usage(_)));
         assert!(matches!(stop(401), Stop::Unanswered(_)));
     }

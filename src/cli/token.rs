@@ -145,7 +145,9 @@ impl Create {
             database_url: self.own.database_url,
             ..Settings::default()
         };
-        let host = Host::open(settings.resolve()?).await?;
+        let config = settings.resolve()?;
+        Host::must_be_here(&config)?;
+        let host = Host::open(config).await?;
         host.db.migrate().await?;
         let issued = identity::create_first_token(&host.db, &self.principal).await;
         host.close().await?;

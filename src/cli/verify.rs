@@ -111,7 +111,12 @@ impl Verify {
     async fn ask(&self, connection: &Connection, output: Output) -> Result<(), Stop> {
         let registry = connection.open()?;
         let Ok(named) = self.subject.parse::<Named>();
-        let (repository, reference) = named.exact(registry.base())?;
+        let (repository, reference) = named.exact(registry.base()).map_err(|stop| match stop {
+            Stop::Usage(why) if Path::new(&self.subject).is_file() => {
+                Stop::Usage(format!("{why}\n  to check a signed summary in a file, give --trust as well"))
+            }
+            other => other,
+        })?;
         let digest = artifact::digest(&registry, &repository, &reference).await?;
         let body = json!({ "repository": repository, "digest": digest, "environment": self.environment });
         let mut answer = registry.post("/api/v1/verify", &body).await?;

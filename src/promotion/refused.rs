@@ -36,7 +36,7 @@ pub enum Refused {
     #[error("{}", summarise(.0))]
     Denied(Box<Decision>),
     /// There is nothing to go back to.
-    #[error("there is no earlier version to go back to: {}", .0.join("; "))]
+    #[error("there is no earlier version to go back to{}{}", if .0.is_empty() { "" } else { ": " }, .0.join("; "))]
     NothingToGoBackTo(Vec<String>),
     /// A fault of ours.
     #[error(transparent)]

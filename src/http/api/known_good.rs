@@ -114,10 +114,15 @@ fn refusal(none: NoKnownGood, asked: &KnownGoodAsked) -> Problem {
     match none {
         NoKnownGood::Failed(failure) => failure.into(),
         NoKnownGood::Because(candidates) => {
-            let detail = if candidates.is_empty() {
-                format!("nothing of {} that could be was promoted to {}", asked.repository, asked.environment)
-            } else {
-                format!("no promoted version of {} is good in {} now", asked.repository, asked.environment)
+            let (repository, environment) = (&asked.repository, &asked.environment);
+            let detail = match asked.r#for {
+                _ if !candidates.is_empty() => {
+                    format!("no promoted version of {repository} is good in {environment} now")
+                }
+                Wanted::Deploy => format!("nothing of {repository} was promoted to {environment}"),
+                Wanted::Rollback => {
+                    format!("nothing of {repository} was promoted to {environment} before what is there now")
+                }
             };
             Problem::new(StatusCode::NOT_FOUND, "no-known-good", detail).with("candidates", json!(candidates))
         }
