@@ -157,10 +157,12 @@ impl DockerToken {
                 Some((access.name.parse().ok()?, actions))
             })
             .collect();
-        Some(Self {
+        let expires_at = DateTime::from_timestamp(claims.exp, 0)?;
+        // The library's leeway is for clocks that differ at its beginning, not for a longer life.
+        (expires_at > clock::now()).then_some(Self {
             token: claims.token,
             narrowing: Narrowing { repositories, catalog },
-            expires_at: DateTime::from_timestamp(claims.exp, 0)?,
+            expires_at,
         })
     }
 }
