@@ -55,19 +55,16 @@ impl BlockScope {
     }
 }
 
-/// Takes every decision that a block in this scope can change, alone: once the block is
-/// acknowledged, no promotion was decided without it.
+/// Takes the whole registry, alone: the same bytes may be in any repository, and a block in one
+/// environment also counts in those whose policies ask that they stand there first (`promoted_in`).
+/// Once it is acknowledged, no promotion was decided without it.
 async fn lock(tx: &mut Tx, scope: &BlockScope) -> Result<(i64, Option<(i64, EnvironmentName)>), Refused> {
     let repository_id = repository_id(tx, scope.repository()).await?;
     let environment = match scope.environment() {
         Some(name) => Some((environment_id(tx, name).await?, name.clone())),
         None => None,
     };
-    let scopes = match &environment {
-        Some((id, _)) => Scopes::environment(*id),
-        None => Scopes::everything(),
-    };
-    scopes.lock(tx).await?;
+    Scopes::everything().lock(tx).await?;
     Ok((repository_id, environment))
 }
 

@@ -176,7 +176,7 @@ async fn no_promotion_is_decided_after_an_acknowledged_block() {
                 }
             }));
         }
-        // Blocks everywhere and blocks in one environment take different scopes.
+        // Some everywhere, some in one environment after the other.
         let (promoter, scope) = (promoter.clone(), (number % 2 == 0).then_some("prod"));
         tasks.push(tokio::spawn(async move {
             let here = promoter.block("app", &digest, scope).await;
