@@ -16,6 +16,11 @@ pub const VULNS: &str = "https://in-toto.io/attestation/vulns/v0.2";
 /// cosign's vulnerability reports.
 pub const COSIGN_VULN: &str = "https://cosign.sigstore.dev/attestation/vuln/v1";
 
+/// Whether statements of this type have a result, of which the newest counts.
+pub(super) fn is_result(predicate_type: &str) -> bool {
+    matches!(predicate_type, TEST_RESULT | summary::PREDICATE_TYPE)
+}
+
 /// Something a build took in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Material {

@@ -3,7 +3,7 @@
 use super::PublicKey;
 use super::bundle::{self, Bundle};
 use super::envelope::{Envelope, Material};
-use super::facts::Facts;
+use super::facts;
 use super::json::{self, Malformed};
 use super::scheme::KeyId;
 use super::statement::{Statement, Unreadable};
@@ -151,8 +151,9 @@ impl Received {
         Scopes { global: Some(Mode::Shared), repository: Some((repository_id, mode)), ..Scopes::default() }
     }
 
+    /// Of results the newest counts, so a new one may take the place of one that a policy asks for.
     fn may_be_adverse(&self) -> bool {
-        self.claims().is_ok_and(|statement| Facts::of(&statement).result.as_deref() == Some("FAILED"))
+        self.claims().is_ok_and(|statement| facts::is_result(&statement.predicate_type))
     }
 
     /// What the known keys signed.
