@@ -181,12 +181,15 @@ pub struct Approval {
 }
 
 impl Facts {
-    /// What a runtime would run of the subject: the children of an index, or the subject itself.
+    /// What a runtime would run of the subject: the children of an index, or the subject itself. An
+    /// index of nothing but documents could be no more than a disguise: then all of them count.
     pub(super) fn runnable(&self) -> Vec<(&Digest, &Digest)> {
         if self.subject.platforms.is_empty() {
             return vec![(&self.subject.digest, &self.subject.sha256)];
         }
-        let images = self.subject.platforms.iter().filter(|platform| !platform.is_document());
-        images.map(|platform| (&platform.digest, &platform.sha256)).collect()
+        let platforms = &self.subject.platforms;
+        let only_documents = platforms.iter().all(Platform::is_document);
+        let run = platforms.iter().filter(|platform| only_documents || !platform.is_document());
+        run.map(|platform| (&platform.digest, &platform.sha256)).collect()
     }
 }

@@ -308,7 +308,12 @@ fn every_image_of_an_index_needs_its_scan_and_its_documents_do_not() {
     facts.scans = [of("amd"), of("arm")].into();
     assert_eq!(refused_by(facts.clone()), [""; 0]);
     facts.scans = [of("amd")].into();
-    assert_eq!(refused_by(facts), ["scan"]);
+    assert_eq!(refused_by(facts.clone()), ["scan"]);
+    // Nothing but documents is a disguise, and scanned like images.
+    facts.subject.platforms = [child("sbom", "unknown/unknown")].into();
+    assert_eq!(refused_by(facts.clone()), ["scan"]);
+    facts.scans = [of("sbom")].into();
+    assert_eq!(refused_by(facts), [""; 0]);
 }
 
 #[test]
