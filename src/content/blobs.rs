@@ -174,7 +174,8 @@ pub async fn mount(
     Ok(Some(()))
 }
 
-/// Lets go of a blob, for this repository only. Its bytes are collected when no repository has it.
+/// Lets go of a blob, for this repository only. Its row and bytes stay for the others; nothing collects
+/// those yet that no repository has.
 pub async fn delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(), BlobRefused> {
     let mut tx = db.begin().await?;
     let Some(repository) = repository(&mut tx, grant.repository()).await? else {
