@@ -55,6 +55,12 @@ const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 /// How often the store is walked for bytes that nobody needs.
 const SWEEP_EVERY: Duration = Duration::from_hours(6);
+/// Bytes are swept at this age at the earliest, however soon sessions expire: a body that comes in
+/// one request has no session, and is nobody's until its row is written.
+const LEAST_SWEPT_AGE: Duration = Duration::from_hours(24);
+/// How often what the histograms took in is summed up. Without it samples pile up until somebody
+/// scrapes /metrics, and nobody has to.
+const SUM_UP_EVERY: Duration = Duration::from_secs(5);
 
 impl App {
     /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
@@ -107,7 +113,13 @@ impl App {
         let app = self.clone();
         jobs.every("sweep", SWEEP_EVERY, move || {
             let app = app.clone();
-            async move { app.uploads.sweep_store(app.config.upload_expiry).await.map(|_| ()) }
+            let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
+            async move { app.uploads.sweep_store(age).await.map(|_| ()) }
+        });
+        let metrics = self.metrics.clone();
+        jobs.every("metrics", SUM_UP_EVERY, move || {
+            metrics.run_upkeep();
+            std::future::ready(Ok(()))
         });
         jobs
     }
