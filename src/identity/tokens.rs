@@ -17,7 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The longest life of a token that ends by itself.
-const LONGEST_LIFE: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+const LONGEST_LIFE: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// A token to make.
 #[derive(Clone, Debug)]
