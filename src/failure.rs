@@ -30,6 +30,16 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
+    /// Whether Postgres is away or has no connection to spare: nothing was done, or nothing is known
+    /// of it, and the caller may try again in a moment.
+    pub fn is_overloaded(&self) -> bool {
+        let away = self
+            .cause
+            .downcast_ref::<sqlx::Error>()
+            .is_some_and(|error| matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)));
+        away || matches!(self.code().as_deref(), Some("53300" | "57P01" | "57P02" | "57P03"))
+    }
+
     fn code(&self) -> Option<Cow<'_, str>> {
         self.cause
             .downcast_ref::<sqlx::Error>()

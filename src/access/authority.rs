@@ -119,6 +119,13 @@ impl Authority {
         named && self.bindings.iter().any(|binding| binding.allows(Action::Pull, repository.place()))
     }
 
+    /// Whether the principal has any role in the environment. A narrowed authority is for content and
+    /// has none.
+    pub fn is_in(&self, environment: &EnvironmentName) -> bool {
+        let covers = |some: &Vec<EnvironmentName>| some.contains(environment);
+        self.narrowed.is_none() && self.bindings.iter().any(|b| b.environments.as_ref().is_none_or(covers))
+    }
+
     /// The patterns of all repositories on which the principal may do the action in some environment.
     /// They know nothing of a narrowing: a list query begins with them, and `allows` has the last word.
     pub fn patterns(&self, action: Action) -> Vec<&Pattern> {

@@ -61,11 +61,7 @@ async fn list_environments(State(app): State<App>, caller: Caller) -> Result<Jso
     if caller.is_anonymous() {
         return Err(Problem::unauthenticated());
     }
-    let bound = |name: &EnvironmentName| {
-        let mut bindings = caller.authority().bindings().iter();
-        bindings.any(|binding| binding.environments.as_ref().is_none_or(|some| some.contains(name)))
-    };
     let mut items = promotion::environments(&app.db).await?;
-    items.retain(|environment| bound(&environment.name));
+    items.retain(|environment| caller.authority().is_in(&environment.name));
     Ok(Json(Environments { items }))
 }

@@ -104,7 +104,13 @@ async fn list_holds(
         None => {}
     }
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
-    Ok(Json(Holds { items: promotion::holds(&app.db, repository, environment, asked.ended).await? }))
+    let mut items = promotion::holds(&app.db, repository, environment, asked.ended).await?;
+    items.retain(|hold| match (&hold.repository, &hold.environment) {
+        (Some(repository), _) => caller.may::<Pull, _>(repository).is_ok(),
+        (None, Some(environment)) => caller.authority().is_in(environment),
+        (None, None) => true,
+    });
+    Ok(Json(Holds { items }))
 }
 
 /// Lifts a hold.

@@ -86,6 +86,10 @@ impl From<Failure> for Problem {
             return Self::invalid("a text holds a NUL character, or a time lies beyond the calendar");
         }
         tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
+        if failure.is_overloaded() {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again in a moment")
+                .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal-error",

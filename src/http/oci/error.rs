@@ -107,6 +107,14 @@ impl From<Failure> for OciError {
             return Self::new(StatusCode::BAD_REQUEST, Code::Unsupported, message);
         }
         tracing::error!(request_id = %id, error = failure.chain(), "internal error");
+        if failure.is_overloaded() {
+            return Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::TooManyRequests,
+                "try again in a moment",
+            )
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, format!("internal error, request {id}"))
     }
 }
