@@ -5,7 +5,7 @@ use super::output::{Output, at};
 use super::stop::Stop;
 use super::time::Moment;
 use crate::names::Pattern;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Register, list and revoke the keys whose signatures count
@@ -113,6 +113,14 @@ impl Add {
             }
         }
         let added = registry.post("/api/v1/signers", &body).await?;
+        // The same registration again is answered with the signer as it is, which may be revoked.
+        if let Some(reason) = added.pointer("/revocation/reason").and_then(Value::as_str) {
+            let detail = format!(
+                "{} with this key was revoked ({reason}); a revocation is never taken back",
+                self.name
+            );
+            return Err(Stop::no("signer-revoked", detail));
+        }
         output.answer(&added, || format!("Registered {} with key {}", self.name, at(&added, "/key_id")));
         Ok(())
     }
