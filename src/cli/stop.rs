@@ -44,7 +44,7 @@ impl Stop {
             Self::Refused(problem) if at(&problem, "/code") == "not-found" => {
                 Self::Unanswered(format!("{}\n  no token was given: {GIVE_A_TOKEN}", in_words(&problem)))
             }
-            other => other,
+            other @ (Self::Refused(_) | Self::Usage(_) | Self::Unanswered(_)) => other,
         }
     }
 

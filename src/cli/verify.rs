@@ -115,7 +115,7 @@ impl Verify {
             Stop::Usage(why) if Path::new(&self.subject).is_file() => {
                 Stop::Usage(format!("{why}\n  to check a signed summary in a file, give --trust as well"))
             }
-            other => other,
+            other @ (Stop::Refused(_) | Stop::Usage(_) | Stop::Unanswered(_)) => other,
         })?;
         let digest = artifact::digest(&registry, &repository, &reference).await?;
         let body = json!({ "repository": repository, "digest": digest, "environment": self.environment });
