@@ -22,9 +22,13 @@ use crate::app::App;
 use api::Problem;
 use axum::Router;
 use axum::http::StatusCode;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// Every route of the service.
 pub fn router(app: App) -> Router {
+    // The last resort against a body that falls silent: uploads have a shorter clock of their own, which
+    // saves what came.
+    let silent = app.config.limits.body_idle * 2;
     let router = Router::new()
         .merge(operations::routes(&app))
         .merge(auth::routes())
@@ -39,6 +43,7 @@ pub fn router(app: App) -> Router {
             let detail = "nothing answers at this path; /api/v1/openapi.json lists what does";
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
         })
-        .with_state(app);
+        .with_state(app)
+        .layer(RequestBodyTimeoutLayer::new(silent));
     request::layers(router)
 }

@@ -30,7 +30,10 @@ pub use problem::Problem;
 
 use crate::app::App;
 use crate::config::Limits;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -81,5 +84,17 @@ pub fn routes(limits: &Limits) -> Router<App> {
     let (router, document) = documented().split_for_parts();
     router
         .route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+        .layer(from_fn(bound_strangers))
         .layer(DefaultBodyLimit::max(usize::try_from(limits.document_bytes).unwrap_or(usize::MAX)))
+}
+
+/// Bytes of a document from who shows no credential: enough to be refused in words, too few to fill
+/// the memory of a service that has not asked who calls.
+const STRANGERS_BYTES: usize = 64 << 10;
+
+async fn bound_strangers(mut request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(AUTHORIZATION) {
+        DefaultBodyLimit::max(STRANGERS_BYTES).apply(&mut request);
+    }
+    next.run(request).await
 }
