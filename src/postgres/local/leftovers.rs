@@ -40,7 +40,7 @@ pub fn lock(layout: &Layout) -> Result<File, Unstartable> {
         },
         _ => failed(error),
     })?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -53,6 +53,23 @@ pub fn lock(layout: &Layout) -> Result<File, Unstartable> {
     file.set_len(0).map_err(&failed)?;
     writeln!(file, "process {}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+/// For how long a lock that is taken is tried again.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Takes the lock, with a little patience: a service that has just ended may have forked a child
+/// that shares the handle until it becomes another program.
+fn lock_soon(file: &File) -> Result<(), fs::TryLockError> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Whether a postmaster runs in the directory.
