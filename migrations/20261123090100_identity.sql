@@ -29,6 +29,10 @@ create table grants(
   ended_by bigint references principals
 );
 create index grants_open on grants(principal_id) where ended_at is null;
+-- The same role given again is the same grant. No environment is called '*'.
+create unique index a_grant_is_given_once
+  on grants(principal_id, role, repositories, coalesce(environments, array['*' collate "C"]))
+  where ended_at is null;
 create trigger grants_only_end before update on grants
   for each row execute function refuse_change_but_ending();
 
@@ -39,13 +43,14 @@ create table access_generation(
 ) with (fillfactor = 20);
 insert into access_generation(generation) values (0);
 
--- A repeated POST is answered from here: per principal, with the body's digest.
+-- A repeated POST is answered from here: per principal, with the body's digest. The row is written in
+-- the transaction of what was asked, so whoever has the key has the deed, and nobody has it twice.
 create table idempotency_keys(
   principal_id bigint not null references principals,
   key text collate "C" not null,
   request_sha256 bytea not null,
-  status smallint,
-  response bytea,
+  status smallint not null,
+  response bytea not null,
   created_at timestamptz not null default clock_timestamp(),
   primary key (principal_id, key)
 );

@@ -14,6 +14,7 @@ use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What every request can reach. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Parts {
     pub severity_order: SeverityOrder,
     /// Bytes of manifests, in memory by digest.
     pub manifest_bodies: Bodies,
+    /// Room for documents and manifests in memory, in pieces of [`DOCUMENT_PIECE`].
+    pub document_room: Arc<Semaphore>,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -48,6 +51,9 @@ impl Deref for App {
         &self.0
     }
 }
+
+/// Bytes of one piece of the room for documents.
+pub const DOCUMENT_PIECE: u64 = 16 << 10;
 
 /// How often the log is sequenced.
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -83,6 +89,9 @@ impl App {
             None => SeverityOrder::default(),
         };
         let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
+        let pieces = config.limits.document_memory_bytes.div_ceil(DOCUMENT_PIECE);
+        let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let document_room = Arc::new(Semaphore::new(pieces));
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts {
             config,
@@ -93,6 +102,7 @@ impl App {
             callers,
             severity_order,
             manifest_bodies,
+            document_room,
             metrics,
         })))
     }

@@ -70,9 +70,18 @@ pub struct Settings {
     /// Bytes of manifests kept in memory at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MANIFEST_CACHE_BYTES", value_name = "BYTES")]
     pub manifest_cache_bytes: Option<u64>,
-    /// Bytes of a JSON document (envelope, report, policy) at the most [default: 67108864]
+    /// Bytes of an envelope or a scan report at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
     pub max_document_bytes: Option<u64>,
+    /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most [default: 1048576]
+    #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
+    pub max_request_bytes: Option<u64>,
+    /// Bytes of documents and manifests in memory at once at the most; more get 503 [default: 268435456]
+    #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
+    pub document_memory_bytes: Option<u64>,
+    /// Seconds for a document or manifest to arrive whole [default: 300]
+    #[arg(long, env = "PROOFMARK_DOCUMENT_SECONDS", value_name = "SECONDS")]
+    pub document_seconds: Option<u64>,
     /// Findings of a scan report at the most [default: 100000]
     #[arg(long, env = "PROOFMARK_MAX_FINDINGS", value_name = "N")]
     pub max_findings: Option<usize>,
@@ -89,10 +98,29 @@ pub struct Settings {
     /// Open upload sessions of one principal at the most [default: 1000]
     #[arg(long, env = "PROOFMARK_MAX_SESSIONS_PER_PRINCIPAL", value_name = "N")]
     pub max_sessions_per_principal: Option<u32>,
+    /// Connections at the same time at the most; more are closed [default: 4096]
+    #[arg(long, env = "PROOFMARK_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Seconds without a byte in either direction after which a connection is closed [default: 900]
+    #[arg(long, env = "PROOFMARK_CONNECTION_IDLE_SECONDS", value_name = "SECONDS")]
+    pub connection_idle_seconds: Option<u64>,
+    /// Bytes of a request's headers over HTTP/1 at the most, at least 8192 [default: 131072]
+    #[arg(long, env = "PROOFMARK_MAX_HEADER_BYTES", value_name = "BYTES")]
+    pub max_header_bytes: Option<usize>,
+    /// Bytes of a request's headers over HTTP/2 at the most [default: 16384]
+    #[arg(long, env = "PROOFMARK_HTTP2_HEADER_BYTES", value_name = "BYTES")]
+    pub http2_header_bytes: Option<u32>,
+    /// Requests at the same time on one HTTP/2 connection at the most [default: 64]
+    #[arg(long, env = "PROOFMARK_HTTP2_STREAMS", value_name = "N")]
+    pub http2_streams: Option<u32>,
+    /// Requests that an HTTP/2 client may take back before they are begun; more end its connection
+    /// [default: 20]
+    #[arg(long, env = "PROOFMARK_HTTP2_RESETS", value_name = "N")]
+    pub http2_resets: Option<usize>,
     /// Seconds for a request's headers to arrive [default: 10]
     #[arg(long, env = "PROOFMARK_HEADER_TIMEOUT_SECONDS", value_name = "SECONDS")]
     pub header_timeout_seconds: Option<u64>,
-    /// Seconds without a byte after which an upload's body is given up [default: 60]
+    /// Seconds without a byte after which a request's body is given up [default: 60]
     #[arg(long, env = "PROOFMARK_BODY_IDLE_SECONDS", value_name = "SECONDS")]
     pub body_idle_seconds: Option<u64>,
     /// Seconds to finish requests in flight after SIGTERM [default: 300]
@@ -152,8 +180,14 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Layers of a manifest, or manifests of an index.
     pub manifest_references: usize,
-    /// Bytes of a JSON document.
+    /// Bytes of an envelope or a report.
     pub document_bytes: u64,
+    /// Bytes of any other request that is read whole.
+    pub request_bytes: u64,
+    /// Bytes of documents and manifests in memory at once.
+    pub document_memory_bytes: u64,
+    /// For a document or manifest to arrive.
+    pub document_time: Duration,
     /// Findings of a scan report.
     pub findings: usize,
     /// Bytes of a blob.
@@ -166,6 +200,18 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Without a byte of a body.
     pub body_idle: Duration,
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Without a byte on a connection.
+    pub connection_idle: Duration,
+    /// Bytes of headers over HTTP/1.
+    pub header_bytes: usize,
+    /// Bytes of headers over HTTP/2.
+    pub http2_header_bytes: u32,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// Requests taken back before they are begun on one HTTP/2 connection.
+    pub http2_resets: usize,
 }
 
 /// The service's configuration, complete and checked.
@@ -238,11 +284,20 @@ impl Settings {
             max_manifest_references,
             manifest_cache_bytes,
             max_document_bytes,
+            max_request_bytes,
+            document_memory_bytes,
+            document_seconds,
             max_findings,
             severity_order,
             max_blob_bytes,
             max_concurrent_uploads,
             max_sessions_per_principal,
+            max_connections,
+            connection_idle_seconds,
+            max_header_bytes,
+            http2_header_bytes,
+            http2_streams,
+            http2_resets,
             header_timeout_seconds,
             body_idle_seconds,
             shutdown_seconds,
@@ -253,7 +308,31 @@ impl Settings {
         );
     }
 
+    fn limits(&self) -> Limits {
+        Limits {
+            manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
+            manifest_references: self.max_manifest_references.unwrap_or(4096),
+            document_bytes: self.max_document_bytes.unwrap_or(64 << 20),
+            request_bytes: self.max_request_bytes.unwrap_or(1 << 20),
+            document_memory_bytes: self.document_memory_bytes.unwrap_or(256 << 20),
+            document_time: seconds(self.document_seconds, 300),
+            findings: self.max_findings.unwrap_or(100_000),
+            blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
+            concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
+            sessions_per_principal: self.max_sessions_per_principal.unwrap_or(1000),
+            header_timeout: seconds(self.header_timeout_seconds, 10),
+            body_idle: seconds(self.body_idle_seconds, 60),
+            connections: self.max_connections.unwrap_or(4096),
+            connection_idle: seconds(self.connection_idle_seconds, 900),
+            header_bytes: self.max_header_bytes.unwrap_or(128 << 10).max(8192),
+            http2_header_bytes: self.http2_header_bytes.unwrap_or(16 << 10),
+            http2_streams: self.http2_streams.unwrap_or(64),
+            http2_resets: self.http2_resets.unwrap_or(20),
+        }
+    }
+
     fn complete(self) -> Result<Config, Unusable> {
+        let limits = self.limits();
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8470)));
         let transport = transport(self.tls_cert, self.tls_key)?;
         if matches!(transport, Transport::Plain)
@@ -270,7 +349,6 @@ impl Settings {
             None => default_data()?,
         };
         let scheme = if matches!(transport, Transport::Plain) { "http" } else { "https" };
-        let seconds = |given: Option<u64>, default: u64| Duration::from_secs(given.unwrap_or(default));
         Ok(Config {
             listen,
             metrics_listen: self.metrics_listen,
@@ -293,17 +371,7 @@ impl Settings {
             log_format: self.log_format,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             severity_order: self.severity_order,
-            limits: Limits {
-                manifest_bytes: self.max_manifest_bytes.unwrap_or(16 << 20),
-                manifest_references: self.max_manifest_references.unwrap_or(4096),
-                document_bytes: self.max_document_bytes.unwrap_or(64 << 20),
-                findings: self.max_findings.unwrap_or(100_000),
-                blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
-                concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
-                sessions_per_principal: self.max_sessions_per_principal.unwrap_or(1000),
-                header_timeout: seconds(self.header_timeout_seconds, 10),
-                body_idle: seconds(self.body_idle_seconds, 60),
-            },
+            limits,
             manifest_cache_bytes: self.manifest_cache_bytes.unwrap_or(64 << 20),
             shutdown: seconds(self.shutdown_seconds, 300),
             blob_grace: seconds(self.blob_grace_seconds, 86_400),
@@ -312,6 +380,10 @@ impl Settings {
             token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),
         })
     }
+}
+
+fn seconds(given: Option<u64>, default: u64) -> Duration {
+    Duration::from_secs(given.unwrap_or(default))
 }
 
 fn transport(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Transport, Unusable> {

@@ -80,6 +80,11 @@ impl Authority {
         self.narrowed.is_some()
     }
 
+    /// What a short-lived token was made for, where this is one's.
+    pub fn narrowing(&self) -> Option<&Narrowing> {
+        self.narrowed.as_ref()
+    }
+
     /// Who this is.
     pub fn principal(&self) -> &Principal {
         &self.principal

@@ -103,28 +103,32 @@ pub async fn page(db: &Db, auditor: &Auditor, question: Question, limit: i64) ->
     Ok(Page { events, next_index, size })
 }
 
-/// All events up to the size that the log had at the start, with that size, page by page. Every
-/// page is a statement of its own: an export may take hours.
+/// All events, or the first `limit`, up to the size that the log had at the start, with that size, page
+/// by page. Every page is a statement of its own: an export may take hours.
 pub async fn export(
     db: &Db,
     auditor: &Auditor,
     question: Question,
+    limit: Option<i64>,
 ) -> Result<(i64, impl Stream<Item = Result<Vec<Logged>, Failure>> + Send + use<>), Failure> {
     let filter = question.filter(auditor);
     let db = db.clone();
     let size = ledger::size(&mut *db.acquire().await?).await?;
-    let pages = try_unfold((db, filter), move |(db, mut filter)| async move {
-        if filter.from_index >= size {
+    let left = limit.unwrap_or(i64::MAX);
+    let pages = try_unfold((db, filter, left), move |(db, mut filter, left)| async move {
+        if filter.from_index >= size || left <= 0 {
             return Ok(None);
         }
         filter.to_index = size.min(filter.from_index.saturating_add(WINDOW));
+        filter.limit = left.min(MAX_PAGE);
         let found = ledger::page(&mut *db.acquire().await?, &filter).await?;
-        let full = i64::try_from(found.len()).unwrap_or(MAX_PAGE) >= MAX_PAGE;
+        let count = i64::try_from(found.len()).unwrap_or(MAX_PAGE);
+        let full = count >= filter.limit;
         filter.from_index = match found.last() {
             Some(last) if full => last.index + 1,
             Some(_) | None => filter.to_index,
         };
-        Ok(Some((found, (db, filter))))
+        Ok(Some((found, (db, filter, left - count))))
     });
     Ok((size, pages))
 }

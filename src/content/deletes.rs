@@ -51,21 +51,14 @@ async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Resul
     Ok(())
 }
 
-/// Lets go of the name; returns what it named.
+/// Lets go of the name; returns what it named by then, read under its lock.
 async fn delete_tag(
     connection: &mut PgConnection,
     repository: &Repository,
     principal: &Principal,
     tag: &Tag,
 ) -> Result<Digest, DeleteRefused> {
-    let named = super::resolve(connection, repository.id, &Reference::Tag(tag.clone())).await?;
-    let digest = named.ok_or(DeleteRefused::Unknown)?;
-    // Where it moved in between, what is deleted is what it names by then.
-    if tags::remove(connection, repository, principal, tag, None).await? {
-        Ok(digest)
-    } else {
-        Err(DeleteRefused::Unknown)
-    }
+    tags::remove(connection, repository, principal, tag, None).await?.ok_or(DeleteRefused::Unknown)
 }
 
 /// Locks the manifest first: pushes, promotions and indexes that lock it before are then seen, and

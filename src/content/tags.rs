@@ -103,29 +103,31 @@ async fn float(
     Ok(true)
 }
 
-/// Lets go of a name: hides it when it is write-once, else appends a deletion. False when it names
-/// nothing (any more). `only` deletes it only where it names this digest.
+/// Lets go of a name: hides it when it is write-once, else appends a deletion. Returns what it named
+/// under its lock, `None` when that is nothing (any more). `only` deletes it only where it names this
+/// digest.
 pub(super) async fn remove(
     connection: &mut PgConnection,
     repository: &Repository,
     principal: &Principal,
     tag: &Tag,
     only: Option<&Digest>,
-) -> Result<bool, Failure> {
+) -> Result<Option<Digest>, Failure> {
+    let wanted = |digest: &Digest| only.is_none_or(|only| only == digest);
     if let Some(held) = store::held(connection, repository.id, tag).await? {
-        if only.is_some_and(|digest| *digest != held.digest) {
-            return Ok(false);
+        if !wanted(&held.digest) {
+            return Ok(None);
         }
         store::lock(connection, repository.id, tag).await?;
-        return store::hide(connection, repository.id, tag, principal.id).await;
+        let hidden = store::hide(connection, repository.id, tag, principal.id).await?;
+        return Ok(hidden.then_some(held.digest));
     }
     store::lock_floating(connection, repository.id, tag).await?;
-    let current = store::floating(connection, repository.id, tag).await?;
-    if current.is_none() || only.is_some_and(|digest| current.as_ref() != Some(digest)) {
-        return Ok(false);
+    let current = store::floating(connection, repository.id, tag).await?.filter(wanted);
+    if current.is_some() {
+        store::float(connection, repository.id, tag, None, principal.id).await?;
     }
-    store::float(connection, repository.id, tag, None, principal.id).await?;
-    Ok(true)
+    Ok(current)
 }
 
 /// A tag that points at a manifest.

@@ -6,10 +6,10 @@
 use crate::app::App;
 use crate::clock;
 use crate::failure::Failure;
-use crate::http::{Caller, request_id};
+use crate::http::{Caller, body, request_id};
 use crate::identity::{self, Requested, Secret};
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, RawQuery, State};
+use axum::body::Body;
+use axum::extract::{Form, FromRequest, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -57,12 +57,8 @@ async fn by_get(
     answer(&app, &caller, Requested::parse(scopes.iter().map(String::as_str)))
 }
 
-async fn by_post(
-    State(app): State<App>,
-    form: Result<Form<OAuth>, FormRejection>,
-) -> Result<Response, Refused> {
-    let Form(form) =
-        form.map_err(|_| Refused::Request("a form with grant_type, password or refresh_token, and scope"))?;
+async fn by_post(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let form = form(&app, request).await?;
     let secret = match form.grant_type.as_str() {
         "password" => form.password,
         "refresh_token" => form.refresh_token,
@@ -72,6 +68,19 @@ async fn by_post(
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
     let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
     answer(&app, &caller, Requested::parse(form.scope.as_deref()))
+}
+
+/// Bytes of the form at the most: nobody has asked yet who calls.
+const FORM_BYTES: u64 = 64 << 10;
+
+async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
+    const FORM: &str = "a form of at most 64 KiB with grant_type, password or refresh_token, and scope";
+    let (parts, body) = request.into_parts();
+    let body =
+        body::whole(app, &parts.headers, body, FORM_BYTES).await.map_err(|_| Refused::Request(FORM))?;
+    let request = Request::from_parts(parts, Body::from(body));
+    let Form(form) = Form::from_request(request, app).await.map_err(|_| Refused::Request(FORM))?;
+    Ok(form)
 }
 
 /// A token of this flow makes no other: it could outlive its end, and widen what it was made for.

@@ -7,6 +7,7 @@ pub mod api;
 mod auth;
 pub mod body;
 mod caller;
+mod connections;
 pub mod oci;
 mod operations;
 mod range;
@@ -16,24 +17,20 @@ mod trust;
 
 pub use caller::Caller;
 pub use request::{part_of_request, request_id};
-pub use serve::serve;
+pub use serve::{serve, serve_on};
 
 use crate::app::App;
 use api::Problem;
 use axum::Router;
 use axum::http::StatusCode;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// Every route of the service.
 pub fn router(app: App) -> Router {
-    // The last resort against a body that falls silent: uploads have a shorter clock of their own, which
-    // saves what came.
-    let silent = app.config.limits.body_idle * 2;
     let router = Router::new()
         .merge(operations::routes(&app))
         .merge(auth::routes())
         .merge(trust::routes())
-        .merge(api::routes(&app.config.limits))
+        .merge(api::routes())
         .merge(oci::routes())
         .method_not_allowed_fallback(async || {
             let detail = "this path does not answer to this method; /api/v1/openapi.json lists what does";
@@ -43,7 +40,6 @@ pub fn router(app: App) -> Router {
             let detail = "nothing answers at this path; /api/v1/openapi.json lists what does";
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
         })
-        .with_state(app)
-        .layer(RequestBodyTimeoutLayer::new(silent));
+        .with_state(app);
     request::layers(router)
 }

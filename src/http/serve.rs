@@ -1,61 +1,101 @@
-//! Listening, TLS, and an orderly end.
+//! Listening, TLS, the bounds of connections, and an orderly end.
 
+use super::connections::Doorkeeper;
 use super::{operations, request, router};
 use crate::app::App;
-use crate::config::Transport;
+use crate::config::{Limits, Transport};
 use crate::failure::Failure;
 use axum::Router;
-use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves until SIGTERM or SIGINT, then finishes the requests in flight.
 pub async fn serve(app: App) -> Result<(), Failure> {
+    open_more_files();
     let handle = Handle::new();
     tokio::spawn(stop_on_signal(handle.clone(), app.config.shutdown));
     if let Some(address) = app.config.metrics_listen {
         let metrics = request::layers(operations::metrics().with_state(app.clone()));
-        let handle = handle.clone();
-        let header_timeout = app.config.limits.header_timeout;
+        let (handle, limits) = (handle.clone(), app.config.limits);
+        let listener = bind(address).await?;
         tokio::spawn(async move {
-            if let Err(error) = plain(address, metrics, handle, header_timeout).await {
+            if let Err(error) = plain(listener, metrics, handle, &limits).await {
                 tracing::error!(%error, %address, "cannot serve metrics");
             }
         });
     }
-    let (listen, header_timeout) = (app.config.listen, app.config.limits.header_timeout);
-    tracing::info!(%listen, url = app.config.public_url, "listening");
+    let listener = bind(app.config.listen).await?;
+    tracing::info!(listen = %app.config.listen, url = app.config.public_url, "listening");
+    serve_on(listener, app, handle).await
+}
+
+/// Serves on a socket that is bound, until the handle says that it is over.
+pub async fn serve_on(listener: TcpListener, app: App, handle: Handle<SocketAddr>) -> Result<(), Failure> {
+    let limits = app.config.limits;
     let served = match app.config.transport.clone() {
-        Transport::Plain => plain(listen, router(app), handle, header_timeout).await,
+        Transport::Plain => plain(listener, router(app), handle, &limits).await,
         Transport::Tls { cert, key } => {
             // The first provider installed wins; a second call only says so.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let tls = RustlsConfig::from_pem_file(cert, key)
                 .await
                 .map_err(|error| Failure::new("reading the TLS certificate and key", error))?;
-            let mut server = axum_server::bind(listen)
-                .acceptor(RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new()))
-                .handle(handle);
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-            server.serve(router(app).into_make_service()).await
+            let acceptor = RustlsAcceptor::new(tls)
+                .handshake_timeout(limits.header_timeout)
+                .acceptor(NoDelayAcceptor::new());
+            let server = bounded(listener, handle, &limits);
+            let doorkeeper = Doorkeeper::new(acceptor, limits.connections, limits.connection_idle);
+            server.acceptor(doorkeeper).serve(router(app).into_make_service()).await
         }
     };
     served.map_err(|error| Failure::new("serving", error))
 }
 
 async fn plain(
-    listen: SocketAddr,
+    listener: TcpListener,
     router: Router,
     handle: Handle<SocketAddr>,
-    header_timeout: Duration,
+    limits: &Limits,
 ) -> std::io::Result<()> {
-    let mut server = axum_server::bind(listen).acceptor(NoDelayAcceptor::new()).handle(handle);
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    server.serve(router.into_make_service()).await
+    let server = bounded(listener, handle, limits);
+    let doorkeeper = Doorkeeper::new(NoDelayAcceptor::new(), limits.connections, limits.connection_idle);
+    server.acceptor(doorkeeper).serve(router.into_make_service()).await
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::new("binding the address to listen on", error))
+}
+
+/// A server that knows the bounds of a connection: how long its headers may take and be, and over
+/// HTTP/2 how many requests it may have open or take back.
+fn bounded(listener: TcpListener, handle: Handle<SocketAddr>, limits: &Limits) -> Server<SocketAddr> {
+    let mut server = Server::<SocketAddr>::from_listener(listener)
+        .handle(handle)
+        .first_request_timeout(limits.header_timeout);
+    let mut http = server.http_builder().http1();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    http.max_buf_size(limits.header_bytes);
+    let mut http = server.http_builder().http2();
+    http.timer(TokioTimer::new()).max_header_list_size(limits.http2_header_bytes);
+    http.max_concurrent_streams(limits.http2_streams).max_pending_accept_reset_streams(limits.http2_resets);
+    server
+}
+
+/// Every connection is an open file, and a shell's usual limit is far below what may come.
+fn open_more_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn stop_on_signal(handle: Handle<SocketAddr>, grace: Duration) {

@@ -29,28 +29,41 @@ pub struct GrantRow {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// Gives a role to a principal, which is made when it is new. The public can be given no more than
-/// `reader`.
+/// A grant that is there now.
+#[derive(Clone, Copy, Debug)]
+pub enum Given {
+    /// It was given.
+    New(i64),
+    /// It was there.
+    Known(i64),
+}
+
+/// Gives a role to a principal, which is made when it is new. What it holds already is that grant. The
+/// public can be given no more than `reader`.
 pub async fn give(
     db: &Db,
     grant: &Grant<Administer, Everything>,
     principal: &str,
     binding: &Binding,
-) -> Result<i64, Refused> {
+) -> Result<Given, Refused> {
     super::tokens::check_principal(principal)?;
     if principal == "anonymous" && binding.role != Role::Reader {
         return Err(Refused::PublicOnlyReads);
     }
     let mut tx = db.begin().await?;
     let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
-    let id = store::grants::insert(&mut tx, principal_id, binding, grant.principal().id).await?;
+    let by = grant.principal().id;
+    let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by).await? else {
+        let known = store::grants::find(&mut tx, principal_id, binding).await?;
+        return known.map(Given::Known).ok_or(Refused::Unknown);
+    };
     store::grants::raise_generation(&mut tx).await?;
     let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
         "environments": binding.environments });
     let at = database_time(&mut tx).await?;
     ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
     tx.commit().await?;
-    Ok(id)
+    Ok(Given::New(id))
 }
 
 /// Takes a role back.
@@ -64,10 +77,15 @@ pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) 
     Ok(())
 }
 
-/// Every grant, ended ones included.
-pub async fn grants(db: &Db, _grant: &Grant<Administer, Everything>) -> Result<Vec<GrantRow>, Failure> {
-    let mut connection = db.pool().acquire().await?;
-    Ok(store::grants::list(&mut connection).await?)
+/// A page of the grants, ended ones included.
+pub async fn grants(
+    db: &Db,
+    _grant: &Grant<Administer, Everything>,
+    after: Option<i64>,
+    limit: i64,
+) -> Result<Vec<GrantRow>, Failure> {
+    let mut connection = db.acquire().await?;
+    Ok(store::grants::list(&mut connection, after, limit).await?)
 }
 
 fn event(

@@ -13,7 +13,7 @@ mod tokens;
 
 pub use callers::{Caller, Callers};
 pub use docker::{DockerToken, Requested, issue};
-pub use grants::{GrantRow, give, grants, take_back};
+pub use grants::{Given, GrantRow, give, grants, take_back};
 pub use secret::Secret;
 pub use store::tokens::TokenRow;
 pub use tokens::{

@@ -5,52 +5,54 @@ use super::store::repeats as store;
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::names::Digest;
-use crate::postgres::Db;
+use sqlx::PgConnection;
 
-/// Whose turn it is.
+/// What a key was used for.
 #[derive(Debug)]
-pub enum Claim {
-    /// The request is new: do it, then `keep` the answer or `release` the key.
-    New,
-    /// It was answered: the status and the body.
+pub enum Earlier {
+    /// This very request: the status and the body of its answer.
     Answered(u16, Vec<u8>),
-    /// It is being done right now.
-    Running,
-    /// The key was used for something else.
+    /// Another request.
     Other,
 }
 
-/// Claims the key for a request. A claim whose holder vanished is given to the next after a minute.
-pub async fn claim(db: &Db, principal: &Principal, key: &str, request: &Digest) -> Result<Claim, Failure> {
-    let mut connection = db.pool().acquire().await?;
-    if store::claim(&mut connection, principal.id, key, request).await? {
-        return Ok(Claim::New);
-    }
-    let Some(row) = store::find(&mut connection, principal.id, key).await? else {
-        return Ok(Claim::Running);
-    };
-    Ok(match (row.request_sha256 == request.hex(), row.status, row.response) {
-        (false, _, _) => Claim::Other,
-        (true, Some(status), Some(response)) => {
-            Claim::Answered(u16::try_from(status).unwrap_or(200), response)
-        }
-        (true, _, _) => Claim::Running,
-    })
+/// A request under its client's key.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// Who asks; keys are each principal's own.
+    pub principal: Principal,
+    /// The key.
+    pub key: String,
+    /// The digest of what is asked: method, target and body.
+    pub request: Digest,
 }
 
-/// Keeps the answer for a day.
+/// What the key was used for before.
+pub async fn earlier(connection: &mut PgConnection, keyed: &Keyed) -> Result<Option<Earlier>, Failure> {
+    let row = store::find(connection, keyed.principal.id, &keyed.key).await?;
+    Ok(row.map(|row| {
+        if row.request_sha256 == keyed.request.hex() {
+            Earlier::Answered(u16::try_from(row.status).unwrap_or(200), row.response)
+        } else {
+            Earlier::Other
+        }
+    }))
+}
+
+/// Lets go of a few keys that are older than a day.
+pub async fn forget(connection: &mut PgConnection) -> Result<(), Failure> {
+    store::forget(connection).await
+}
+
+/// Keeps the answer for a day, in the transaction of what was done: both are there or neither. `false`
+/// when the key is taken; the transaction is then to be dropped. Waits for whoever holds the key in a
+/// transaction of its own.
 pub async fn keep(
-    db: &Db,
-    principal: &Principal,
-    key: &str,
+    transaction: &mut PgConnection,
+    keyed: &Keyed,
     status: u16,
     response: &[u8],
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let status = i16::try_from(status).unwrap_or(200);
-    store::keep(&mut *db.pool().acquire().await?, principal.id, key, status, response).await
-}
-
-/// Lets go of a key whose request did nothing, so that it can be tried again.
-pub async fn release(db: &Db, principal: &Principal, key: &str) -> Result<(), Failure> {
-    store::release(&mut *db.pool().acquire().await?, principal.id, key).await
+    store::keep(transaction, keyed.principal.id, &keyed.key, &keyed.request, status, response).await
 }

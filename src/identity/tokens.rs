@@ -146,10 +146,15 @@ pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uu
     Ok(())
 }
 
-/// Every token, ended ones included; never a secret.
-pub async fn tokens(db: &Db, _grant: &Grant<Administer, Everything>) -> Result<Vec<TokenRow>, Failure> {
-    let mut connection = db.pool().acquire().await?;
-    Ok(store::tokens::list(&mut connection).await?)
+/// A page of the tokens, ended ones included; never a secret.
+pub async fn tokens(
+    db: &Db,
+    _grant: &Grant<Administer, Everything>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<TokenRow>, Failure> {
+    let mut connection = db.acquire().await?;
+    Ok(store::tokens::list(&mut connection, after, limit).await?)
 }
 
 /// The first administrator's token for unattended set-ups: the file's content becomes (and stays)

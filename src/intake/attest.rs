@@ -12,7 +12,7 @@ use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// An attestation that was recorded, or was known.
@@ -81,11 +81,28 @@ pub async fn attest(
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
     let act = Act { repository: &repository, principal: grant.principal(), grace };
-    match act.attempt(db, &received, &stored).await {
-        Err(AttestRefused::Failed(failure)) if failure.is_transient() => {
-            act.attempt(db, &received, &stored).await
+    let mut done = act.attempt(db, &received, &stored).await;
+    if matches!(&done, Err(AttestRefused::Failed(failure)) if failure.is_transient()) {
+        done = act.attempt(db, &received, &stored).await;
+    }
+    match done {
+        Ok((attested, taken)) => {
+            discard(store, stored, &taken).await;
+            Ok(attested)
         }
-        done => done,
+        // Whether a commit that failed happened is unknown: those bytes are the sweep's to judge.
+        Err(AttestRefused::Failed(failure)) => Err(failure.into()),
+        Err(refused) => {
+            discard(store, stored, &BTreeSet::new()).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Removes the bytes that no row took.
+async fn discard(store: &Store, stored: Vec<StoredBlob>, taken: &BTreeSet<Digest>) {
+    for blob in stored.into_iter().filter(|blob| !taken.contains(blob.digest())) {
+        store.discard(blob).await;
     }
 }
 
@@ -96,19 +113,23 @@ struct Act<'a> {
 }
 
 impl Act<'_> {
+    /// One transaction; says too which bytes its rows took.
     async fn attempt(
         &self,
         db: &Db,
         received: &[Received],
         stored: &[StoredBlob],
-    ) -> Result<Vec<Attested>, AttestRefused> {
+    ) -> Result<(Vec<Attested>, BTreeSet<Digest>), AttestRefused> {
         let mut tx = db.begin().await?;
         Received::scopes(received, self.repository.id).lock(&mut tx).await?;
         let (known, trusted) = trusted(&mut tx, self.repository, received).await?;
         let mut blobs: Vec<&StoredBlob> = stored.iter().collect();
         blobs.sort_by_key(|blob| blob.digest());
+        let mut taken = BTreeSet::new();
         for blob in blobs {
-            blobs::link(&mut tx, self.repository.id, blob, self.grace).await?;
+            if blobs::link(&mut tx, self.repository.id, blob, self.grace).await?.bytes_taken {
+                taken.insert(blob.digest().clone());
+            }
         }
         let mut attested = Vec::with_capacity(received.len());
         for ((one, blob), (statement, signer)) in received.iter().zip(stored).zip(trusted) {
@@ -128,7 +149,7 @@ impl Act<'_> {
             });
         }
         tx.commit().await.map_err(|error| Failure::new("attesting", error))?;
-        Ok(attested)
+        Ok((attested, taken))
     }
 
     /// Stores a manifest that refers to each subject that is here, so that OCI clients find the

@@ -1,21 +1,20 @@
 //! The pool and its transactions.
 
 use super::local::Restarts;
+use super::tx::{Kept, Tx};
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres};
 use std::str::FromStr;
 use std::time::Duration;
-
-/// A READ COMMITTED transaction; dropping it rolls back.
-pub type Tx = Transaction<'static, Postgres>;
 
 /// The database that holds everything but large bytes.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    kept: Option<Kept>,
 }
 
 /// How to reach it.
@@ -61,12 +60,19 @@ impl Db {
             .connect_with(connect)
             .await
             .map_err(|error| Failure::new("connecting to Postgres", error))?;
-        Ok(Self { pool })
+        Ok(Self { pool, kept: None })
     }
 
     /// Wraps a pool that is already open.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, kept: None }
+    }
+
+    /// This database for one act whose commit waits in `kept`, so that its caller writes one more
+    /// row with it. An act may commit once.
+    #[must_use]
+    pub fn keeping(&self, kept: &Kept) -> Self {
+        Self { pool: self.pool.clone(), kept: Some(kept.clone()) }
     }
 
     /// Brings the schema up to date, under a lock so that several replicas may start at once.
@@ -86,7 +92,9 @@ impl Db {
 
     /// Begins a READ COMMITTED transaction.
     pub async fn begin(&self) -> Result<Tx, Failure> {
-        self.pool.begin().await.map_err(|error| Failure::new("beginning a transaction", error))
+        let open = self.pool.begin().await;
+        let open = open.map_err(|error| Failure::new("beginning a transaction", error))?;
+        Ok(Tx::new(open, self.kept.clone()))
     }
 
     /// Closes the pool, waiting for connections in use.

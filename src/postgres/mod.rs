@@ -8,6 +8,8 @@ mod db;
 pub mod local;
 mod names;
 mod scopes;
+mod tx;
 
-pub use db::{Db, Options, Tx, constraint, database_time};
+pub use db::{Db, Options, constraint, database_time};
 pub use scopes::{Mode, Scopes};
+pub use tx::{Kept, Tx};

@@ -513,3 +513,57 @@ async fn a_failed_test_result_waits_for_decisions_on_its_repository_and_no_other
     assert_eq!((&listed[0]["id"], &listed[0]["result"]), (&recorded[0]["id"], &json!("FAILED")));
     registry.check().await;
 }
+
+fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_no_bytes_however_large() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let attester = registry.client(Role::Attester, "**").await;
+    let subject = builder.push_subject("app", "one").await;
+    let objects = registry.directory().join("objects");
+    let before = files(&objects);
+    let large = json!({"result": "PASSED", "log": "x".repeat(100_000)});
+    let about = |subject: &Digest| ci.statement(subject, TEST_RESULT, &large);
+    let refused = attester.attest("app", &about(&sha256(b"unknown")), 422).await;
+    assert_eq!(refused["code"], "subject-unknown");
+    assert_eq!(files(&objects), before);
+    attester.attest("app", &about(&subject), 201).await;
+    assert_eq!(files(&objects).len(), before.len() + 1);
+    // The same again is the same attestation, and its bytes are there once.
+    attester.attest("app", &about(&subject), 201).await;
+    assert_eq!(files(&objects).len(), before.len() + 1);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn thousands_of_materials_are_kept_in_their_order_and_found() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let attester = registry.client(Role::Attester, "**").await;
+    let subject = builder.push_subject("app", "one").await;
+    let mut made = provenance("https://ci.example/builder", "c0ffee");
+    let materials: Vec<Value> = (0..4000)
+        .map(|number| json!({"uri": format!("pkg:cargo/part@{number}"), "digest": {"sha1": format!("{number:040}")}}))
+        .collect();
+    made["buildDefinition"]["resolvedDependencies"] = materials.into();
+    attester.attest("app", &ci.statement(&subject, PROVENANCE, &made), 201).await;
+    let rows: Vec<(i32, String, Vec<String>)> =
+        sqlx::query_as("select position, uri, digests from attestation_materials order by position")
+            .fetch_all(&mut *registry.sql().await)
+            .await
+            .unwrap();
+    assert_eq!(rows.len(), 4000);
+    assert_eq!(rows[17], (17, "pkg:cargo/part@17".into(), vec![format!("sha1:{:040}", 17)]));
+    let path = format!("/api/v1/attestations?repository=app&material=sha1:{:040}", 3999);
+    assert_eq!(builder.document(&path).await["items"].as_array().unwrap().len(), 1);
+    registry.check().await;
+}

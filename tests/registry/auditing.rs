@@ -339,3 +339,22 @@ async fn fsck_sees_an_object_that_changed_or_went_and_tells_orphans_apart() {
     assert!(report.some_orphans[0].ends_with("left-behind"));
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_limit_bounds_lines_as_it_bounds_a_page() {
+    let registry = Registry::start().await;
+    let auditor = registry.client(Role::Auditor, "**").await;
+    for n in 0..5 {
+        append(&registry, n, true).await;
+    }
+    sequenced(&registry).await;
+    assert_eq!(indices(&lines(&auditor, "limit=3").await.1), [0, 1, 2]);
+    assert_eq!(indices(&lines(&auditor, "limit=2&cursor=3").await.1), [3, 4]);
+    let csv = auditor.get("/api/v1/audit/events?format=csv&limit=2").send().await.unwrap();
+    assert_eq!(csv.text().await.unwrap().lines().count(), 3, "a header and two");
+    for bad in ["limit=0", "limit=-1&format=ndjson"] {
+        let refused = auditor.get(&format!("/api/v1/audit/events?{bad}")).send().await.unwrap();
+        assert_eq!(refused.status(), 400);
+    }
+    registry.check().await;
+}

@@ -215,3 +215,66 @@ async fn what_can_never_be_kept_is_the_callers_fault_and_not_ours() {
     admin.post_document("/api/v1/grants", &grant, 400).await;
     registry.check().await;
 }
+
+#[tokio::test]
+async fn lists_of_tokens_and_grants_come_in_pages() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    for number in 0..5 {
+        let body = json!({"principal": format!("ci-{number}"), "grants": [{"role": "reader"}]});
+        admin.post_document("/api/v1/tokens", &body, 201).await;
+    }
+    for list in ["tokens", "grants"] {
+        let mut found = Vec::new();
+        let mut path = format!("/api/v1/{list}?limit=2");
+        loop {
+            let page = admin.document(&path).await;
+            let items = page["items"].as_array().unwrap();
+            assert!(items.len() <= 2, "{page}");
+            found.extend(items.iter().map(|item| item["principal"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/api/v1/{list}?limit=2&cursor={next}");
+        }
+        assert_eq!(found, ["admin", "ci-0", "ci-1", "ci-2", "ci-3", "ci-4"], "{list}");
+        let bad = admin.get(&format!("/api/v1/{list}?cursor=x")).send().await.unwrap();
+        assert_eq!(expect(bad, 400).await["code"], "invalid-request");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_same_role_given_again_is_the_same_grant() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let give = |environments: serde_json::Value| json!({"principal": "ci", "role": "deployer", "repositories": "a/*", "environments": environments});
+    let first = admin.post_document("/api/v1/grants", &give(json!(["prod", "staging"])), 201).await;
+    let again = admin.post_document("/api/v1/grants", &give(json!(["staging", "prod", "prod"])), 200).await;
+    assert_eq!(first["id"], again["id"]);
+    for other in [json!(null), json!([])] {
+        admin.post_document("/api/v1/grants", &give(other), 201).await;
+    }
+    for _ in 0..2 {
+        let issued = proofmark::identity::create_first_token(&registry.app.db, "admin").await.unwrap();
+        let client = crate::harness::Client::new(&registry.url, Some(issued.secret.reveal().to_owned()));
+        assert_eq!(client.document("/api/v1/whoami").await["grants"].as_array().unwrap().len(), 1);
+    }
+    let taken = format!("/api/v1/grants/{}", first["id"]);
+    expect(admin.delete(&taken).send().await.unwrap(), 204).await;
+    let anew = admin.post_document("/api/v1/grants", &give(json!(["prod", "staging"])), 201).await;
+    assert_ne!(first["id"], anew["id"]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_docker_token_says_what_it_was_made_for() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "team/*").await;
+    assert_eq!(ci.document("/api/v1/whoami").await["narrowed_to"], json!(null));
+    let path = "/auth/token?service=x&scope=repository:team/app:pull";
+    let answer = registry.anyone().get(path).basic_auth("anything", ci.token()).send().await.unwrap();
+    let document = expect(answer, 200).await;
+    let narrowed = crate::harness::Client::new(&registry.url, document["token"].as_str().map(str::to_owned));
+    let only = json!({"repositories": [{"repository": "team/app", "actions": ["pull"]}], "catalog": false});
+    assert_eq!(narrowed.document("/api/v1/whoami").await["narrowed_to"], only);
+    registry.check().await;
+}

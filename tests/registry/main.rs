@@ -11,6 +11,7 @@ mod harness;
 
 mod attesting;
 mod auditing;
+mod bounding;
 mod commanding;
 mod configuring;
 mod crashing;
@@ -24,6 +25,7 @@ mod pushing;
 mod pushing_blobs;
 mod racing;
 mod refusing;
+mod repeating;
 mod resolving;
 mod rooms;
 mod scanning;

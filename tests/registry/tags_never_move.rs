@@ -158,3 +158,43 @@ async fn the_database_itself_refuses_to_move_a_tag() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    let rules = json!({"name": "app", "tags": {"floating": ["latest"]}});
+    admin.put_document("/api/v1/repositories", &rules, 201).await;
+    admin.pushes("app", "latest", &first).await;
+    admin.pushes("app", &second.digest, &second).await;
+    // Somebody moves the tag and has not committed yet while the delete comes.
+    let mut moving = registry.app.db.begin().await.unwrap();
+    let lock = "select pg_advisory_xact_lock(5, hashtext(id::text || '/latest')), id from repositories";
+    let id: i64 = sqlx::Row::get(&sqlx::query(lock).fetch_one(&mut *moving).await.unwrap(), "id");
+    let deleting = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.deletes("app", "latest").await }
+    });
+    let waits = "select exists(select from pg_locks where locktype = 'advisory' and not granted
+                   and database = (select oid from pg_database where datname = current_database()))";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *registry.sql().await).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    sqlx::query(
+        "insert into floating_tags(repository_id, name, digest, moved_by) values ($1, 'latest', $2, 1)",
+    )
+    .bind(id)
+    .bind(&second.digest)
+    .execute(&mut *moving)
+    .await
+    .unwrap();
+    moving.commit().await.unwrap();
+    assert_eq!(deleting.await.unwrap(), 202);
+    let logged: Option<String> = sqlx::query_scalar("select digest from events where kind = 'tag.deleted'")
+        .fetch_one(&mut *registry.sql().await)
+        .await
+        .unwrap();
+    assert_eq!(logged, Some(second.digest));
+    registry.check().await;
+}

@@ -6,7 +6,7 @@ use crate::attestation::record::{Carrier, Content, Recorded, kept_predicate};
 use crate::attestation::statement::Statement;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
@@ -152,19 +152,17 @@ pub async fn insert_materials(
     id: i64,
     materials: &[Material],
 ) -> Result<(), Failure> {
-    for (position, material) in (0_i32..).zip(materials) {
-        sqlx::query!(
-            "insert into attestation_materials(attestation_id, position, uri, digests)
-             values ($1, $2, $3, $4)",
-            id,
-            position,
-            material.uri,
-            &material.digests,
-        )
-        .execute(&mut *connection)
-        .await
-        .map_err(|error| Failure::new(RECORDING, error))?;
-    }
+    let rows = materials.iter().map(|one| json!({"uri": one.uri, "digests": one.digests})).collect();
+    sqlx::query!(
+        "insert into attestation_materials(attestation_id, position, uri, digests)
+         select $1, (place - 1)::int, one ->> 'uri', array(select jsonb_array_elements_text(one -> 'digests'))
+         from jsonb_array_elements($2) with ordinality materials(one, place)",
+        id,
+        Value::Array(rows),
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
     Ok(())
 }
 

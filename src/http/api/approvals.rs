@@ -8,6 +8,7 @@ use crate::access::{Approve, Lane};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::postgres::Db;
 use crate::promotion::{self, ApprovalRow, NewApproval, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -66,8 +67,7 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     let lane = Lane { repository: request.repository, environment: request.environment };
     let grant = caller.may::<Approve, _>(&lane)?;
     let new = NewApproval { digest: request.digest, reason: request.reason, until: request.until };
-    let run = app.clone();
-    let act = async move { Ok((StatusCode::CREATED, promotion::approve(&run.db, &grant, &new).await?)) };
+    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::approve(&db, &grant, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 

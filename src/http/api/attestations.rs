@@ -1,7 +1,7 @@
 //! `/api/v1/attestations`: who signed what about which artifact.
 
 use super::Problem;
-use super::extract::{Document, Json, Path, Query};
+use super::extract::{Json, Path, Query, Unread};
 use crate::access::{Action, Attest, InEnvironment, Place, Pull};
 use crate::app::App;
 use crate::attestation::{self, AttestationFilter, Listed, Verdict};
@@ -113,14 +113,17 @@ struct Attestations {
     request_body(content = Vec<u8>, content_type = "application/json",
                  description = "A DSSE envelope, a Sigstore bundle, or JSON lines of either"),
     responses((status = 201, body = Vec<AttestedRecord>), (status = 404),
-              (status = 422, description = "`signature-not-trusted`, `subject-unknown`, `malformed-envelope`")))]
+              (status = 422, description = "`signature-not-trusted`, `subject-unknown`, `malformed-envelope`"),
+              (status = 408, description = "`body-too-slow`"), (status = 413, description = "`document-too-large`"),
+              (status = 503, description = "`overloaded`, with Retry-After")))]
 async fn attest(
     State(app): State<App>,
     caller: Caller,
     Query(place): Query<Where>,
-    Document(body): Document,
+    body: Unread,
 ) -> Result<(StatusCode, Json<Vec<AttestedRecord>>), Problem> {
     let grant = caller.may::<Attest, _>(&place.repository)?;
+    let body = body.document().await?;
     let attested = intake::attest(&app.db, &app.store, app.config.blob_grace, &grant, &body).await?;
     Ok((StatusCode::CREATED, Json(attested.into_iter().map(AttestedRecord::from).collect())))
 }

@@ -48,9 +48,9 @@ struct EventsQuery {
     until: Option<DateTime<Utc>>,
     /// From this index of the log on: the `next` of an earlier page, or its `size` to follow.
     cursor: Option<String>,
-    /// Events of a JSON page at the most [default: 100, at most 1000].
+    /// Events at the most [default: 100 in a JSON page, which has at most 1000; all of them as lines].
     limit: Option<i64>,
-    /// `json` (a page), `ndjson` or `csv` (all of it, streamed) [default: json].
+    /// `json` (a page), `ndjson` or `csv` (lines, streamed) [default: json].
     #[serde(default)]
     format: Format,
 }
@@ -104,12 +104,15 @@ async fn events(
         Some(repository) => Auditor::Repository(caller.may(repository)?),
         None => Auditor::Everything(caller.may(&Everything)?),
     };
-    let (format, limit) = (query.format, query.limit.unwrap_or(100));
+    let (format, limit) = (query.format, query.limit);
+    if limit.is_some_and(|limit| limit < 1) {
+        return Err(Problem::invalid("a limit is a number of events from 1 on"));
+    }
     let question = query.question()?;
     match format {
-        Format::Json => page(&audit::page(&app.db, &auditor, question, limit).await?),
-        Format::Ndjson => export(&app, &auditor, question, "application/x-ndjson", ndjson).await,
-        Format::Csv => export(&app, &auditor, question, "text/csv; charset=utf-8", csv).await,
+        Format::Json => page(&audit::page(&app.db, &auditor, question, limit.unwrap_or(100)).await?),
+        Format::Ndjson => export(&app, &auditor, question, limit, "application/x-ndjson", ndjson).await,
+        Format::Csv => export(&app, &auditor, question, limit, "text/csv; charset=utf-8", csv).await,
     }
 }
 
@@ -141,10 +144,11 @@ async fn export(
     app: &App,
     auditor: &Auditor,
     question: Question,
+    limit: Option<i64>,
     media_type: &'static str,
     render: fn(&[Logged], first: bool) -> Result<Vec<u8>, Failure>,
 ) -> Result<Response, Problem> {
-    let (size, pages) = audit::export(&app.db, auditor, question).await?;
+    let (size, pages) = audit::export(&app.db, auditor, question, limit).await?;
     let mut first = true;
     let body = pages.and_then(move |events| {
         let rendered = render(&events, std::mem::take(&mut first)).map(Bytes::from);

@@ -9,6 +9,7 @@ use crate::access::{EveryLane, Lane};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::postgres::Db;
 use crate::promotion::{self, BlockRow, BlockScope, NewBlock, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -60,8 +61,7 @@ async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Res
     let request: BlockRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
     let new = NewBlock { digest: request.digest, reason: request.reason, until: request.until };
-    let run = app.clone();
-    let act = async move { Ok((StatusCode::CREATED, promotion::block(&run.db, &scope, &new).await?)) };
+    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::block(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 

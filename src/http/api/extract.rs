@@ -1,17 +1,17 @@
-//! axum's extractors with refusals in this door's format.
+//! axum's extractors with refusals in this door's format, and bodies within the bounds of memory.
 
 use super::Problem;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use crate::app::App;
+use crate::http::body;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-
-/// A JSON body, bounded by the document limit and in depth (128, serde_json's own).
-#[derive(Debug, FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
-pub struct Json<T>(pub T);
+use serde::de::DeserializeOwned;
 
 /// The query's parameters.
 #[derive(Debug, FromRequestParts)]
@@ -23,15 +23,85 @@ pub struct Query<T>(pub T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub struct Path<T>(pub T);
 
-/// A whole body in memory, bounded by the document limit.
+/// A body that is not read yet: whoever can, asks for the grant first.
+pub struct Unread {
+    app: App,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// Bytes of a body from who shows no credential: enough to be refused in words, too few to fill the
+/// memory of a service that has not asked who calls.
+const STRANGERS_BYTES: u64 = 64 << 10;
+
+impl FromRequest<App> for Unread {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        Ok(Self { app: app.clone(), headers: parts.headers, body })
+    }
+}
+
+impl Unread {
+    /// The bytes of an envelope or a report.
+    pub async fn document(self) -> Result<Bytes, Problem> {
+        let limit_bytes = self.app.config.limits.document_bytes;
+        self.whole(limit_bytes).await
+    }
+
+    /// The bytes of any other request.
+    pub async fn request(self) -> Result<Bytes, Problem> {
+        let limit_bytes = self.app.config.limits.request_bytes;
+        self.whole(limit_bytes).await
+    }
+
+    /// A request as JSON, bounded in depth too (128, serde_json's own).
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        let said = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence != "application/json" && !essence.ends_with("+json") {
+            return Err(rejected(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body is JSON, with `Content-Type: application/json`".to_owned(),
+            ));
+        }
+        json(&self.request().await?)
+    }
+
+    async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
+        let known = self.headers.contains_key(AUTHORIZATION);
+        let limit_bytes = if known { limit_bytes } else { limit_bytes.min(STRANGERS_BYTES) };
+        Ok(body::whole(&self.app, &self.headers, self.body, limit_bytes).await?)
+    }
+}
+
+/// Bytes as JSON.
+pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    Ok(axum::Json::<T>::from_bytes(bytes)?.0)
+}
+
+/// A JSON body of a request whose body says what it is about.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        Unread::from_request(request, app).await?.json().await.map(Self)
+    }
+}
+
+/// The bytes of a request whose body says what it is about.
 #[derive(Debug)]
 pub struct Document(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Document {
+impl FromRequest<App> for Document {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Ok(Self(Bytes::from_request(request, state).await?))
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        Unread::from_request(request, app).await?.request().await.map(Self)
     }
 }
 
@@ -41,10 +111,29 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// A refusal of axum's own, with its status: 400, 413, 415 or 422.
+impl From<body::NotTaken> for Problem {
+    fn from(unread: body::NotTaken) -> Self {
+        let text = unread.to_string();
+        match unread {
+            body::NotTaken::TooLarge { limit_bytes } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "document-too-large", text)
+                    .with("limit_bytes", limit_bytes)
+            }
+            body::NotTaken::Slow(_) | body::NotTaken::Broken(body::Broken::Silent(_)) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", text)
+            }
+            body::NotTaken::Broken(body::Broken::Cut(_)) => {
+                Self::new(StatusCode::BAD_REQUEST, "body-interrupted", text)
+            }
+            body::NotTaken::NoRoom => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
+                .header(RETRY_AFTER, HeaderValue::from_static("1")),
+        }
+    }
+}
+
+/// A refusal of axum's own, with its status: 400, 415 or 422.
 fn rejected(status: StatusCode, text: String) -> Problem {
     let code = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => "document-too-large",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported-media-type",
         _ => "invalid-request",
     };
@@ -61,4 +150,4 @@ macro_rules! problem_from {
     )*};
 }
 
-problem_from!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+problem_from!(JsonRejection, PathRejection, QueryRejection);

@@ -8,6 +8,7 @@ use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, RepositoryName};
+use crate::postgres::Db;
 use crate::promotion::{self, HoldRow, HoldScope, NewHold, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -71,8 +72,7 @@ async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Resp
     let request: HoldRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
     let new = NewHold { reason: request.reason, until: request.until };
-    let run = app.clone();
-    let act = async move { Ok((StatusCode::CREATED, promotion::hold(&run.db, &scope, &new).await?)) };
+    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::hold(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 

@@ -1,12 +1,13 @@
 //! `Idempotency-Key`: a POST that is repeated under the same key is done once.
 
 use super::Problem;
-use crate::access::Principal;
+use super::extract::{Unread, json};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::{Caller, part_of_request};
-use crate::identity::repeats::{self, Claim};
+use crate::identity::repeats::{self, Earlier, Keyed};
 use crate::names::Digest;
+use crate::postgres::{Db, Kept};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,27 +21,18 @@ use std::future::Future;
 pub struct Once {
     /// The body.
     pub body: Bytes,
-    key: Option<Key>,
+    /// The key with the digest of what was asked: method, target and body.
+    key: Option<(String, Digest)>,
 }
 
-#[derive(Clone, Debug)]
-struct Key {
-    name: String,
-    /// The digest of what was asked: method, target and body.
-    request: Digest,
-}
-
-impl<S: Send + Sync> FromRequest<S> for Once {
+impl FromRequest<App> for Once {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let name = request.headers().get("idempotency-key").map(key_name).transpose()?;
         let target = format!("{} {}\n", request.method(), request.uri());
-        let body = Bytes::from_request(request, state).await?;
-        let key = name.map(|name| {
-            let asked = [target.as_bytes(), &body].concat();
-            Key { name, request: Digest::sha256(&asked) }
-        });
+        let body = Unread::from_request(request, app).await?.request().await?;
+        let key = name.map(|name| (name, Digest::sha256(&[target.as_bytes(), &body].concat())));
         Ok(Self { body, key })
     }
 }
@@ -58,71 +50,82 @@ fn key_name(value: &HeaderValue) -> Result<String, Problem> {
 impl Once {
     /// The body as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            let status =
-                if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-            Problem::new(status, "invalid-request", format!("the body is not what is taken here: {error}"))
-        })
+        json(&self.body)
     }
 
-    /// Does it and answers; a repetition gets the first answer again. Only successes are kept: what
-    /// was refused did nothing and may be tried again. The act goes on when the client goes away, so
-    /// its answer is there for the repetition. A crash between act and answer frees the key after a
-    /// minute, so an act may then be done twice, never lost.
-    pub async fn answer<T, F>(self, app: &App, caller: &Caller, act: F) -> Result<Response, Problem>
+    /// Does it and answers; a repetition gets the first answer again. The key and the answer are kept
+    /// in the act's own transaction, so a crash leaves all of it or nothing. Only successes are kept:
+    /// what was refused may be tried again. The act goes on when the client goes away.
+    pub async fn answer<T, A, F>(self, app: &App, caller: &Caller, act: A) -> Result<Response, Problem>
     where
         T: Serialize + Send + 'static,
+        A: FnOnce(Db) -> F,
         F: Future<Output = Result<(StatusCode, T), Problem>> + Send + 'static,
     {
-        let Some(key) = self.key else {
-            let (status, answer) = act.await?;
+        let Some((key, request)) = self.key else {
+            let (status, answer) = act(app.db.clone()).await?;
             return Ok((status, axum::Json(answer)).into_response());
         };
-        let principal = caller.principal().clone();
-        match repeats::claim(&app.db, &principal, &key.name, &key.request).await? {
-            Claim::New => {}
-            Claim::Answered(status, body) => return Ok(json(status, body)),
-            Claim::Running => {
-                return Err(Problem::new(
-                    StatusCode::CONFLICT,
-                    "request-in-progress",
-                    "a request with this Idempotency-Key is being done; ask again for its answer",
-                )
-                .header(header::RETRY_AFTER, HeaderValue::from_static("1")));
-            }
-            Claim::Other => {
-                return Err(Problem::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "idempotency-key-reused",
-                    "this Idempotency-Key was used for another request; choose a new one",
-                ));
-            }
+        let keyed = Keyed { principal: caller.principal().clone(), key, request };
+        let mut connection = app.db.acquire().await?;
+        repeats::forget(&mut connection).await?;
+        if let Some(earlier) = repeats::earlier(&mut connection, &keyed).await? {
+            return again(earlier);
         }
-        let running = part_of_request(finish(app.clone(), principal, key, act));
+        drop(connection);
+        let kept = Kept::default();
+        let act = act(app.db.keeping(&kept));
+        let running = part_of_request(finish(app.db.clone(), keyed, kept, act));
         tokio::spawn(running).await.map_err(|error| Failure::new("doing a request once", error))?
     }
 }
 
-async fn finish<T, F>(app: App, principal: Principal, key: Key, act: F) -> Result<Response, Problem>
+/// Ends what the act left open: with its answer, or as a refusal. Of two requests under one key that
+/// run at the same time, one is done; the other's transaction is dropped and its answer is the first's.
+async fn finish<T, F>(db: Db, keyed: Keyed, kept: Kept, act: F) -> Result<Response, Problem>
 where
     T: Serialize,
     F: Future<Output = Result<(StatusCode, T), Problem>>,
 {
-    match act.await {
+    let done = act.await;
+    let mut tx = match kept.take() {
+        Some(open) => open,
+        None => db.begin().await?,
+    };
+    match done {
         Ok((status, answer)) => {
             let body =
                 serde_json::to_vec(&answer).map_err(|error| Failure::new("writing an answer", error))?;
-            repeats::keep(&app.db, &principal, &key.name, status.as_u16(), &body).await?;
-            Ok(json(status.as_u16(), body))
+            if !repeats::keep(&mut tx, &keyed, status.as_u16(), &body).await? {
+                let first = repeats::earlier(&mut tx, &keyed).await?;
+                return again(first.ok_or_else(|| Failure::new("reading the first answer", "it has gone"))?);
+            }
+            tx.commit().await.map_err(|error| Failure::new("committing what was asked once", error))?;
+            Ok(rendered(status.as_u16(), body))
         }
         Err(problem) => {
-            repeats::release(&app.db, &principal, &key.name).await?;
+            // Perhaps it was refused because its twin has just been done.
+            if let Some(first) = repeats::earlier(&mut tx, &keyed).await? {
+                return again(first);
+            }
+            tx.commit().await.map_err(|error| Failure::new("committing a refusal", error))?;
             Err(problem)
         }
     }
 }
 
-fn json(status: u16, body: Vec<u8>) -> Response {
+fn again(earlier: Earlier) -> Result<Response, Problem> {
+    match earlier {
+        Earlier::Answered(status, body) => Ok(rendered(status, body)),
+        Earlier::Other => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "this Idempotency-Key was used for another request; choose a new one",
+        )),
+    }
+}
+
+fn rendered(status: u16, body: Vec<u8>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -1,10 +1,10 @@
 //! `/api/v1/whoami`: who the caller is and what they may do.
 
 use super::Problem;
-use crate::access::Role;
+use crate::access::{Action, Narrowing, Role};
 use crate::app::App;
 use crate::http::Caller;
-use crate::names::{EnvironmentName, Pattern};
+use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,7 +20,33 @@ pub fn routes() -> OpenApiRouter<App> {
 struct Whoami {
     principal: String,
     anonymous: bool,
+    /// What the principal holds.
     grants: Vec<Held>,
+    /// What the token that is shown was made for, where it was made for less: it does nothing else.
+    narrowed_to: Option<NarrowedTo>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NarrowedTo {
+    repositories: Vec<NarrowedOn>,
+    /// Listing the names of the repositories that the principal may pull from.
+    catalog: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NarrowedOn {
+    repository: RepositoryName,
+    actions: Vec<&'static str>,
+}
+
+impl From<&Narrowing> for NarrowedTo {
+    fn from(narrowing: &Narrowing) -> Self {
+        let on = |(repository, actions): &(RepositoryName, Vec<Action>)| NarrowedOn {
+            repository: repository.clone(),
+            actions: actions.iter().map(|action| action.as_str()).collect(),
+        };
+        Self { repositories: narrowing.repositories.iter().map(on).collect(), catalog: narrowing.catalog }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,5 +71,6 @@ async fn whoami(caller: Caller) -> Result<Json<Whoami>, Problem> {
         principal: caller.principal().name.clone(),
         anonymous: caller.is_anonymous(),
         grants: held.collect(),
+        narrowed_to: caller.authority().narrowing().map(NarrowedTo::from),
     }))
 }

@@ -29,11 +29,6 @@ pub mod verify;
 pub use problem::Problem;
 
 use crate::app::App;
-use crate::config::Limits;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -78,23 +73,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
 
-/// The routes below `/api/v1/`. Documents are bounded; a handler that streams its body (an
-/// artifact) disables the bound for its own route.
-pub fn routes(limits: &Limits) -> Router<App> {
+/// The routes below `/api/v1/`. No handler takes a body but through `extract`, `Once` or as a stream:
+/// those know its bounds.
+pub fn routes() -> Router<App> {
     let (router, document) = documented().split_for_parts();
-    router
-        .route("/api/v1/openapi.json", get(|| async move { Json(document) }))
-        .layer(from_fn(bound_strangers))
-        .layer(DefaultBodyLimit::max(usize::try_from(limits.document_bytes).unwrap_or(usize::MAX)))
-}
-
-/// Bytes of a document from who shows no credential: enough to be refused in words, too few to fill
-/// the memory of a service that has not asked who calls.
-const STRANGERS_BYTES: usize = 64 << 10;
-
-async fn bound_strangers(mut request: Request, next: Next) -> Response {
-    if !request.headers().contains_key(AUTHORIZATION) {
-        DefaultBodyLimit::max(STRANGERS_BYTES).apply(&mut request);
-    }
-    next.run(request).await
+    router.route("/api/v1/openapi.json", get(|| async move { Json(document) }))
 }

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 use utoipa::{IntoParams, ToSchema};
 
 /// What a list is asked for.
@@ -24,8 +25,8 @@ pub struct Page<T> {
 }
 
 impl PageOf {
-    /// The id before which the page begins, and its length.
-    pub fn bounds(&self) -> Result<(Option<i64>, i64), Problem> {
+    /// Where the page goes on, and its length.
+    pub fn bounds<C: FromStr>(&self) -> Result<(Option<C>, i64), Problem> {
         let before = self.cursor.as_deref().map(str::parse).transpose();
         let before = before.map_err(|_| Problem::invalid("cursor is the `next` of the page before"))?;
         Ok((before, self.limit.unwrap_or(100).clamp(1, 1000)))
@@ -34,7 +35,7 @@ impl PageOf {
 
 impl<T> Page<T> {
     /// A page of at most `limit` items, which are as many as were found.
-    pub fn of(items: Vec<T>, limit: i64, id: impl Fn(&T) -> i64) -> Self {
+    pub fn of<C: ToString>(items: Vec<T>, limit: i64, id: impl Fn(&T) -> C) -> Self {
         let full = i64::try_from(items.len()).is_ok_and(|len| len >= limit);
         let next = items.last().filter(|_| full).map(|last| id(last).to_string());
         Self { items, next }

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Decision, Verdict};
+use crate::postgres::Db;
 use crate::promotion::{self, Asked, Promoted, PromotionRow, Reason, Refused, What};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -104,8 +105,7 @@ impl PromotionMade {
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = PromotionMade),
         (status = 404, description = "`not-found`, `environment-unknown`, `artifact-unknown`"),
-        (status = 409, description = "`promotion-denied` with every gate, or `promotion-deferred` with Retry-After; \
-            `request-in-progress`"),
+        (status = 409, description = "`promotion-denied` with every gate, or `promotion-deferred` with Retry-After"),
         (status = 422, description = "`invalid-request`, `idempotency-key-reused`")))]
 async fn promote(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
     let request: PromotionRequest = once.json()?;
@@ -115,11 +115,13 @@ async fn promote(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     let reason = Reason::optional(&request.reason).map_err(Refused::Reason)?;
     let asked = Asked { what, reason, validity: app.config.summary_validity };
     let run = app.clone();
-    let act = async move {
-        let promoted = promotion::promote(&run.db, &run.keys, &grant, &asked).await?;
-        Ok((StatusCode::CREATED, PromotionMade::of(lane, promoted)?))
+    let act = |db: Db| {
+        Box::pin(async move {
+            let promoted = promotion::promote(&db, &run.keys, &grant, &asked).await?;
+            Ok((StatusCode::CREATED, PromotionMade::of(lane, promoted)?))
+        })
     };
-    once.answer(&app, &caller, Box::pin(act)).await
+    once.answer(&app, &caller, act).await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

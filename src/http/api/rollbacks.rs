@@ -7,6 +7,7 @@ use crate::access::{Lane, Rollback};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, Reference, RepositoryName};
+use crate::postgres::Db;
 use crate::promotion::{self, AskedBack, Reason, What};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -51,9 +52,11 @@ async fn roll_back(State(app): State<App>, caller: Caller, once: Once) -> Result
     });
     let asked = AskedBack { to, reason: request.reason, validity: app.config.summary_validity };
     let run = app.clone();
-    let act = async move {
-        let promoted = promotion::rollback(&run.db, &run.keys, &grant, &asked).await?;
-        Ok((StatusCode::CREATED, PromotionMade::of(lane, promoted)?))
+    let act = |db: Db| {
+        Box::pin(async move {
+            let promoted = promotion::rollback(&db, &run.keys, &grant, &asked).await?;
+            Ok((StatusCode::CREATED, PromotionMade::of(lane, promoted)?))
+        })
     };
-    once.answer(&app, &caller, Box::pin(act)).await
+    once.answer(&app, &caller, act).await
 }

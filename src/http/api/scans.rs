@@ -1,7 +1,7 @@
 //! `/api/v1/scans` and `/api/v1/findings`.
 
 use super::Problem;
-use super::extract::{Document, Json, Query};
+use super::extract::{Json, Query, Unread};
 use crate::access::{Action, InEnvironment, Place, Pull, Scope};
 use crate::app::App;
 use crate::content;
@@ -67,14 +67,17 @@ struct ScanRecorded {
         (status = 200, body = ScanRecorded, description = "this very report was recorded before"),
         (status = 400, description = "`invalid-request`"), (status = 403), (status = 404),
         (status = 413, description = "`document-too-large`, `too-many-findings`"),
-        (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`")))]
+        (status = 408, description = "`body-too-slow`"),
+        (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`"),
+        (status = 503, description = "`overloaded`, with Retry-After")))]
 async fn record(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<RecordQuery>,
-    Document(report): Document,
+    body: Unread,
 ) -> Result<(StatusCode, Json<ScanRecorded>), Problem> {
     let grant = caller.may(&query.repository)?;
+    let report = body.document().await?;
     let RecordQuery { repository, digest, scanner, database_updated_at } = query;
     let scan = RecordScan { subject: digest.clone(), report, scanner, database_updated_at };
     let rules = intake::ScanRules {

@@ -1,7 +1,7 @@
 //! `/api/v1/signers`: the keys whose signatures count, and for what.
 
 use super::Problem;
-use super::extract::{Json, Path};
+use super::extract::{Json, Path, Unread};
 use crate::access::{Administer, Audit, Everything};
 use crate::app::App;
 use crate::attestation::{self, NewRevocation, NewSigner, Scheme, Signer, SignerRefused};
@@ -129,11 +129,11 @@ async fn list_signers(State(app): State<App>, caller: Caller) -> Result<Json<Sig
 async fn register_signer(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<SignerRequest>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
     let SignerRequest { name, public_key, scheme, repositories, predicate_types, valid_from, valid_until } =
-        request;
+        body.json().await?;
     let new = NewSigner { name, public_key, scheme, repositories, predicate_types, valid_from, valid_until };
     let signer = attestation::register(&app.db, &grant, &new).await?;
     Ok((StatusCode::CREATED, Json(signer.into())))
@@ -149,10 +149,10 @@ async fn revoke_signer(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
-    Json(request): Json<SignerRevocation>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let SignerRevocation { reason, at, compromised } = request;
+    let SignerRevocation { reason, at, compromised } = body.json().await?;
     let revocation = NewRevocation { at, compromised, reason };
     let signer = attestation::revoke(&app.db, &grant, &name, &revocation).await?;
     Ok((StatusCode::CREATED, Json(signer.into())))

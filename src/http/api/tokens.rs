@@ -1,11 +1,12 @@
 //! `/api/v1/tokens` and `/api/v1/grants`: who may call, and what they may do.
 
 use super::Problem;
-use super::extract::{Json, Path};
+use super::extract::{Json, Path, Query, Unread};
+use super::page::{Page, PageOf};
 use crate::access::{Binding, Everything, Role};
 use crate::app::App;
 use crate::http::Caller;
-use crate::identity::{self, GrantRow, NewToken, Refused, TokenRow};
+use crate::identity::{self, Given, GrantRow, NewToken, Refused, TokenRow};
 use crate::names::{EnvironmentName, Pattern};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -65,16 +66,6 @@ struct TokenCreated {
     expires_at: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct Tokens {
-    items: Vec<TokenRow>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Grants {
-    items: Vec<GrantRow>,
-}
-
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantGiven {
@@ -93,11 +84,18 @@ struct GrantCreated {
     id: i64,
 }
 
-/// Every token; never a secret.
-#[utoipa::path(get, path = "/api/v1/tokens", tag = "access", responses((status = 200, body = Tokens)))]
-async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<Json<Tokens>, Problem> {
+/// Tokens in the order in which they were made, ended ones included; never a secret.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "access", params(PageOf),
+    responses((status = 200, body = Page<TokenRow>)))]
+async fn list_tokens(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<PageOf>,
+) -> Result<Json<Page<TokenRow>>, Problem> {
     let grant = caller.may(&Everything)?;
-    Ok(Json(Tokens { items: identity::tokens(&app.db, &grant).await? }))
+    let (after, limit) = page.bounds()?;
+    let items = identity::tokens(&app.db, &grant, after, limit).await?;
+    Ok(Json(Page::of(items, limit, |row| row.id)))
 }
 
 /// Makes a token; its secret is shown this once.
@@ -106,9 +104,10 @@ async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<Json<Toke
 async fn create_token(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<TokenRequest>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
     let grant = caller.may(&Everything)?;
+    let request: TokenRequest = body.json().await?;
     let new = NewToken {
         principal: request.principal,
         grants: request.grants.into_iter().map(Binding::from).collect(),
@@ -136,27 +135,38 @@ async fn revoke_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Every grant, ended ones included.
-#[utoipa::path(get, path = "/api/v1/grants", tag = "access", responses((status = 200, body = Grants)))]
-async fn list_grants(State(app): State<App>, caller: Caller) -> Result<Json<Grants>, Problem> {
+/// Grants in the order in which they were given, ended ones included.
+#[utoipa::path(get, path = "/api/v1/grants", tag = "access", params(PageOf),
+    responses((status = 200, body = Page<GrantRow>)))]
+async fn list_grants(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<PageOf>,
+) -> Result<Json<Page<GrantRow>>, Problem> {
     let grant = caller.may(&Everything)?;
-    Ok(Json(Grants { items: identity::grants(&app.db, &grant).await? }))
+    let (after, limit) = page.bounds()?;
+    let items = identity::grants(&app.db, &grant, after, limit).await?;
+    Ok(Json(Page::of(items, limit, |row| row.id)))
 }
 
 /// Gives a role to a principal.
 #[utoipa::path(post, path = "/api/v1/grants", tag = "access", request_body = GrantGiven,
-    responses((status = 201, body = GrantCreated), (status = 422, description = "`principal-refused`")))]
+    responses((status = 201, body = GrantCreated),
+        (status = 200, body = GrantCreated, description = "the principal holds it already"), (status = 422, description = "`principal-refused`")))]
 async fn give_grant(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<GrantGiven>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<GrantCreated>), Problem> {
     let grant = caller.may(&Everything)?;
-    let GrantGiven { principal, role, repositories, environments } = request;
-    let id =
-        identity::give(&app.db, &grant, &principal, &Binding { role, repositories, environments }).await?;
+    let GrantGiven { principal, role, repositories, environments } = body.json().await?;
+    let binding = Binding { role, repositories, environments };
+    let (status, id) = match identity::give(&app.db, &grant, &principal, &binding).await? {
+        Given::New(id) => (StatusCode::CREATED, id),
+        Given::Known(id) => (StatusCode::OK, id),
+    };
     app.callers.refresh(&app.db).await?;
-    Ok((StatusCode::CREATED, Json(GrantCreated { id })))
+    Ok((status, Json(GrantCreated { id })))
 }
 
 /// Takes a role back.

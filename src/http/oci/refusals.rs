@@ -2,7 +2,8 @@
 
 use super::{Code, OciError};
 use crate::content::{DeleteRefused, InvalidManifest, PushRefused};
-use axum::http::StatusCode;
+use crate::http::body::{Broken, NotTaken};
+use axum::http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 impl From<InvalidManifest> for OciError {
@@ -44,6 +45,26 @@ impl From<DeleteRefused> for OciError {
             DeleteRefused::Held(holders) => Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Denied, message)
                 .detail(json!({"held_by": holders})),
             DeleteRefused::Failed(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<NotTaken> for OciError {
+    fn from(refused: NotTaken) -> Self {
+        let message = refused.to_string();
+        match refused {
+            NotTaken::TooLarge { limit_bytes } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message)
+                    .detail(json!({"limit_bytes": limit_bytes}))
+            }
+            NotTaken::Slow(_) | NotTaken::Broken(Broken::Silent(_)) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid, message)
+            }
+            NotTaken::Broken(Broken::Cut(_)) => {
+                Self::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, message)
+            }
+            NotTaken::NoRoom => Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message)
+                .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
         }
     }
 }

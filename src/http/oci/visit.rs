@@ -3,14 +3,13 @@
 use super::{Code, OciError};
 use crate::access::{Act, Action, Denied, Grant};
 use crate::app::App;
-use crate::http::Caller;
+use crate::http::{Caller, body};
 use crate::names::RepositoryName;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 
 /// A request below `/v2/` from a caller whose credential holds.
 pub struct Visit {
@@ -65,39 +64,10 @@ impl Visit {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Reads the body whole, at most `limit_bytes`, whether or not it declares its length.
+    /// Reads the body whole, at most `limit_bytes`, within the bounds of memory.
     pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
-        let too_large = || {
-            OciError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Code::SizeInvalid,
-                format!("the body may have {limit_bytes} bytes at the most"),
-            )
-        };
-        let declared = self.header(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-        if declared.is_some_and(|length| length > limit_bytes) {
-            return Err(too_large());
-        }
-        let idle = self.app.config.limits.body_idle;
-        let mut stream = std::mem::take(&mut self.body).into_data_stream();
-        let mut read = BytesMut::new();
-        loop {
-            let next = tokio::time::timeout(idle, stream.next()).await.map_err(|_| {
-                OciError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    Code::SizeInvalid,
-                    "no byte of the body came for too long",
-                )
-            })?;
-            let Some(frame) = next else { return Ok(read.freeze()) };
-            let bytes = frame.map_err(|_| {
-                OciError::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, "the body ended before its end")
-            })?;
-            if (read.len() + bytes.len()) as u64 > limit_bytes {
-                return Err(too_large());
-            }
-            read.extend_from_slice(&bytes);
-        }
+        let body = std::mem::take(&mut self.body);
+        Ok(body::whole(&self.app, &self.headers, body, limit_bytes).await?)
     }
 }
 

@@ -4,24 +4,52 @@ use crate::access::{Binding, Role};
 use crate::identity::grants::GrantRow;
 use crate::names::{EnvironmentName, Pattern};
 use sqlx::PgConnection;
+use std::collections::BTreeSet;
 
+/// Gives the role; `None` when the principal holds just this one already.
 pub async fn insert(
     connection: &mut PgConnection,
     principal_id: i64,
     binding: &Binding,
     created_by: i64,
-) -> sqlx::Result<i64> {
+) -> sqlx::Result<Option<i64>> {
+    let environments = sorted(binding);
     sqlx::query_scalar!(
         r#"insert into grants(principal_id, role, repositories, environments, created_by)
-           values ($1, $2, $3, $4, $5) returning id"#,
+           values ($1, $2, $3, $4, $5) on conflict do nothing returning id"#,
         principal_id,
         binding.role as Role,
         &binding.repositories as &Pattern,
-        binding.environments.as_deref() as Option<&[EnvironmentName]>,
+        environments.as_deref() as Option<&[EnvironmentName]>,
         created_by
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
+}
+
+/// The open grant of just this role.
+pub async fn find(
+    connection: &mut PgConnection,
+    principal_id: i64,
+    binding: &Binding,
+) -> sqlx::Result<Option<i64>> {
+    let environments = sorted(binding);
+    sqlx::query_scalar!(
+        r#"select id from grants
+           where principal_id = $1 and role = $2 and repositories = $3 and ended_at is null
+             and environments is not distinct from $4"#,
+        principal_id,
+        binding.role as Role,
+        &binding.repositories as &Pattern,
+        environments.as_deref() as Option<&[EnvironmentName]>
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// Its environments as they are kept: each once, in order.
+fn sorted(binding: &Binding) -> Option<Vec<EnvironmentName>> {
+    binding.environments.clone().map(|names| BTreeSet::from_iter(names).into_iter().collect())
 }
 
 /// The open grants of a principal.
@@ -37,12 +65,19 @@ pub async fn bindings(connection: &mut PgConnection, principal_id: i64) -> sqlx:
     .await
 }
 
-pub async fn list(connection: &mut PgConnection) -> sqlx::Result<Vec<GrantRow>> {
+pub async fn list(
+    connection: &mut PgConnection,
+    after: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<GrantRow>> {
     sqlx::query_as!(
         GrantRow,
         r#"select g.id, p.name as principal, g.role as "role: Role", g.repositories as "repositories: Pattern",
                   g.environments as "environments: Vec<EnvironmentName>", g.created_at, g.ended_at
-           from grants g join principals p on p.id = g.principal_id order by g.id"#
+           from grants g join principals p on p.id = g.principal_id
+           where $1::bigint is null or g.id > $1 order by g.id limit $2"#,
+        after,
+        limit
     )
     .fetch_all(connection)
     .await

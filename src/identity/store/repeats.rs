@@ -8,35 +8,21 @@ use sqlx::PgConnection;
 pub struct Row {
     /// Hexadecimal.
     pub request_sha256: String,
-    pub status: Option<i16>,
-    pub response: Option<Vec<u8>>,
+    pub status: i16,
+    pub response: Vec<u8>,
 }
 
-/// Claims the key, and lets go of a few that are older than a day.
-pub async fn claim(
-    connection: &mut PgConnection,
-    principal_id: i64,
-    key: &str,
-    request: &Digest,
-) -> Result<bool, Failure> {
-    let taken = sqlx::query!(
-        r#"with old as (
-             delete from idempotency_keys where ctid = any(array(
-               select ctid from idempotency_keys where created_at < clock_timestamp() - interval '1 day'
-               order by created_at limit 10 for update skip locked)))
-           insert into idempotency_keys(principal_id, key, request_sha256) values ($1, $2, decode($3, 'hex'))
-           on conflict (principal_id, key) do update set created_at = clock_timestamp()
-             where idempotency_keys.status is null
-               and idempotency_keys.request_sha256 = excluded.request_sha256
-               and idempotency_keys.created_at < clock_timestamp() - interval '1 minute'"#,
-        principal_id,
-        key,
-        request.hex(),
+/// Lets go of a few keys that are older than a day.
+pub async fn forget(connection: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"delete from idempotency_keys where ctid = any(array(
+             select ctid from idempotency_keys where created_at < clock_timestamp() - interval '1 day'
+             order by created_at limit 10 for update skip locked))"#
     )
     .execute(connection)
     .await
-    .map_err(|error| Failure::new("claiming an idempotency key", error))?;
-    Ok(taken.rows_affected() == 1)
+    .map_err(|error| Failure::new("letting go of idempotency keys", error))?;
+    Ok(())
 }
 
 /// A key that was used.
@@ -57,36 +43,26 @@ pub async fn find(
     .map_err(|error| Failure::new("reading an idempotency key", error))
 }
 
-/// Keeps the answer.
+/// Keeps the answer; `false` when the key is taken.
 pub async fn keep(
     connection: &mut PgConnection,
     principal_id: i64,
     key: &str,
+    request: &Digest,
     status: i16,
     response: &[u8],
-) -> Result<(), Failure> {
-    sqlx::query!(
-        "update idempotency_keys set status = $3, response = $4 where principal_id = $1 and key = $2",
+) -> Result<bool, Failure> {
+    let kept = sqlx::query!(
+        "insert into idempotency_keys(principal_id, key, request_sha256, status, response)
+         values ($1, $2, decode($3, 'hex'), $4, $5) on conflict do nothing",
         principal_id,
         key,
+        request.hex(),
         status,
         response,
     )
     .execute(connection)
     .await
     .map_err(|error| Failure::new("keeping an answer", error))?;
-    Ok(())
-}
-
-/// Lets go of a key that has no answer.
-pub async fn release(connection: &mut PgConnection, principal_id: i64, key: &str) -> Result<(), Failure> {
-    sqlx::query!(
-        "delete from idempotency_keys where principal_id = $1 and key = $2 and status is null",
-        principal_id,
-        key,
-    )
-    .execute(connection)
-    .await
-    .map_err(|error| Failure::new("letting go of an idempotency key", error))?;
-    Ok(())
+    Ok(kept.rows_affected() == 1)
 }

@@ -93,11 +93,19 @@ pub async fn by_id(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Opti
     .await
 }
 
-pub async fn list(connection: &mut PgConnection) -> sqlx::Result<Vec<TokenRow>> {
+/// Tokens in the order in which they were made, which is that of their ids.
+pub async fn list(
+    connection: &mut PgConnection,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<TokenRow>> {
     sqlx::query_as!(
         TokenRow,
         r#"select t.id, p.name as principal, t.created_at, t.expires_at, t.ended_at
-           from tokens t join principals p on p.id = t.principal_id order by t.created_at, t.id"#
+           from tokens t join principals p on p.id = t.principal_id
+           where $1::uuid is null or t.id > $1 order by t.id limit $2"#,
+        after,
+        limit
     )
     .fetch_all(connection)
     .await

@@ -15,7 +15,6 @@ pub use releases::Found;
 pub use service::Service;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 
-use axum::serve::ListenerExt;
 use proofmark::access::Role;
 use proofmark::app::App;
 use proofmark::config::{Config, LogFormat, Settings};
@@ -80,9 +79,8 @@ impl Registry {
         let db = Db::connect(&options).await.unwrap();
         let app = App::assemble(config, db).await.unwrap();
         let jobs = app.start_jobs();
-        let router = proofmark::http::router(app.clone());
-        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let (serving, handle) = (app.clone(), axum_server::Handle::new());
+        tokio::spawn(async move { proofmark::http::serve_on(listener, serving, handle).await });
         let admin = std::fs::read_to_string(token_file).unwrap().trim().to_owned();
         Self { app, url: format!("http://{address}"), admin, jobs: Some(jobs), directory }
     }

@@ -1,0 +1,55 @@
+//! Transactions, and those that their caller ends.
+
+use sqlx::{Error, PgConnection, Postgres, Transaction};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A READ COMMITTED transaction; dropping it rolls back.
+#[derive(Debug)]
+pub struct Tx {
+    open: Transaction<'static, Postgres>,
+    kept: Option<Kept>,
+}
+
+/// The transaction of an act that is done and not committed yet: whoever asked for the act writes
+/// what belongs to it and commits, or drops both.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<Option<Transaction<'static, Postgres>>>>);
+
+impl Tx {
+    pub(super) fn new(open: Transaction<'static, Postgres>, kept: Option<Kept>) -> Self {
+        Self { open, kept }
+    }
+
+    /// Commits; in an act that is kept, leaves that to its caller.
+    pub async fn commit(self) -> Result<(), Error> {
+        let Some(kept) = self.kept else { return self.open.commit().await };
+        let mut place = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() {
+            return Err(Error::Protocol("an act that is kept commits once".to_owned()));
+        }
+        *place = Some(self.open);
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// The act's transaction, if it wrote one.
+    pub fn take(&self) -> Option<Tx> {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        open.map(|open| Tx { open, kept: None })
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.open
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.open
+    }
+}

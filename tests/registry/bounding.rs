@@ -1,0 +1,244 @@
+//! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
+
+use crate::harness::{Registry, expect};
+use h2::Reason;
+use proofmark::access::Role;
+use proofmark::app::DOCUMENT_PIECE;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A client that says exactly what it is told to.
+struct Wire(TcpStream);
+
+impl Wire {
+    async fn open(registry: &Registry) -> Self {
+        Self(TcpStream::connect(registry.url.strip_prefix("http://").unwrap()).await.unwrap())
+    }
+
+    async fn begin(registry: &Registry, line: &str, token: Option<&str>, headers: &str) -> Self {
+        let mut wire = Self::open(registry).await;
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        wire.say(format!("{line} HTTP/1.1\r\nHost: x\r\n{token}{headers}\r\n").as_bytes()).await;
+        wire
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        // Whether it was heard is told by the answer.
+        let _ = self.0.write_all(bytes).await;
+    }
+
+    /// The whole answer up to the end of the connection, or of what came within the time of a test.
+    async fn answer(&mut self) -> String {
+        let mut heard = Vec::new();
+        let reading = async {
+            let mut buffer = [0; 4096];
+            while !ended(&heard) {
+                match self.0.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => heard.extend_from_slice(&buffer[..count]),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reading).await.expect("an answer, or an end");
+        String::from_utf8(heard).unwrap()
+    }
+}
+
+/// Whether an answer with a length is complete.
+fn ended(heard: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(heard);
+    let Some((top, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = top.lines().find_map(|line| line.strip_prefix("content-length: "));
+    length.is_some_and(|length| body.len() >= length.parse().unwrap())
+}
+
+const LARGE: &str = "Content-Type: application/json\r\nContent-Length: 1000000\r\n";
+
+#[tokio::test]
+async fn who_may_not_do_it_is_told_so_before_any_byte_of_the_body() {
+    let registry = Registry::start().await;
+    let digest = registry.admin().push_release("team/app", "1.0", "one").await;
+    let reader = registry.client(Role::Reader, "team/*").await;
+    let scans = format!("POST /api/v1/scans?repository=team/app&digest={digest}");
+    for (line, status) in [
+        (scans.as_str(), "403"),
+        ("POST /api/v1/attestations?repository=team/app", "403"),
+        ("POST /api/v1/attestations?repository=other/app", "404"),
+        ("PUT /api/v1/artifacts?repository=team/app", "403"),
+        ("POST /api/v1/tokens", "404"),
+        ("POST /api/v1/grants", "404"),
+        ("POST /api/v1/signers", "404"),
+        ("PUT /v2/team/app/manifests/2.0", "401"),
+    ] {
+        let answer = Wire::begin(&registry, line, reader.token(), LARGE).await.answer().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
+    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(4 * DOCUMENT_PIECE)).await;
+    let admin = registry.admin();
+    let line = "POST /api/v1/attestations?repository=team/app";
+    let mut holder = Wire::begin(&registry, line, admin.token(), LARGE).await;
+    holder.say(&vec![b' '; 60_000]).await;
+    while registry.app.document_room.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let body = vec![b' '; 20_000];
+    let post = || admin.post("/api/v1/attestations?repository=team/app").body(body.clone()).send();
+    let refused = post().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(expect(refused, 503).await["code"], "overloaded");
+    let refused = admin.put("/v2/team/app/manifests/1.0").body(body.clone()).send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(expect(refused, 503).await["errors"][0]["code"], "TOOMANYREQUESTS");
+    // The bytes of whoever goes away are free for the next.
+    drop(holder);
+    assert_eq!(expect(post().await.unwrap(), 422).await["code"], "malformed-envelope");
+    while registry.app.document_room.available_permits() < 4 {
+        tokio::task::yield_now().await;
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_body_that_falls_silent_is_given_up_with_a_word() {
+    let registry = Registry::with(|settings| settings.body_idle_seconds = Some(1)).await;
+    let admin = registry.admin();
+    for (line, part) in [
+        ("POST /api/v1/attestations?repository=team/app", "body-too-slow"),
+        ("POST /api/v1/promotions", "body-too-slow"),
+        ("POST /api/v1/tokens", "body-too-slow"),
+        ("PUT /v2/team/app/manifests/1.0", "SIZE_INVALID"),
+    ] {
+        for length in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+            let headers = format!("Content-Type: application/json\r\n{length}\r\n");
+            let mut wire = Wire::begin(&registry, line, admin.token(), &headers).await;
+            wire.say(b"4\r\n    \r\n").await;
+            let answer = wire.answer().await;
+            assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains(part), "{line}: {answer}");
+            assert!(answer.contains("no byte came for 1 seconds"), "{answer}");
+        }
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_body_that_drips_or_never_ends_is_given_up_with_a_word() {
+    let registry = Registry::with(|settings| {
+        settings.document_seconds = Some(1);
+        settings.max_request_bytes = Some(4096);
+    })
+    .await;
+    let admin = registry.admin();
+    let headers = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+    let line = "POST /api/v1/attestations?repository=team/app";
+    let (mut answers, mut drops) = Wire::begin(&registry, line, admin.token(), headers).await.0.into_split();
+    let dripping = tokio::spawn(async move {
+        while drops.write_all(b"1\r\n \r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut heard = [0; 4096];
+    let count = answers.read(&mut heard).await.unwrap();
+    let answer = String::from_utf8_lossy(&heard[..count]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 1 seconds"), "{answer}");
+    drop(answers);
+    dripping.await.unwrap();
+    for line in ["POST /api/v1/promotions", "PUT /api/v1/policies"] {
+        let mut wire = Wire::begin(&registry, line, admin.token(), headers).await;
+        wire.say(format!("2000\r\n{}\r\n", " ".repeat(0x2000)).as_bytes()).await;
+        let answer = wire.answer().await;
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("document-too-large"), "{answer}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused_over_both_versions_of_http() {
+    let registry = Registry::with(|settings| settings.max_header_bytes = Some(8192)).await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
+    let answer = Wire::begin(&registry, "GET /livez", None, &long).await.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let (mut client, connection) = h2::client::handshake(Wire::open(&registry).await.0).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |length: usize| {
+        let request = http::Request::get(format!("{}/livez", registry.url));
+        request.header("x-long", "x".repeat(length)).body(()).unwrap()
+    };
+    let answer = client.send_request(ask(10), true).unwrap().0.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer = client.send_request(ask(40_000), true).unwrap().0.await.unwrap();
+    assert_eq!(answer.status(), 431);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_has_few_requests_open_and_takes_back_fewer() {
+    let registry = Registry::with(|settings| settings.http2_streams = Some(7)).await;
+    let (mut client, connection) = h2::client::handshake(Wire::open(&registry).await.0).await.unwrap();
+    let connection = tokio::spawn(async move {
+        let mut connection = connection;
+        let ended = (&mut connection).await;
+        (connection.max_concurrent_send_streams(), ended)
+    });
+    let ask = || http::Request::get(format!("{}/livez", registry.url)).body(()).unwrap();
+    assert_eq!(client.send_request(ask(), true).unwrap().0.await.unwrap().status(), 200);
+    // Opened and taken back at once, again and again: what makes a server work for nothing.
+    for _ in 0..200 {
+        let Ok(mut ready) = client.clone().ready().await else { break };
+        let Ok((_, mut stream)) = ready.send_request(ask(), true) else { break };
+        stream.send_reset(Reason::CANCEL);
+    }
+    let (streams, ended) = tokio::time::timeout(Duration::from_secs(30), connection).await.unwrap().unwrap();
+    assert_eq!(streams, 7);
+    assert_eq!(ended.unwrap_err().reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let registry = Registry::with(|settings| {
+        settings.header_timeout_seconds = Some(1);
+        settings.connection_idle_seconds = Some(2);
+    })
+    .await;
+    let mut silent = Wire::open(&registry).await;
+    let mut begun = Wire::open(&registry).await;
+    begun.say(b"PRI * HTTP").await;
+    let mut half = Wire::open(&registry).await;
+    half.say(b"GET /livez HTTP/1.1\r\nHost: x\r\n").await;
+    for wire in [&mut silent, &mut begun, &mut half] {
+        let answer = wire.answer().await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    let (mut client, connection) = h2::client::handshake(Wire::open(&registry).await.0).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let ask = http::Request::get(format!("{}/livez", registry.url)).body(()).unwrap();
+    client.send_request(ask, true).unwrap().0.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), connection).await;
+    assert!(ended.is_ok(), "an idle connection of HTTP/2 ends too");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_closed_and_make_room_when_they_end() {
+    let registry = Registry::with(|settings| settings.max_connections = Some(2)).await;
+    let live = async || Wire::begin(&registry, "GET /livez", None, "").await;
+    let (mut first, mut second) = (live().await, live().await);
+    for wire in [&mut first, &mut second] {
+        assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(live().await.answer().await, "");
+    drop(first);
+    let again = async {
+        while live().await.answer().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("the place of the first is free");
+    registry.check().await;
+}
