@@ -48,7 +48,9 @@ create table scan_runs(
   -- How new its vulnerability database was; null when neither report nor uploader says, which a gate
   -- on the database's age takes for too old. Never newer than received_at.
   database_updated_at timestamptz,
-  -- When the scanner says it ran; never newer than received_at.
+  -- When the scanner says it ran, or else when its report came; never newer than received_at. The
+  -- newest run of a scanner is the one with the greatest (scanned_at, id): an old report that comes
+  -- late takes nothing's place.
   scanned_at timestamptz not null,
   finding_set text collate "C" not null references finding_sets,
   -- The OCI artifact that holds the raw report and refers to the subject.
@@ -58,7 +60,7 @@ create table scan_runs(
   -- The same bytes sent again are the same run: they must not pass for a newer scan.
   constraint a_report_is_recorded_once unique (repository_id, report, scanner)
 );
-create index scan_runs_newest on scan_runs(repository_id, sha256, scanner, id desc);
+create index scan_runs_newest on scan_runs(repository_id, sha256, scanner, scanned_at desc, id desc);
 create index scan_runs_by_finding_set on scan_runs(finding_set);
 create trigger scan_runs_never_change before update or delete on scan_runs
   for each row execute function refuse_change();

@@ -135,7 +135,7 @@ create trigger approvals_only_end before update on approvals
 
 -- Since when a vulnerability is known for some bytes: what already runs keeps its yes for the grace
 -- of its severity. Kept by whoever records a run, whatever path it takes; a run that found what the
--- scanner's previous run found adds nothing.
+-- scanner's newest run found adds nothing (every run before has added what it found).
 create table vulnerabilities_known(
   repository_id bigint not null references repositories,
   sha256 text collate "C" not null,
@@ -149,7 +149,7 @@ begin
     select r.finding_set from scan_runs r
     where r.repository_id = new.repository_id and r.sha256 = new.sha256 and r.scanner = new.scanner
       and r.id < new.id
-    order by r.id desc limit 1)
+    order by r.scanned_at desc, r.id desc limit 1)
   then
     insert into vulnerabilities_known(repository_id, sha256, vulnerability, since)
     select distinct new.repository_id, new.sha256, f.vulnerability, new.received_at

@@ -2,7 +2,7 @@
 
 use crate::access::{Grant, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
-use crate::evidence::{self, FindingSet, NewRun, Recorded, Report, SeverityOrder, Unreadable};
+use crate::evidence::{self, CLOCK_SKEW, FindingSet, NewRun, Recorded, Report, SeverityOrder, Unreadable};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
@@ -81,6 +81,17 @@ pub enum ScanRefused {
         subject: Digest,
         /// What the report says.
         named: Vec<Digest>,
+    },
+    /// The report comes from the future.
+    #[error(
+        "the report says {claimed}, and it is {now} here; a time may be at most {} minutes ahead, so set the scanner's clock",
+        CLOCK_SKEW.num_minutes()
+    )]
+    FromTheFuture {
+        /// When the scan ran or its database was made, as the report says.
+        claimed: DateTime<Utc>,
+        /// The database's time.
+        now: DateTime<Utc>,
     },
     /// A fault of ours.
     #[error(transparent)]
@@ -187,6 +198,9 @@ impl Act<'_> {
             principal: self.grant.principal(),
             at,
         };
+        if let Some(claimed) = new.impossible_time() {
+            return Err(ScanRefused::FromTheFuture { claimed, now: at });
+        }
         let run = evidence::record(&mut tx, &new).await?;
         let recorded = self.recorded(run, artifact, findings);
         if let Recorded::New(_) = run {

@@ -1,6 +1,6 @@
 //! Scan reports: known by content, kept whole, their findings stored once.
 
-use crate::harness::{Client, Registry, expect};
+use crate::harness::{Client, Found, Registry, expect};
 use futures::StreamExt;
 use proofmark::access::Role;
 use proofmark::names::Digest;
@@ -282,12 +282,46 @@ async fn nothing_looks_newer_than_it_can_be() {
     let registry = Registry::start().await;
     let digest = push(&registry, "team/app", "one").await;
     let scanner = registry.client(Role::Scanner, "**").await;
-    let query = format!("repository=team/app&digest={digest}&database_updated_at=2126-01-01T00:00:00Z");
-    let report = TRIVY.replace("2021-08-25", "2126-01-01");
-    record(&scanner, &query, &report, 201).await;
+    let query = format!("repository=team/app&digest={digest}");
+    let of = |time: &str| TRIVY.replace("2021-08-25T12:20:30", time);
+    let ahead = |minutes| (proofmark::clock::now() + chrono::TimeDelta::minutes(minutes)).to_rfc3339();
+    for (query, report) in [
+        (query.clone(), of("2126-01-01T00:00:00")),
+        (query.clone(), of(&ahead(10)[..19])),
+        (format!("{query}&database_updated_at=2126-01-01T00:00:00Z"), TRIVY.to_owned()),
+    ] {
+        let problem = record(&scanner, &query, &report, 422).await;
+        assert_eq!(problem["code"], "report-from-the-future", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("5 minutes"), "{problem}");
+    }
+    assert_eq!(count(&registry, "scan_runs").await, 0);
+    // Clocks that differ a little are no lie, and win nothing.
+    let soon = &ahead(3)[..19];
+    record(&scanner, &format!("{query}&database_updated_at={soon}Z"), &of(soon), 201).await;
     let scan = scanner.document("/api/v1/scans?repository=team/app").await["items"][0].clone();
     assert_eq!(scan["scanned_at"], scan["received_at"]);
     assert_eq!(scan["database_updated_at"], scan["received_at"]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_old_report_that_comes_late_takes_no_newer_ones_place() {
+    let registry = Registry::start().await;
+    let digest = push(&registry, "team/app", "one").await;
+    let scanner = registry.client(Role::Scanner, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    registry.environment("prod", "scan: {max_age: 24h, deny: {severity: high}}").await;
+    let bad = [Found { vulnerability: "CVE-2026-1", severity: "critical" }];
+    registry.scanned(&digest, "trivy", 5, &bad).await;
+    expect(promoter.promote("team/app", &digest, "prod").await, 409).await;
+    registry.scanned(&digest, "trivy", 60, &[]).await;
+    let refused = expect(promoter.promote("team/app", &digest, "prod").await, 409).await;
+    assert!(refused["detail"].as_str().unwrap().contains("CVE-2026-1"), "{refused}");
+    let found = scanner.document("/api/v1/findings?repository=team/app").await;
+    assert_eq!(found["items"][0]["vulnerability"], "CVE-2026-1");
+    registry.scanned(&digest, "trivy", 1, &[]).await;
+    expect(promoter.promote("team/app", &digest, "prod").await, 201).await;
+    assert_eq!(scanner.document("/api/v1/findings?repository=team/app").await["items"], json!([]));
     registry.check().await;
 }
 

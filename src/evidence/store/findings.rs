@@ -79,7 +79,8 @@ pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<
              and ($2::text is null or s.manifest = $2 or s.sha256 = $2)
              and case when $3::bigint is null
                  then not exists (select from scan_runs newer where newer.repository_id = s.repository_id
-                   and newer.sha256 = s.sha256 and newer.scanner = s.scanner and newer.id > s.id)
+                   and newer.sha256 = s.sha256 and newer.scanner = s.scanner
+                   and (newer.scanned_at, newer.id) > (s.scanned_at, s.id))
                  else s.id = $3 end
              and ($4::text is null or s.scanner = $4)
              and ($5::text is null or f.vulnerability = $5 or f.aliases @> array[$5])

@@ -3,7 +3,7 @@
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName, ScannerName};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -34,6 +34,18 @@ pub struct NewRun<'a> {
     pub at: DateTime<Utc>,
 }
 
+/// How far a scanner's clock may be ahead of the database's.
+pub const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+
+impl NewRun<'_> {
+    /// A time of the run that no clock can have shown yet. The newest run counts, so what claims a
+    /// later day would count until that day; and taken as now it would make an old scan a new one.
+    pub fn impossible_time(&self) -> Option<DateTime<Utc>> {
+        let times = [self.scanned_at, self.database_updated_at];
+        times.into_iter().flatten().find(|time| *time > self.at + CLOCK_SKEW)
+    }
+}
+
 /// A recorded run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
@@ -53,7 +65,7 @@ impl Recorded {
 }
 
 /// Records a run, unless this report of this scanner is recorded already. A time that lies in the
-/// future is taken as now: nothing may look newer than it can be.
+/// future, within [`CLOCK_SKEW`], is taken as now: nothing may look newer than it can be.
 pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<Recorded, Failure> {
     let failed = |error| Failure::new("recording a scan", error);
     let new = sqlx::query_scalar!(

@@ -68,7 +68,8 @@ struct ScanRecorded {
         (status = 400, description = "`invalid-request`"), (status = 403), (status = 404),
         (status = 413, description = "`document-too-large`, `too-many-findings`"),
         (status = 408, description = "`body-too-slow`"),
-        (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`"),
+        (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`, \
+            `report-from-the-future`"),
         (status = 503, description = "`overloaded`, with Retry-After")))]
 async fn record(
     State(app): State<App>,
@@ -348,6 +349,7 @@ impl From<ScanRefused> for Problem {
             ScanRefused::ReservedName(_) => "scanner-name-reserved",
             ScanRefused::SubjectUnknown(_) => "subject-unknown",
             ScanRefused::AnotherSubject { .. } => "subject-differs",
+            ScanRefused::FromTheFuture { .. } => "report-from-the-future",
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, text)
     }

@@ -201,7 +201,7 @@ pub async fn gather(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result
             cross join lateral (
               select * from scan_runs n
               where n.repository_id = c.repository_id and n.sha256 = c.sha256 and n.scanner = c.name
-              order by n.id desc limit 1
+              order by n.scanned_at desc, n.id desc limit 1
             ) r
             cross join lateral (
               select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
