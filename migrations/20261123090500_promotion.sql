@@ -82,7 +82,6 @@ create table blocks(
   repository_id bigint not null references repositories,
   manifest text collate "C" not null,
   sha256 text collate "C" not null,
-  sha512 text collate "C" not null,
   -- null: in every environment.
   environment_id bigint references environments,
   why text collate "C" not null,

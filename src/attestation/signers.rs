@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
-use crate::postgres::{Db, Scopes, constraint, database_time};
+use crate::postgres::{Db, Scopes, act, constraint, database_time, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -96,6 +96,8 @@ pub enum SignerRefused {
     Failed(#[from] Failure),
 }
 
+refusal!(SignerRefused);
+
 impl NewSigner {
     /// Without another word a key is believed for what came before it was registered, too: people
     /// push signatures first and register the key when a promotion asks for it.
@@ -126,31 +128,34 @@ pub async fn register(
 ) -> Result<Signer, SignerRefused> {
     let key = PublicKey::from_pem(&new.public_key, new.scheme)?;
     check(new)?;
-    let mut tx = db.begin().await?;
-    Scopes::everything().lock(&mut tx).await?;
-    if let Some(known) = store::by_name(&mut tx, &new.name).await? {
-        return if same(&known, &key, new) {
-            Ok(known)
-        } else {
-            Err(SignerRefused::NameTaken(known.signature.signer))
-        };
-    }
-    let at = database_time(&mut tx).await?;
-    let id = match store::insert(&mut tx, new, &key, at, grant.principal().id).await {
-        Err(error) if constraint(&error) == Some("a_key_is_registered_once_a_scheme") => {
-            drop(tx);
-            return Err(SignerRefused::KeyTaken(name_of(db, &key).await?));
+    act(|| async {
+        let mut tx = db.begin().await?;
+        Scopes::everything().lock(&mut tx).await?;
+        if let Some(known) = store::by_name(&mut tx, &new.name).await? {
+            return if same(&known, &key, new) {
+                Ok(known)
+            } else {
+                Err(SignerRefused::NameTaken(known.signature.signer))
+            };
         }
-        other => other.map_err(|error| Failure::new("registering a signer", error))?,
-    };
-    let judged = waiting::judge(&mut tx, id, &key).await?;
-    let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
-        "repositories": new.repositories, "predicate_types": new.predicate_types,
-        "valid_from": new.valid_from, "valid_until": new.valid_until, "judged": judged});
-    ledger::append(&mut tx, event(Kind::SignerRegistered, at, grant, facts)).await?;
-    let registered = store::by_name(&mut tx, &new.name).await?.ok_or(SignerRefused::Unknown)?;
-    tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;
-    Ok(registered)
+        let at = database_time(&mut tx).await?;
+        let id = match store::insert(&mut tx, new, &key, at, grant.principal().id).await {
+            Err(error) if constraint(&error) == Some("a_key_is_registered_once_a_scheme") => {
+                drop(tx);
+                return Err(SignerRefused::KeyTaken(name_of(db, &key).await?));
+            }
+            other => other.map_err(|error| Failure::new("registering a signer", error))?,
+        };
+        let judged = waiting::judge(&mut tx, id, &key).await?;
+        let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
+            "repositories": new.repositories, "predicate_types": new.predicate_types,
+            "valid_from": new.valid_from, "valid_until": new.valid_until, "judged": judged});
+        ledger::append(&mut tx, event(Kind::SignerRegistered, at, grant, facts)).await?;
+        let registered = store::by_name(&mut tx, &new.name).await?.ok_or(SignerRefused::Unknown)?;
+        tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;
+        Ok(registered)
+    })
+    .await
 }
 
 /// Every signer, by name.
@@ -169,21 +174,24 @@ pub async fn revoke(
     if revocation.reason.trim().is_empty() || revocation.reason.len() > 1000 {
         return Err(SignerRefused::Reason);
     }
-    let mut tx = db.begin().await?;
-    Scopes::everything().lock(&mut tx).await?;
-    let signer = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
-    if signer.revoked.is_some() {
-        return Err(SignerRefused::RevokedAlready);
-    }
-    let at = database_time(&mut tx).await?;
-    let from = revocation.at.unwrap_or(at);
-    store::revoke(&mut tx, signer.id, revocation, from, grant.principal().id).await?;
-    let facts = json!({"signer": name, "key_id": signer.key.id().as_str(), "distrusted_from": from,
-        "compromised": revocation.compromised, "reason": revocation.reason});
-    ledger::append(&mut tx, event(Kind::SignerRevoked, at, grant, facts)).await?;
-    let revoked = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
-    tx.commit().await.map_err(|error| Failure::new("revoking a signer", error))?;
-    Ok(revoked)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        Scopes::everything().lock(&mut tx).await?;
+        let signer = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
+        if signer.revoked.is_some() {
+            return Err(SignerRefused::RevokedAlready);
+        }
+        let at = database_time(&mut tx).await?;
+        let from = revocation.at.unwrap_or(at);
+        store::revoke(&mut tx, signer.id, revocation, from, grant.principal().id).await?;
+        let facts = json!({"signer": name, "key_id": signer.key.id().as_str(), "distrusted_from": from,
+            "compromised": revocation.compromised, "reason": revocation.reason});
+        ledger::append(&mut tx, event(Kind::SignerRevoked, at, grant, facts)).await?;
+        let revoked = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
+        tx.commit().await.map_err(|error| Failure::new("revoking a signer", error))?;
+        Ok(revoked)
+    })
+    .await
 }
 
 fn check(new: &NewSigner) -> Result<(), SignerRefused> {

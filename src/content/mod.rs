@@ -34,5 +34,5 @@ pub use referrers::{Referrer, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use rules::{PutRepository, Rules, put_repository};
-pub use tags::{NamedBy, Standing, list_tags, put_tags, standing, tags_of};
+pub use tags::{Holding, NamedBy, holding, list_tags, put_tags, tags_of};
 pub use uploads::Uploads;

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::names::{Digest, Tag};
+use crate::postgres::refusal;
 use chrono::{DateTime, Utc};
 use std::fmt;
 
@@ -41,6 +42,8 @@ pub enum PushRefused {
     #[error(transparent)]
     Failed(#[from] Failure),
 }
+
+refusal!(PushRefused);
 
 /// Why something was not deleted.
 #[derive(Debug, thiserror::Error)]

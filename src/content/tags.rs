@@ -34,9 +34,9 @@ pub async fn put_tags(
     Ok(changed)
 }
 
-/// How a name stands in a repository.
+/// What a name is held by in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Holding {
     /// Nobody holds it; the next push claims it, for ever.
     Free,
     /// The rules let it move.
@@ -50,16 +50,16 @@ pub enum Standing {
     },
 }
 
-/// How the name stands now.
-pub async fn standing(
+/// What the name is held by now.
+pub async fn holding(
     connection: &mut PgConnection,
     repository: &Repository,
     tag: &Tag,
-) -> Result<Standing, Failure> {
+) -> Result<Holding, Failure> {
     Ok(match store::held(connection, repository.id, tag).await? {
-        Some(held) => Standing::Held { current: held.digest, hidden: held.hidden },
-        None if repository.floats(tag) => Standing::Floating,
-        None => Standing::Free,
+        Some(held) => Holding::Held { current: held.digest, hidden: held.hidden },
+        None if repository.floats(tag) => Holding::Floating,
+        None => Holding::Free,
     })
 }
 

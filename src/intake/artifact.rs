@@ -3,10 +3,10 @@
 use super::file::PutFile;
 use super::push::{PushManifest, enter, push_within};
 use crate::access::{Grant, Push};
-use crate::content::{self, ParsedManifest, PushRefused, Repository, Standing, blobs};
+use crate::content::{self, Holding, ParsedManifest, PushRefused, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, Hasher, Tag};
-use crate::postgres::{Db, Scopes};
+use crate::postgres::{Db, Scopes, act, refusal};
 use crate::storage::{Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -153,10 +153,10 @@ async fn taken(
     repository: &Repository,
     version: &Tag,
 ) -> Result<Option<(Digest, bool)>, ArtifactRefused> {
-    match content::standing(connection, repository, version).await? {
-        Standing::Free => Ok(None),
-        Standing::Floating => Err(ArtifactRefused::VersionFloats(version.clone())),
-        Standing::Held { current, hidden } => Ok(Some((current, hidden))),
+    match content::holding(connection, repository, version).await? {
+        Holding::Free => Ok(None),
+        Holding::Floating => Err(ArtifactRefused::VersionFloats(version.clone())),
+        Holding::Held { current, hidden } => Ok(Some((current, hidden))),
     }
 }
 
@@ -174,13 +174,7 @@ async fn store(
         content: blob.digest().clone(),
         size_bytes: blob.size_bytes(),
     };
-    let mut stored = attempt(shelf, grant, file, &blob, &manifest).await;
-    if let Err(ArtifactRefused::Failed(failure)) = &stored
-        && failure.is_transient()
-    {
-        stored = attempt(shelf, grant, file, &blob, &manifest).await;
-    }
-    match stored {
+    match act(|| attempt(shelf, grant, file, &blob, &manifest)).await {
         Ok(true) => Ok(put),
         Ok(false) => {
             shelf.store.discard(blob).await;
@@ -204,7 +198,8 @@ async fn attempt(
     manifest: &ParsedManifest,
 ) -> Result<bool, ArtifactRefused> {
     let mut tx = shelf.db.begin().await?;
-    let repository = enter(&mut tx, grant, Scopes::push).await?;
+    let push = PushManifest { manifest: manifest.clone(), tags: file.version.iter().cloned().collect() };
+    let repository = enter(&mut tx, grant, |id| push.with_names(id, Scopes::push(id))).await?;
     if let Some(version) = &file.version {
         taken(&mut tx, &repository, version).await?;
     }
@@ -214,7 +209,6 @@ async fn attempt(
         let done = blobs::link(&mut tx, repository.id, part, shelf.blob_grace).await?;
         linked |= done.bytes_taken && part.digest() == blob.digest();
     }
-    let push = PushManifest { manifest: manifest.clone(), tags: file.version.iter().cloned().collect() };
     push_within(&mut tx, grant, &repository, &push).await?;
     tx.commit().await.map_err(|error| Failure::new("putting an artifact", error))?;
     Ok(linked)
@@ -223,6 +217,8 @@ async fn attempt(
 fn in_order<'a>(a: &'a StoredBlob, b: &'a StoredBlob) -> [&'a StoredBlob; 2] {
     if a.digest() < b.digest() { [a, b] } else { [b, a] }
 }
+
+refusal!(ArtifactRefused);
 
 impl From<PushRefused> for ArtifactRefused {
     fn from(refused: PushRefused) -> Self {

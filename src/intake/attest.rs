@@ -7,7 +7,7 @@ use crate::attestation::{
 use crate::content::{self, Attachment, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
-use crate::postgres::{Db, database_time};
+use crate::postgres::{self, Db, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -52,6 +52,8 @@ pub enum AttestRefused {
     Failed(#[from] Failure),
 }
 
+refusal!(AttestRefused);
+
 /// Documents of one request at the most.
 const MAX_DOCUMENTS: usize = 1000;
 
@@ -81,11 +83,7 @@ pub async fn attest(
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
     let act = Act { repository: &repository, principal: grant.principal(), grace };
-    let mut done = act.attempt(db, &received, &stored).await;
-    if matches!(&done, Err(AttestRefused::Failed(failure)) if failure.is_transient()) {
-        done = act.attempt(db, &received, &stored).await;
-    }
-    match done {
+    match postgres::act(|| act.attempt(db, &received, &stored)).await {
         Ok((attested, taken)) => {
             discard(store, stored, &taken).await;
             Ok(attested)

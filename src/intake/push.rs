@@ -6,7 +6,7 @@ use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Tag;
-use crate::postgres::{Db, Scopes, database_time};
+use crate::postgres::{Db, Scopes, act, database_time};
 use crate::storage::Store;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -19,6 +19,13 @@ pub struct PushManifest {
     pub manifest: ParsedManifest,
     /// The tags; none is a push by digest alone.
     pub tags: BTreeSet<Tag>,
+}
+
+impl PushManifest {
+    /// The scopes with that of the manifest, where it is given a name.
+    pub(super) fn with_names(&self, repository_id: i64, scopes: Scopes) -> Scopes {
+        if self.tags.is_empty() { scopes } else { scopes.naming(repository_id, &self.manifest.digest) }
+    }
 }
 
 /// What a push did.
@@ -40,12 +47,7 @@ pub async fn push_manifest(
     push: &PushManifest,
 ) -> Result<Pushed, PushRefused> {
     let carried = Carried::read(db, store, grant, push, document_bytes).await?;
-    match attempt(db, grant, push, carried.as_ref()).await {
-        Err(PushRefused::Failed(failure)) if failure.is_transient() => {
-            attempt(db, grant, push, carried.as_ref()).await
-        }
-        done => done,
-    }
+    act(|| attempt(db, grant, push, carried.as_ref())).await
 }
 
 async fn attempt(
@@ -56,7 +58,7 @@ async fn attempt(
 ) -> Result<Pushed, PushRefused> {
     let mut tx = db.begin().await?;
     let scopes = |id| carried.map_or_else(|| Scopes::push(id), |carried| carried.scopes(id));
-    let repository = enter(&mut tx, grant, scopes).await?;
+    let repository = enter(&mut tx, grant, |id| push.with_names(id, scopes(id))).await?;
     let pushed = push_within(&mut tx, grant, &repository, push).await?;
     if let Some(carried) = carried {
         carried.index(&mut tx, &repository, grant, &push.manifest.digest).await?;

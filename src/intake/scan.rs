@@ -6,7 +6,8 @@ use crate::evidence::{self, CLOCK_SKEW, FindingSet, NewRun, Recorded, Report, Se
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
-use crate::postgres::{Db, Scopes, database_time};
+use crate::policy::in_words;
+use crate::postgres::{self, Db, Scopes, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -84,7 +85,9 @@ pub enum ScanRefused {
     },
     /// The report comes from the future.
     #[error(
-        "the report says {claimed}, and it is {now} here; a time may be at most {} minutes ahead, so set the scanner's clock",
+        "the report says {}, and it is {} here; a time may be at most {} minutes ahead, so set the scanner's clock",
+        in_words(*claimed),
+        in_words(*now),
         CLOCK_SKEW.num_minutes()
     )]
     FromTheFuture {
@@ -97,6 +100,8 @@ pub enum ScanRefused {
     #[error(transparent)]
     Failed(#[from] Failure),
 }
+
+refusal!(ScanRefused);
 
 impl From<Unreadable> for ScanRefused {
     fn from(unreadable: Unreadable) -> Self {
@@ -123,11 +128,7 @@ pub async fn record_scan(
     let report = read(rules, &scan).await?;
     let blob = store.hold(scan.report.clone(), Algorithm::Sha256).await?;
     let act = Act { grant, scan: &scan, report: &report, blob: &blob, grace: rules.grace };
-    let mut done = act.attempt(db).await;
-    if matches!(&done, Err(ScanRefused::Failed(failure)) if failure.is_transient()) {
-        done = act.attempt(db).await;
-    }
-    match done {
+    match postgres::act(|| act.attempt(db)).await {
         Ok((recorded, true)) => Ok(recorded),
         Ok((recorded, false)) => {
             store.discard(blob).await;

@@ -4,12 +4,15 @@
 //! and how names travel in and out of columns. Promises that scopes are locked in one order.
 //! Never knows what a table means.
 
+mod act;
 mod db;
 pub mod local;
 mod names;
 mod scopes;
 mod tx;
 
+pub(crate) use act::refusal;
+pub use act::{Refusal, act};
 pub use db::{Db, Options, constraint, database_time};
 pub use scopes::{Mode, Scopes};
 pub use tx::{Kept, Tx};

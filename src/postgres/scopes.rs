@@ -5,6 +5,7 @@
 //! change, exclusive; who decides takes its scopes shared and its own lane exclusive.
 
 use crate::failure::Failure;
+use crate::names::Digest;
 use sqlx::PgConnection;
 
 /// How a scope is taken.
@@ -17,9 +18,9 @@ pub enum Mode {
 }
 
 /// The scopes of one transaction, by row id. Taken by [`Scopes::lock`] in the order global,
-/// environment, repository, lane, in a statement of its own, so that the next statement's snapshot
-/// is newer than the locks.
-#[derive(Clone, Copy, Debug, Default)]
+/// environment, repository, lanes, manifest, in a statement of its own, so that the next statement's
+/// snapshot is newer than the locks.
+#[derive(Clone, Debug, Default)]
 pub struct Scopes {
     /// The whole registry.
     pub global: Option<Mode>,
@@ -27,14 +28,18 @@ pub struct Scopes {
     pub environment: Option<(i64, Mode)>,
     /// A repository.
     pub repository: Option<(i64, Mode)>,
-    /// A repository in an environment: (repository, environment).
-    pub lane: Option<(i64, i64, Mode)>,
+    /// Repositories in environments: (repository, environment).
+    pub lanes: Vec<(i64, i64, Mode)>,
+    /// Who made a manifest what it is: its repository and digest.
+    pub manifest: Option<(i64, Digest, Mode)>,
 }
 
 const GLOBAL: i32 = 1;
 const ENVIRONMENT: i32 = 2;
 const REPOSITORY: i32 = 3;
 const LANE: i32 = 4;
+// 5 is taken by the names of floating tags, which are no scopes.
+const MANIFEST: i32 = 6;
 
 impl Scopes {
     /// What a push takes: its repository, shared.
@@ -42,14 +47,35 @@ impl Scopes {
         Self { repository: Some((repository_id, Mode::Shared)), ..Self::default() }
     }
 
-    /// What a promotion takes: global, environment and repository shared, its own lane exclusive.
+    /// With the manifest that is given a name, alone: whoever names it is one of its authors, and an
+    /// author's approval may not count.
+    #[must_use]
+    pub fn naming(mut self, repository_id: i64, digest: &Digest) -> Self {
+        self.manifest = Some((repository_id, digest.clone(), Mode::Exclusive));
+        self
+    }
+
+    /// What a promotion takes first: global, environment and repository, shared.
     pub fn promote(repository_id: i64, environment_id: i64) -> Self {
         Self {
             global: Some(Mode::Shared),
             environment: Some((environment_id, Mode::Shared)),
             repository: Some((repository_id, Mode::Shared)),
-            lane: Some((repository_id, environment_id, Mode::Exclusive)),
+            ..Self::default()
         }
+    }
+
+    /// What it takes then: its own lane alone, and shared those in which the bytes are to have stood
+    /// before, so that no other version takes their place there meanwhile.
+    pub fn lanes(repository_id: i64, environment_id: i64, earlier: &[i64]) -> Self {
+        let earlier = earlier.iter().map(|earlier| (repository_id, *earlier, Mode::Shared));
+        let lanes = earlier.chain([(repository_id, environment_id, Mode::Exclusive)]).collect();
+        Self { lanes, ..Self::default() }
+    }
+
+    /// What it takes last: the manifest that it judges, shared.
+    pub fn judging(repository_id: i64, digest: &Digest) -> Self {
+        Self { manifest: Some((repository_id, digest.clone(), Mode::Shared)), ..Self::default() }
     }
 
     /// The whole registry, exclusive.
@@ -67,15 +93,14 @@ impl Scopes {
         Self { repository: Some((repository_id, Mode::Exclusive)), ..Self::default() }
     }
 
+    /// One lane, exclusive.
+    pub fn lane(repository_id: i64, environment_id: i64) -> Self {
+        Self::lanes(repository_id, environment_id, &[])
+    }
+
     /// Waits for the locks, in order; they end with the transaction.
     pub async fn lock(self, connection: &mut PgConnection) -> Result<(), Failure> {
-        let mut wanted: Vec<(i32, i32, Mode)> = Vec::with_capacity(4);
-        wanted.extend(self.global.map(|mode| (GLOBAL, 0, mode)));
-        wanted.extend(self.environment.map(|(id, mode)| (ENVIRONMENT, key(id), mode)));
-        wanted.extend(self.repository.map(|(id, mode)| (REPOSITORY, key(id), mode)));
-        wanted.extend(
-            self.lane.map(|(repository, environment, mode)| (LANE, lane_key(repository, environment), mode)),
-        );
+        let wanted = self.keys();
         let classes: Vec<i32> = wanted.iter().map(|(class, _, _)| *class).collect();
         let keys: Vec<i32> = wanted.iter().map(|(_, key, _)| *key).collect();
         let exclusive: Vec<bool> = wanted.iter().map(|(_, _, mode)| *mode == Mode::Exclusive).collect();
@@ -85,6 +110,25 @@ impl Scopes {
             .await
             .map_err(|error| Failure::new("taking scope locks", error))?;
         Ok(())
+    }
+
+    /// Class, key and mode of each lock, in order. Lanes in the order of their keys, whoever takes
+    /// them; what is wanted in both modes is taken alone at once, since a share that is raised later
+    /// would wait for another's.
+    fn keys(&self) -> Vec<(i32, i32, Mode)> {
+        let mut wanted = Vec::with_capacity(4 + self.lanes.len());
+        wanted.extend(self.global.map(|mode| (GLOBAL, 0, mode)));
+        wanted.extend(self.environment.map(|(id, mode)| (ENVIRONMENT, key(id), mode)));
+        wanted.extend(self.repository.map(|(id, mode)| (REPOSITORY, key(id), mode)));
+        let mut lanes: Vec<_> =
+            self.lanes.iter().map(|(r, e, mode)| (LANE, lane_key(*r, *e), *mode)).collect();
+        lanes.sort_unstable_by_key(|(_, key, mode)| (*key, *mode == Mode::Shared));
+        lanes.dedup_by_key(|(_, key, _)| *key);
+        wanted.extend(lanes);
+        wanted.extend(
+            self.manifest.as_ref().map(|(id, digest, mode)| (MANIFEST, manifest_key(*id, digest), *mode)),
+        );
+        wanted
     }
 }
 
@@ -96,4 +140,28 @@ fn key(id: i64) -> i32 {
 
 fn lane_key(repository: i64, environment: i64) -> i32 {
     key(repository.wrapping_mul(0x9E37_79B1).wrapping_add(environment))
+}
+
+fn manifest_key(repository: i64, digest: &Digest) -> i32 {
+    let hex = digest.hex();
+    let start = hex.get(..8).and_then(|start| i64::from_str_radix(start, 16).ok());
+    key(repository.wrapping_mul(0x9E37_79B1).wrapping_add(start.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_taken_in_one_order_and_each_once() {
+        let lanes = |own, earlier: &[i64]| {
+            let keys = Scopes::lanes(7, own, earlier).keys();
+            keys.into_iter().map(|(_, key, mode)| (key, mode)).collect::<Vec<_>>()
+        };
+        let (one, other) = (lanes(1, &[2, 3]), lanes(3, &[1, 2, 3]));
+        let order = |keys: &[(i32, Mode)]| keys.iter().map(|(key, _)| *key).collect::<Vec<_>>();
+        assert_eq!(order(&one), order(&other));
+        assert_eq!(other.iter().filter(|(_, mode)| *mode == Mode::Exclusive).count(), 1);
+        assert!(other.contains(&(lane_key(7, 3), Mode::Exclusive)));
+    }
 }

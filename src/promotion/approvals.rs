@@ -1,15 +1,16 @@
 //! Approvals: people's word for some bytes in one environment.
 
-use super::lane::Place;
 use super::store::approvals as store;
+use super::target::Target;
 use super::{ApprovalRow, Reason, Refused};
 use crate::access::{Approve, Grant, Lane, Pull};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, Mode, Scopes, database_time};
+use crate::postgres::{Db, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgConnection;
 
 /// An approval to give.
 #[derive(Debug)]
@@ -22,28 +23,35 @@ pub struct NewApproval {
     pub until: Option<DateTime<Utc>>,
 }
 
+async fn find(connection: &mut PgConnection, lane: &Lane) -> Result<Target, Refused> {
+    Target::find(connection, Some(&lane.repository), Some(&lane.environment)).await
+}
+
 /// Approves. It can only help, so it waits for nobody.
 pub async fn approve(
     db: &Db,
     grant: &Grant<Approve, Lane>,
     new: &NewApproval,
 ) -> Result<ApprovalRow, Refused> {
-    let mut tx = db.begin().await?;
-    let place = Place::find(&mut tx, grant.scope()).await?;
-    let at = database_time(&mut tx).await?;
-    if new.until.is_some_and(|until| until <= at) {
-        return Err(Refused::UntilIsPast);
-    }
-    let by = grant.principal();
-    store::end_expired(&mut tx, &place, &new.digest, at).await?;
-    let id = store::insert(&mut tx, &place, new, at, by.id).await?;
-    let id = id.ok_or_else(|| Refused::UnknownArtifact(new.digest.to_string()))?;
-    let facts = json!({"approval": id, "reason": new.reason.as_str(), "until": new.until});
-    let event = place.event(Kind::ApprovalGiven, at, by, &new.digest, facts);
-    ledger::append(&mut tx, event).await?;
-    let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-    tx.commit().await?;
-    Ok(row)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let lane = find(&mut tx, grant.scope()).await?;
+        let at = database_time(&mut tx).await?;
+        if new.until.is_some_and(|until| until <= at) {
+            return Err(Refused::UntilIsPast);
+        }
+        let by = grant.principal();
+        store::end_expired(&mut tx, &lane, &new.digest, at).await?;
+        let id = store::insert(&mut tx, &lane, new, at, by.id).await?;
+        let id = id.ok_or_else(|| Refused::UnknownArtifact(new.digest.to_string()))?;
+        let facts = json!({"approval": id, "reason": new.reason.as_str(), "until": new.until});
+        let event = lane.event(Kind::ApprovalGiven, at, by, Some(&new.digest), facts);
+        ledger::append(&mut tx, event).await?;
+        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        tx.commit().await?;
+        Ok(row)
+    })
+    .await
 }
 
 /// Takes an approval back: no promotion of the lane is decided with it afterwards.
@@ -53,19 +61,20 @@ pub async fn end_approval(
     id: i64,
     reason: &Reason,
 ) -> Result<ApprovalRow, Refused> {
-    let mut tx = db.begin().await?;
-    let place = Place::find(&mut tx, grant.scope()).await?;
-    let lane = Some((place.repository_id, place.environment_id, Mode::Exclusive));
-    Scopes { lane, ..Scopes::default() }.lock(&mut tx).await?;
-    let at = database_time(&mut tx).await?;
-    let by = grant.principal();
-    let digest = store::end(&mut tx, &place, id, at, by.id).await?.ok_or(Refused::Unknown)?;
-    let facts = json!({"approval": id, "reason": reason.as_str()});
-    let event = place.event(Kind::ApprovalEnded, at, by, &digest, facts);
-    ledger::append(&mut tx, event).await?;
-    let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-    tx.commit().await?;
-    Ok(row)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let lane = find(&mut tx, grant.scope()).await?;
+        lane.scopes().lock(&mut tx).await?;
+        let at = database_time(&mut tx).await?;
+        let by = grant.principal();
+        let digest = store::end(&mut tx, &lane, id, at, by.id).await?.ok_or(Refused::Unknown)?;
+        let facts = json!({"approval": id, "reason": reason.as_str()});
+        ledger::append(&mut tx, lane.event(Kind::ApprovalEnded, at, by, Some(&digest), facts)).await?;
+        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        tx.commit().await?;
+        Ok(row)
+    })
+    .await
 }
 
 /// Approvals in the repository, the newest first; only open ones unless `ended`.
@@ -76,10 +85,10 @@ pub async fn approvals(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<ApprovalRow>, Failure> {
-    store::list(&mut *db.pool().acquire().await?, grant.repository(), ended, before, limit).await
+    store::list(&mut *db.acquire().await?, grant.repository(), ended, before, limit).await
 }
 
 /// An approval by its id, for the door to find out which right its end needs.
 pub async fn find_approval(db: &Db, id: i64) -> Result<Option<ApprovalRow>, Failure> {
-    store::find(&mut *db.pool().acquire().await?, id).await
+    store::find(&mut *db.acquire().await?, id).await
 }

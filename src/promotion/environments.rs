@@ -6,7 +6,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::EnvironmentName;
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, act, database_time};
 use serde_json::json;
 
 pub use store::EnvironmentRow;
@@ -17,24 +17,27 @@ pub async fn put_environment(
     grant: &Grant<Administer, EnvironmentName>,
     description: &str,
 ) -> Result<bool, Refused> {
-    let mut tx = db.begin().await?;
-    let name = grant.scope();
-    let (id, new) = store::put(&mut tx, name, description, grant.principal().id).await?;
-    let event = Event {
-        kind: Kind::EnvironmentChanged,
-        at: database_time(&mut tx).await?,
-        principal: grant.principal(),
-        repository: None,
-        environment: Some((id, name)),
-        digest: None,
-        facts: json!({"description": description, "new": new}),
-    };
-    ledger::append(&mut tx, event).await?;
-    tx.commit().await?;
-    Ok(new)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let name = grant.scope();
+        let (id, new) = store::put(&mut tx, name, description, grant.principal().id).await?;
+        let event = Event {
+            kind: Kind::EnvironmentChanged,
+            at: database_time(&mut tx).await?,
+            principal: grant.principal(),
+            repository: None,
+            environment: Some((id, name)),
+            digest: None,
+            facts: json!({"description": description, "new": new}),
+        };
+        ledger::append(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(new)
+    })
+    .await
 }
 
 /// Every environment; the caller's door filters by what they may see.
 pub async fn environments(db: &Db) -> Result<Vec<EnvironmentRow>, Failure> {
-    store::list(&mut *db.pool().acquire().await?).await
+    store::list(&mut *db.acquire().await?).await
 }

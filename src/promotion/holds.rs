@@ -1,16 +1,17 @@
 //! Holds: promotions are stopped, of a repository, of an environment, or of one in the other.
 //! Neither rollbacks nor answers to deployers are.
 
-use super::lane::{environment_id, repository_id};
 use super::store::holds as store;
+use super::target::Target;
 use super::{HoldRow, Reason, Refused};
 use crate::access::{EveryLane, Grant, Hold, Lane, Principal};
 use crate::failure::Failure;
-use crate::ledger::{self, Event, Kind};
+use crate::ledger::{self, Kind};
 use crate::names::{EnvironmentName, RepositoryName};
-use crate::postgres::{Db, Mode, Scopes, Tx, database_time};
+use crate::postgres::{Db, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgConnection;
 
 /// What a hold is to stop.
 #[derive(Debug)]
@@ -32,18 +33,6 @@ pub struct NewHold {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// A hold's scope with its row ids.
-pub(super) struct Held {
-    pub repository: Option<(i64, RepositoryName)>,
-    pub environment: Option<(i64, EnvironmentName)>,
-}
-
-impl Held {
-    pub fn ids(&self) -> (Option<i64>, Option<i64>) {
-        (self.repository.as_ref().map(|(id, _)| *id), self.environment.as_ref().map(|(id, _)| *id))
-    }
-}
-
 impl HoldScope {
     fn principal(&self) -> &Principal {
         match self {
@@ -63,88 +52,62 @@ impl HoldScope {
 }
 
 /// Takes every decision that the hold can change, alone.
-async fn lock(tx: &mut Tx, scope: &HoldScope) -> Result<Held, Refused> {
+async fn lock(tx: &mut Tx, scope: &HoldScope) -> Result<Target, Refused> {
     let (repository, environment) = scope.names();
-    let repository = match repository {
-        Some(name) => Some((repository_id(tx, name).await?, name.clone())),
-        None => None,
-    };
-    let environment = match environment {
-        Some(name) => Some((environment_id(tx, name).await?, name.clone())),
-        None => None,
-    };
-    let held = Held { repository, environment };
-    let scopes = match held.ids() {
-        (Some(repository), Some(environment)) => {
-            Scopes { lane: Some((repository, environment, Mode::Exclusive)), ..Scopes::default() }
-        }
-        (Some(repository), None) => Scopes::repository(repository),
-        (None, Some(environment)) => Scopes::environment(environment),
-        (None, None) => Scopes::everything(),
-    };
-    scopes.lock(tx).await?;
-    Ok(held)
+    let target = Target::find(tx, repository, environment).await?;
+    target.scopes().lock(tx).await?;
+    Ok(target)
 }
 
 /// Stops promotions.
 pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, Refused> {
-    let mut tx = db.begin().await?;
-    let held = lock(&mut tx, scope).await?;
-    let at = database_time(&mut tx).await?;
-    if new.until.is_some_and(|until| until <= at) {
-        return Err(Refused::UntilIsPast);
-    }
-    let id = place(&mut tx, &held, scope.principal(), new, at).await?;
-    let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-    tx.commit().await?;
-    Ok(row)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let target = lock(&mut tx, scope).await?;
+        let at = database_time(&mut tx).await?;
+        if new.until.is_some_and(|until| until <= at) {
+            return Err(Refused::UntilIsPast);
+        }
+        let id = place(&mut tx, &target, scope.principal(), new, at).await?;
+        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        tx.commit().await?;
+        Ok(row)
+    })
+    .await
 }
 
 /// Writes a hold and its event, under locks that the caller holds.
 pub(super) async fn place(
-    tx: &mut sqlx::PgConnection,
-    held: &Held,
+    tx: &mut PgConnection,
+    target: &Target,
     by: &Principal,
     new: &NewHold,
     at: DateTime<Utc>,
 ) -> Result<i64, Failure> {
-    store::end_expired(tx, held, at).await?;
-    let id = store::insert(tx, held, new, at, by.id).await?;
-    let event = Event {
-        kind: Kind::HoldPlaced,
-        at,
-        principal: by,
-        repository: held.repository.as_ref().map(|(id, name)| (*id, name)),
-        environment: held.environment.as_ref().map(|(id, name)| (*id, name)),
-        digest: None,
-        facts: json!({"hold": id, "reason": new.reason.as_str(), "until": new.until}),
-    };
-    ledger::append(tx, event).await?;
+    store::end_expired(tx, target, at).await?;
+    let id = store::insert(tx, target, new, at, by.id).await?;
+    let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until});
+    ledger::append(tx, target.event(Kind::HoldPlaced, at, by, None, facts)).await?;
     Ok(id)
 }
 
 /// Lifts a hold of this scope.
 pub async fn end_hold(db: &Db, scope: &HoldScope, id: i64, reason: &Reason) -> Result<HoldRow, Refused> {
-    let mut tx = db.begin().await?;
-    let held = lock(&mut tx, scope).await?;
-    let at = database_time(&mut tx).await?;
-    let by = scope.principal();
-    if !store::end(&mut tx, &held, id, at, by.id).await? {
-        return Err(Refused::Unknown);
-    }
-    let event = Event {
-        kind: Kind::HoldEnded,
-        at,
-        principal: by,
-        repository: held.repository.as_ref().map(|(id, name)| (*id, name)),
-        environment: held.environment.as_ref().map(|(id, name)| (*id, name)),
-        digest: None,
-        facts: json!({"hold": id, "reason": reason.as_str()}),
-    };
-    ledger::append(&mut tx, event).await?;
-    let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-    tx.commit().await?;
-    Ok(row)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let target = lock(&mut tx, scope).await?;
+        let at = database_time(&mut tx).await?;
+        let by = scope.principal();
+        if !store::end(&mut tx, &target, id, at, by.id).await? {
+            return Err(Refused::Unknown);
+        }
+        let facts = json!({"hold": id, "reason": reason.as_str()});
+        ledger::append(&mut tx, target.event(Kind::HoldEnded, at, by, None, facts)).await?;
+        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        tx.commit().await?;
+        Ok(row)
+    })
+    .await
 }
 
 /// Holds that stop the repository, or the environment, or both; the newest first.
@@ -154,10 +117,10 @@ pub async fn holds(
     environment: Option<&EnvironmentName>,
     ended: bool,
 ) -> Result<Vec<HoldRow>, Failure> {
-    store::list(&mut *db.pool().acquire().await?, repository, environment, ended).await
+    store::list(&mut *db.acquire().await?, repository, environment, ended).await
 }
 
 /// A hold by its id, for the door to find out which right its lifting needs.
 pub async fn find_hold(db: &Db, id: i64) -> Result<Option<HoldRow>, Failure> {
-    store::find(&mut *db.pool().acquire().await?, id).await
+    store::find(&mut *db.acquire().await?, id).await
 }

@@ -1,8 +1,8 @@
 //! One lane, a repository in an environment: found by name, then locked.
 
 use super::Refused;
-use super::facts::{self, Gathered};
-use super::store::{environments, promotions};
+use super::facts;
+use super::store::{environments, policies, promotions};
 use crate::access::{Lane, Principal};
 use crate::content;
 use crate::failure::Failure;
@@ -79,7 +79,8 @@ pub(super) struct Judged {
     pub case: Case,
     pub policies: Policies,
     pub decision: Decision,
-    pub gathered: Gathered,
+    /// The SHA-512 of the same bytes.
+    pub sha512: Digest,
 }
 
 /// A yes that still holds: the decision was made from facts that were gathered in this very
@@ -92,10 +93,14 @@ pub struct Allowance<'tx> {
 }
 
 impl<'tx> LockedLane<'tx> {
-    /// Waits for the scopes. The locks are a statement of their own: the next one sees everything
-    /// that was committed before they were given.
+    /// Waits for the scopes. The locks are statements of their own: the next one sees everything
+    /// that was committed before they were given. Which lanes the policies look at is read when no
+    /// policy of the environment can change any more.
     pub async fn lock(tx: &'tx mut Tx, place: Place) -> Result<Self, Failure> {
-        Scopes::promote(place.repository_id, place.environment_id).lock(tx).await?;
+        let Place { repository_id, environment_id, .. } = place;
+        Scopes::promote(repository_id, environment_id).lock(tx).await?;
+        let earlier = policies::earlier_environments(tx, environment_id).await?;
+        Scopes::lanes(repository_id, environment_id, &earlier).lock(tx).await?;
         Ok(Self { tx, place })
     }
 
@@ -107,8 +112,10 @@ impl<'tx> LockedLane<'tx> {
         &self.place
     }
 
-    /// Keeps the manifest from being deleted until the end of the transaction.
+    /// Keeps the manifest as it is until the end of the transaction: nobody deletes it, and nobody
+    /// becomes one of its authors.
     pub async fn keep(&mut self, digest: &Digest) -> Result<(), Refused> {
+        Scopes::judging(self.place.repository_id, digest).lock(self.tx).await?;
         let there = promotions::keep_manifest(self.tx, self.place.repository_id, digest).await?;
         if there { Ok(()) } else { Err(Refused::UnknownArtifact(digest.to_string())) }
     }
@@ -130,9 +137,9 @@ impl<'tx> LockedLane<'tx> {
         .await?;
         let Some(gathered) = gathered else { return Err(Refused::UnknownArtifact(digest.to_string())) };
         let policies = facts::policies(self.tx, &gathered).await?;
-        let case = Case { action, at: gathered.now, child: None, facts: gathered.facts.clone() };
+        let case = Case { action, at: gathered.now, child: None, facts: gathered.facts };
         let decision = decide(&policies, &case)?;
-        Ok(Judged { case, policies, decision, gathered })
+        Ok(Judged { case, policies, decision, sha512: gathered.papers.sha512 })
     }
 
     /// The yes, if that is the decision; the lane and the decision back if it is not.

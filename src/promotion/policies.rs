@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName};
 use crate::policy::{Policy, PolicyName};
-use crate::postgres::{Db, Scopes, database_time};
+use crate::postgres::{Db, Scopes, act, database_time};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -39,39 +39,44 @@ pub async fn put_policy(
     policy: &Policy,
     source: &str,
 ) -> Result<PutPolicy, Refused> {
-    let digest = policy.digest()?;
-    let name = policy.name.clone();
-    let mut tx = db.begin().await?;
-    let environment = grant.scope();
-    let environment_id = environment_id(&mut tx, environment).await?;
-    Scopes::environment(environment_id).lock(&mut tx).await?;
-    for earlier in policy.earlier_environments() {
-        if super::store::environments::find(&mut tx, earlier).await?.is_none() {
-            return Err(Refused::PolicyDoesNotFit(format!("promoted_in: there is no environment {earlier}")));
+    act(|| async {
+        let digest = policy.digest()?;
+        let name = policy.name.clone();
+        let mut tx = db.begin().await?;
+        let environment = grant.scope();
+        let environment_id = environment_id(&mut tx, environment).await?;
+        Scopes::environment(environment_id).lock(&mut tx).await?;
+        for earlier in policy.earlier_environments() {
+            if super::store::environments::find(&mut tx, earlier).await?.is_none() {
+                return Err(Refused::PolicyDoesNotFit(format!(
+                    "promoted_in: there is no environment {earlier}"
+                )));
+            }
         }
-    }
-    let unknown = store::unknown_signers(&mut tx, &policy.signers()).await?;
-    let warnings = unknown.iter().map(|name| format!("no signer {name} is registered")).collect();
-    let before = store::in_force(&mut tx, environment_id, name.as_str()).await?;
-    let changed = before.as_ref() != Some(&digest);
-    if changed {
-        let at = database_time(&mut tx).await?;
-        let by = grant.principal();
-        store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
-        store::insert(&mut tx, environment_id, policy, &digest, source, at, by.id).await?;
-        let event = Event {
-            kind: Kind::PolicyChanged,
-            at,
-            principal: by,
-            repository: None,
-            environment: Some((environment_id, environment)),
-            digest: Some(&digest),
-            facts: json!({"name": name, "before": before}),
-        };
-        ledger::append(&mut tx, event).await?;
-    }
-    tx.commit().await?;
-    Ok(PutPolicy { digest, name, environment: environment.clone(), changed, warnings })
+        let unknown = store::unknown_signers(&mut tx, &policy.signers()).await?;
+        let warnings = unknown.iter().map(|name| format!("no signer {name} is registered")).collect();
+        let before = store::in_force(&mut tx, environment_id, name.as_str()).await?;
+        let changed = before.as_ref() != Some(&digest);
+        if changed {
+            let at = database_time(&mut tx).await?;
+            let by = grant.principal();
+            store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
+            store::insert(&mut tx, environment_id, policy, &digest, source, at, by.id).await?;
+            let event = Event {
+                kind: Kind::PolicyChanged,
+                at,
+                principal: by,
+                repository: None,
+                environment: Some((environment_id, environment)),
+                digest: Some(&digest),
+                facts: json!({"name": name, "before": before}),
+            };
+            ledger::append(&mut tx, event).await?;
+        }
+        tx.commit().await?;
+        Ok(PutPolicy { digest, name, environment: environment.clone(), changed, warnings })
+    })
+    .await
 }
 
 /// Ends a policy. Where no other covers a repository, nothing is allowed there from now on.
@@ -81,26 +86,29 @@ pub async fn end_policy(
     name: &PolicyName,
     reason: &Reason,
 ) -> Result<(), Refused> {
-    let mut tx = db.begin().await?;
-    let environment = grant.scope();
-    let environment_id = environment_id(&mut tx, environment).await?;
-    Scopes::environment(environment_id).lock(&mut tx).await?;
-    let at = database_time(&mut tx).await?;
-    let by = grant.principal();
-    let ended = store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
-    let Some(digest) = ended else { return Err(Refused::Unknown) };
-    let event = Event {
-        kind: Kind::PolicyChanged,
-        at,
-        principal: by,
-        repository: None,
-        environment: Some((environment_id, environment)),
-        digest: Some(&digest),
-        facts: json!({"name": name, "ended": true, "reason": reason.as_str()}),
-    };
-    ledger::append(&mut tx, event).await?;
-    tx.commit().await?;
-    Ok(())
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let environment = grant.scope();
+        let environment_id = environment_id(&mut tx, environment).await?;
+        Scopes::environment(environment_id).lock(&mut tx).await?;
+        let at = database_time(&mut tx).await?;
+        let by = grant.principal();
+        let ended = store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
+        let Some(digest) = ended else { return Err(Refused::Unknown) };
+        let event = Event {
+            kind: Kind::PolicyChanged,
+            at,
+            principal: by,
+            repository: None,
+            environment: Some((environment_id, environment)),
+            digest: Some(&digest),
+            facts: json!({"name": name, "ended": true, "reason": reason.as_str()}),
+        };
+        ledger::append(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Versions of policies, those in force first; all of them with `history`.
@@ -109,5 +117,5 @@ pub async fn policies(
     environment: Option<&EnvironmentName>,
     history: bool,
 ) -> Result<Vec<PolicyRow>, Failure> {
-    store::list(&mut *db.pool().acquire().await?, environment, history).await
+    store::list(&mut *db.acquire().await?, environment, history).await
 }

@@ -10,7 +10,7 @@ use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, Tag};
 use crate::policy::{Action, Decision};
-use crate::postgres::Db;
+use crate::postgres::{Db, act};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use std::time::Duration;
@@ -65,11 +65,7 @@ pub async fn promote(
     grant: &Grant<Promote, Lane>,
     asked: &Asked,
 ) -> Result<Promoted, Refused> {
-    match attempt(db, keys, grant, asked).await {
-        // A deadlock or a lost race is tried once more.
-        Err(Refused::Failed(failure)) if failure.is_transient() => attempt(db, keys, grant, asked).await,
-        other => other,
-    }
+    act(|| attempt(db, keys, grant, asked)).await
 }
 
 async fn attempt(
@@ -187,6 +183,6 @@ pub async fn promotions(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<PromotionRow>, Failure> {
-    let mut connection = db.pool().acquire().await?;
+    let mut connection = db.acquire().await?;
     store::list(&mut connection, grant.repository(), environment, before, limit).await
 }

@@ -4,6 +4,7 @@ use super::text::InvalidReason;
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::policy::{Decision, InvalidPolicy};
+use crate::postgres::refusal;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,8 @@ pub enum Refused {
     #[error(transparent)]
     Failed(#[from] Failure),
 }
+
+refusal!(Refused);
 
 fn summarise(decision: &Decision) -> String {
     format!("the decision is {}: {}", decision.verdict.as_str(), decision.reasons().join("; "))

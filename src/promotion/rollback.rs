@@ -1,8 +1,9 @@
 //! Rollback: back to an earlier version that the policy still allows now.
 
-use super::holds::{self, Held};
+use super::holds;
 use super::lane::{LockedLane, Place};
 use super::promote::{What, find, refuse, write};
+use super::resolve::MAX_CANDIDATES;
 use super::store::{decisions, promotions as store};
 use super::{NewHold, Promoted, Reason, Refused};
 use crate::access::{Grant, Lane, Rollback};
@@ -10,7 +11,7 @@ use crate::keys::Keys;
 use crate::ledger::Kind;
 use crate::names::{Digest, Tag};
 use crate::policy::Action;
-use crate::postgres::Db;
+use crate::postgres::{Db, act};
 use std::time::Duration;
 
 /// A rollback that is asked for.
@@ -33,10 +34,7 @@ pub async fn rollback(
     grant: &Grant<Rollback, Lane>,
     asked: &AskedBack,
 ) -> Result<Promoted, Refused> {
-    match attempt(db, keys, grant, asked).await {
-        Err(Refused::Failed(failure)) if failure.is_transient() => attempt(db, keys, grant, asked).await,
-        other => other,
-    }
+    act(|| attempt(db, keys, grant, asked)).await
 }
 
 async fn attempt(
@@ -59,13 +57,9 @@ async fn attempt(
             Ok(allowance) => {
                 let (reason, validity) = (&asked.reason, asked.validity);
                 let done = write(allowance, keys, by, Kind::RolledBack, version, reason, validity).await?;
-                let held = Held {
-                    repository: Some((place.repository_id, place.repository.clone())),
-                    environment: Some((place.environment_id, place.environment.clone())),
-                };
                 let reason = format!("rolled back: {}", asked.reason).chars().take(1000).collect::<String>();
                 let new = NewHold { reason: reason.parse()?, until: None };
-                holds::place(&mut tx, &held, by, &new, done.at).await?;
+                holds::place(&mut tx, &place.into(), by, &new, done.at).await?;
                 tx.commit().await?;
                 return Ok(done);
             }
@@ -87,9 +81,11 @@ async fn candidates(
     lane: &mut LockedLane<'_>,
     to: Option<&What>,
 ) -> Result<Vec<(Digest, Option<Tag>)>, Refused> {
-    let Place { repository_id, environment_id, .. } = lane.place().clone();
+    let Place { repository_id, environment_id, repository, environment } = lane.place().clone();
     let Some(what) = to else {
-        return Ok(store::earlier(lane.connection(), repository_id, environment_id).await?);
+        let earlier =
+            store::earlier(lane.connection(), &repository, &environment, None, MAX_CANDIDATES).await?;
+        return Ok(earlier.into_iter().map(|version| (version.digest, version.version)).collect());
     };
     let (digest, version) = find(lane, what).await?;
     if store::was_promoted(lane.connection(), repository_id, environment_id, &digest).await? {

@@ -31,3 +31,4 @@ mod rooms;
 mod scanning;
 mod storing;
 mod tags_never_move;
+mod waiting;

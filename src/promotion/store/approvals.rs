@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::promotion::NewApproval;
-use crate::promotion::lane::Place;
+use crate::promotion::target::Target;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -32,10 +32,25 @@ pub struct ApprovalRow {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
+/// Rows as they are shown: those that the rest of the statement asks for.
+macro_rules! rows {
+    ($rest:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            ApprovalRow,
+            r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
+                 e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
+               from approvals a join repositories r on r.id = a.repository_id
+               join environments e on e.id = a.environment_id join principals w on w.id = a.by
+               "# + $rest,
+            $($argument)*
+        )
+    };
+}
+
 /// Ends what ran out by itself, as of when it did: open rows are what decisions read.
 pub async fn end_expired(
     connection: &mut PgConnection,
-    place: &Place,
+    lane: &Target,
     digest: &Digest,
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
@@ -43,9 +58,9 @@ pub async fn end_expired(
         r#"update approvals a set ended_at = a.until from manifests m
            where m.repository_id = $1 and m.digest = $2 and a.repository_id = $1 and a.sha256 = m.sha256
              and a.environment_id = $3 and a.ended_at is null and a.until <= $4"#,
-        place.repository_id,
+        lane.repository_id(),
         digest as &Digest,
-        place.environment_id,
+        lane.environment_id(),
         at,
     )
     .execute(connection)
@@ -57,7 +72,7 @@ pub async fn end_expired(
 /// Approves the bytes of a manifest; `None` when the repository has no such manifest.
 pub async fn insert(
     connection: &mut PgConnection,
-    place: &Place,
+    lane: &Target,
     new: &NewApproval,
     at: DateTime<Utc>,
     by: i64,
@@ -66,9 +81,9 @@ pub async fn insert(
         r#"insert into approvals(repository_id, manifest, sha256, environment_id, why, until, by, at)
            select repository_id, digest, sha256, $3, $4, $5, $6, $7 from manifests
            where repository_id = $1 and digest = $2 returning id"#,
-        place.repository_id,
+        lane.repository_id(),
         &new.digest as &Digest,
-        place.environment_id,
+        lane.environment_id(),
         new.reason.as_str(),
         new.until,
         by,
@@ -82,7 +97,7 @@ pub async fn insert(
 /// Ends it, if it is open: the manifest it was given for.
 pub async fn end(
     connection: &mut PgConnection,
-    place: &Place,
+    lane: &Target,
     id: i64,
     at: DateTime<Utc>,
     by: i64,
@@ -91,8 +106,8 @@ pub async fn end(
         r#"update approvals set ended_at = $4, ended_by = $5
            where id = $3 and repository_id = $1 and environment_id = $2 and ended_at is null
            returning manifest as "manifest: Digest""#,
-        place.repository_id,
-        place.environment_id,
+        lane.repository_id(),
+        lane.environment_id(),
         id,
         at,
         by,
@@ -104,18 +119,10 @@ pub async fn end(
 
 /// One approval.
 pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<ApprovalRow>, Failure> {
-    sqlx::query_as!(
-        ApprovalRow,
-        r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
-             e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
-           from approvals a join repositories r on r.id = a.repository_id
-           join environments e on e.id = a.environment_id join principals w on w.id = a.by
-           where a.id = $1"#,
-        id,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| Failure::new("reading an approval", error))
+    rows!("where a.id = $1", id,)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| Failure::new("reading an approval", error))
 }
 
 /// Approvals of the repository, the newest first.
@@ -126,14 +133,9 @@ pub async fn list(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<ApprovalRow>, Failure> {
-    sqlx::query_as!(
-        ApprovalRow,
-        r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
-             e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
-           from approvals a join repositories r on r.id = a.repository_id
-           join environments e on e.id = a.environment_id join principals w on w.id = a.by
-           where r.name = $1 and ($2 or a.ended_at is null) and ($3::bigint is null or a.id < $3)
-           order by a.id desc limit $4"#,
+    rows!(
+        "where r.name = $1 and ($2 or a.ended_at is null) and ($3::bigint is null or a.id < $3)
+           order by a.id desc limit $4",
         repository as &RepositoryName,
         ended,
         before,

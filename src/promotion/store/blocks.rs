@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::promotion::NewBlock;
+use crate::promotion::target::Target;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -33,10 +34,26 @@ pub struct BlockRow {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
+/// Rows as they are shown: those that the rest of the statement asks for.
+macro_rules! rows {
+    ($rest:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            BlockRow,
+            r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
+                 b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
+                 w.name as by, b.at, b.ended_at
+               from blocks b join repositories r on r.id = b.repository_id
+               left join environments e on e.id = b.environment_id join principals w on w.id = b.by
+               "# + $rest,
+            $($argument)*
+        )
+    };
+}
+
 /// Ends what ran out by itself, as of when it did: open rows are what decisions read.
 pub async fn end_expired(
     connection: &mut PgConnection,
-    repository_id: i64,
+    target: &Target,
     digest: &Digest,
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
@@ -44,7 +61,7 @@ pub async fn end_expired(
         r#"update blocks b set ended_at = b.until from manifests m
            where m.repository_id = $1 and m.digest = $2 and b.sha256 = m.sha256 and b.ended_at is null
              and b.until <= $3"#,
-        repository_id,
+        target.repository_id(),
         digest as &Digest,
         at,
     )
@@ -57,19 +74,18 @@ pub async fn end_expired(
 /// Blocks the bytes of a manifest; `None` when the repository has no such manifest.
 pub async fn insert(
     connection: &mut PgConnection,
-    repository_id: i64,
-    environment_id: Option<i64>,
+    target: &Target,
     new: &NewBlock,
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"insert into blocks(repository_id, manifest, sha256, sha512, environment_id, why, until, by, at)
-           select repository_id, digest, sha256, sha512, $3, $4, $5, $6, $7 from manifests
+        r#"insert into blocks(repository_id, manifest, sha256, environment_id, why, until, by, at)
+           select repository_id, digest, sha256, $3, $4, $5, $6, $7 from manifests
            where repository_id = $1 and digest = $2 returning id"#,
-        repository_id,
+        target.repository_id(),
         &new.digest as &Digest,
-        environment_id,
+        target.environment_id(),
         new.reason.as_str(),
         new.until,
         by,
@@ -83,8 +99,7 @@ pub async fn insert(
 /// Ends it, if it is open and was placed in this scope: the manifest it was placed on.
 pub async fn end(
     connection: &mut PgConnection,
-    repository_id: i64,
-    environment_id: Option<i64>,
+    target: &Target,
     id: i64,
     at: DateTime<Utc>,
     by: i64,
@@ -93,8 +108,8 @@ pub async fn end(
         r#"update blocks set ended_at = $4, ended_by = $5
            where id = $3 and repository_id = $1 and environment_id is not distinct from $2 and ended_at is null
            returning manifest as "manifest: Digest""#,
-        repository_id,
-        environment_id,
+        target.repository_id(),
+        target.environment_id(),
         id,
         at,
         by,
@@ -106,19 +121,10 @@ pub async fn end(
 
 /// One block.
 pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<BlockRow>, Failure> {
-    sqlx::query_as!(
-        BlockRow,
-        r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
-             b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
-             w.name as by, b.at, b.ended_at
-           from blocks b join repositories r on r.id = b.repository_id
-           left join environments e on e.id = b.environment_id join principals w on w.id = b.by
-           where b.id = $1"#,
-        id,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| Failure::new("reading a block", error))
+    rows!("where b.id = $1", id,)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| Failure::new("reading a block", error))
 }
 
 /// Blocks of the repository, the newest first.
@@ -129,15 +135,9 @@ pub async fn list(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<BlockRow>, Failure> {
-    sqlx::query_as!(
-        BlockRow,
-        r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
-             b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
-             w.name as by, b.at, b.ended_at
-           from blocks b join repositories r on r.id = b.repository_id
-           left join environments e on e.id = b.environment_id join principals w on w.id = b.by
-           where r.name = $1 and ($2 or b.ended_at is null) and ($3::bigint is null or b.id < $3)
-           order by b.id desc limit $4"#,
+    rows!(
+        "where r.name = $1 and ($2 or b.ended_at is null) and ($3::bigint is null or b.id < $3)
+           order by b.id desc limit $4",
         repository as &RepositoryName,
         ended,
         before,

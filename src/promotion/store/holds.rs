@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::promotion::NewHold;
-use crate::promotion::holds::Held;
+use crate::promotion::target::Target;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -30,19 +30,33 @@ pub struct HoldRow {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
+/// Rows as they are shown: those that the rest of the statement asks for.
+macro_rules! rows {
+    ($rest:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            HoldRow,
+            r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
+                 h.why as reason, h.until, w.name as by, h.at, h.ended_at
+               from holds h left join repositories r on r.id = h.repository_id
+               left join environments e on e.id = h.environment_id join principals w on w.id = h.by
+               "# + $rest,
+            $($argument)*
+        )
+    };
+}
+
 /// Ends what ran out by itself, as of when it did: open rows are what decisions read.
 pub async fn end_expired(
     connection: &mut PgConnection,
-    held: &Held,
+    target: &Target,
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
-    let (repository_id, environment_id) = held.ids();
     sqlx::query!(
         r#"update holds set ended_at = until
            where repository_id is not distinct from $1 and environment_id is not distinct from $2
              and ended_at is null and until <= $3"#,
-        repository_id,
-        environment_id,
+        target.repository_id(),
+        target.environment_id(),
         at,
     )
     .execute(connection)
@@ -54,17 +68,16 @@ pub async fn end_expired(
 /// Writes a hold.
 pub async fn insert(
     connection: &mut PgConnection,
-    held: &Held,
+    target: &Target,
     new: &NewHold,
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<i64, Failure> {
-    let (repository_id, environment_id) = held.ids();
     sqlx::query_scalar!(
         r#"insert into holds(repository_id, environment_id, why, until, by, at)
            values ($1, $2, $3, $4, $5, $6) returning id"#,
-        repository_id,
-        environment_id,
+        target.repository_id(),
+        target.environment_id(),
         new.reason.as_str(),
         new.until,
         by,
@@ -78,18 +91,17 @@ pub async fn insert(
 /// Ends it, if it is open and of this scope.
 pub async fn end(
     connection: &mut PgConnection,
-    held: &Held,
+    target: &Target,
     id: i64,
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<bool, Failure> {
-    let (repository_id, environment_id) = held.ids();
     let done = sqlx::query!(
         r#"update holds set ended_at = $4, ended_by = $5
            where id = $3 and repository_id is not distinct from $1 and environment_id is not distinct from $2
              and ended_at is null"#,
-        repository_id,
-        environment_id,
+        target.repository_id(),
+        target.environment_id(),
         id,
         at,
         by,
@@ -102,18 +114,10 @@ pub async fn end(
 
 /// One hold.
 pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<HoldRow>, Failure> {
-    sqlx::query_as!(
-        HoldRow,
-        r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
-             h.why as reason, h.until, w.name as by, h.at, h.ended_at
-           from holds h left join repositories r on r.id = h.repository_id
-           left join environments e on e.id = h.environment_id join principals w on w.id = h.by
-           where h.id = $1"#,
-        id,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| Failure::new("reading a hold", error))
+    rows!("where h.id = $1", id,)
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| Failure::new("reading a hold", error))
 }
 
 /// Holds that stop promotions of the repository, in the environment, or both, the newest first.
@@ -124,16 +128,11 @@ pub async fn list(
     environment: Option<&EnvironmentName>,
     ended: bool,
 ) -> Result<Vec<HoldRow>, Failure> {
-    sqlx::query_as!(
-        HoldRow,
-        r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
-             h.why as reason, h.until, w.name as by, h.at, h.ended_at
-           from holds h left join repositories r on r.id = h.repository_id
-           left join environments e on e.id = h.environment_id join principals w on w.id = h.by
-           where (h.repository_id is null or r.name = $1)
+    rows!(
+        "where (h.repository_id is null or r.name = $1)
              and (h.environment_id is null or $2::text is null or e.name = $2)
              and ($3 or h.ended_at is null)
-           order by h.id desc limit 1000"#,
+           order by h.id desc limit 1000",
         repository as Option<&RepositoryName>,
         environment as Option<&EnvironmentName>,
         ended,

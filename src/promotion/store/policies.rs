@@ -61,6 +61,22 @@ pub async fn in_force(
     .map_err(|error| Failure::new("reading the policy in force", error))
 }
 
+/// The environments that the policies in force look back to.
+pub async fn earlier_environments(
+    connection: &mut PgConnection,
+    environment_id: i64,
+) -> Result<Vec<i64>, Failure> {
+    sqlx::query_scalar!(
+        r#"select e.id from environments e where e.name in (
+             select unnest(p.earlier_environments) from policies p
+             where p.environment_id = $1 and p.ended_at is null)"#,
+        environment_id,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading the environments before this one", error))
+}
+
 /// Ends the version in force, if there is one.
 pub async fn end(
     connection: &mut PgConnection,
