@@ -20,5 +20,6 @@ pub use severity::{Rating, SeverityOrder};
 pub use store::finding_sets::{page as finding_sets, read as stored_findings, store as store_findings};
 pub use store::findings::{Found, FoundAt, Question as FindingsQuestion, find};
 pub use store::runs::{
-    Among, CLOCK_SKEW, NewRun, Question as RunsQuestion, Recorded, Run, list as runs, names_an_index_of, record, run,
+    Among, CLOCK_SKEW, NewRun, Question as RunsQuestion, Recorded, Run, list as runs, names_an_index_of,
+    record, run,
 };

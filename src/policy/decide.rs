@@ -1,6 +1,6 @@
 //! The one function that decides.
 
-use super::decision::{Decision, Evidence, GateResult, Outcome, Verdict};
+use super::decision::{Decision, Evidence, GateResult, Outcome, Verdict, in_words};
 use super::gates::{Finding, approvals, attested, provenance, scanned, signed_by, timing};
 use super::{Facts, Gate, Mode, Policy};
 use crate::failure::Failure;
@@ -72,6 +72,14 @@ impl Case {
 /// policy the answer is no.
 pub fn decide(policies: &Policies, case: &Case) -> Result<Decision, Failure> {
     let id = Digest::sha256(&case.inputs(policies)?);
+    let (verdict, gates) = judge(policies, case);
+    let subject = &case.facts.subject;
+    let about = (subject.repository.clone(), subject.environment.clone(), subject.digest.clone());
+    Ok(Decision { id, verdict, gates, about })
+}
+
+/// The same without a name, for answers that are not recorded.
+pub fn judge(policies: &Policies, case: &Case) -> (Verdict, Vec<GateResult>) {
     let mut gates = vec![not_blocked(case)];
     if case.action == Action::Promote {
         gates.push(not_held(case));
@@ -79,14 +87,12 @@ pub fn decide(policies: &Policies, case: &Case) -> Result<Decision, Failure> {
     let mut covered = false;
     for (_, policy) in case.covering(policies) {
         covered = true;
-        gates.extend(policy.gates.iter().map(|gate| judge(policy, gate, case)));
+        gates.extend(policy.gates.iter().map(|gate| look_at(policy, gate, case)));
     }
     if !covered {
         gates.push(no_policy(&case.facts));
     }
-    let subject = &case.facts.subject;
-    let about = (subject.repository.clone(), subject.environment.clone(), subject.digest.clone());
-    Ok(Decision { id, verdict: verdict(&gates), gates, about })
+    (verdict(&gates), gates)
 }
 
 fn verdict(gates: &[GateResult]) -> Verdict {
@@ -104,7 +110,7 @@ fn verdict(gates: &[GateResult]) -> Verdict {
     verdict
 }
 
-fn judge(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
+fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
     let found = match gate {
         Gate::SignedBy(gate) => signed_by(gate, case),
         Gate::Provenance(gate) => provenance(gate, case),
@@ -136,7 +142,7 @@ fn not_blocked(case: &Case) -> GateResult {
     let mut found = Finding::pass("nothing blocks these bytes");
     for block in blocks {
         let what = if block.sha256 == subject.sha256 { "it" } else { "a child of the index" };
-        let until = block.until.map(|until| format!(" until {}", until.to_rfc3339())).unwrap_or_default();
+        let until = block.until.map(|until| format!(" until {}", in_words(until))).unwrap_or_default();
         found = found.and_fail(format!("{what} is blocked{until} by {}: {}", block.by, block.why));
         found.evidence.insert(Evidence { kind: "block", id: block.id.to_string() });
     }
@@ -154,7 +160,7 @@ fn not_held(case: &Case) -> GateResult {
     for hold in case.facts.holds.iter().filter(|hold| hold.until.is_none_or(|until| case.at < until)) {
         let text = format!("promotions are held by {}: {}", hold.by, hold.why);
         found = match hold.until {
-            Some(until) => found.and_wait(until, format!("{text} (until {})", until.to_rfc3339())),
+            Some(until) => found.and_wait(until, format!("{text} (until {})", in_words(until))),
             None => found.and_fail(text),
         };
         found.evidence.insert(Evidence { kind: "hold", id: hold.id.to_string() });

@@ -2,7 +2,7 @@
 
 use super::Mode;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -117,17 +117,32 @@ impl Decision {
         }
     }
 
-    /// Why not: the messages of the gates that stand in the way.
+    /// Why not.
     pub fn reasons(&self) -> Vec<String> {
-        self.gates.iter().filter(|gate| gate.stands_in_the_way()).map(GateResult::sentence).collect()
+        reasons(&self.gates)
     }
 
     /// What was allowed with a warning.
     pub fn warnings(&self) -> Vec<String> {
-        let missed = self.gates.iter().filter(|g| g.mode == Mode::Warn && g.outcome != Outcome::Pass);
-        let soon = self.gates.iter().flat_map(|g| g.warnings.iter().map(|w| format!("{}: {w}", g.gate)));
-        missed.map(GateResult::sentence).chain(soon).collect()
+        warnings(&self.gates)
     }
+}
+
+/// Why not: the messages of the gates that stand in the way.
+pub fn reasons(gates: &[GateResult]) -> Vec<String> {
+    gates.iter().filter(|gate| gate.stands_in_the_way()).map(GateResult::sentence).collect()
+}
+
+/// What holds for now but will not for ever, and what is missed by gates that only warn.
+pub fn warnings(gates: &[GateResult]) -> Vec<String> {
+    let missed = gates.iter().filter(|gate| gate.mode == Mode::Warn && gate.outcome != Outcome::Pass);
+    let soon = gates.iter().flat_map(|gate| gate.warnings.iter().map(|w| format!("{}: {w}", gate.gate)));
+    missed.map(GateResult::sentence).chain(soon).collect()
+}
+
+/// A time in a message, written as everywhere in our JSON.
+pub fn in_words(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 impl GateResult {

@@ -17,8 +17,8 @@ mod severity;
 mod span;
 mod trust;
 
-pub use decide::{Action, Case, DECIDE_VERSION, Policies, decide};
-pub use decision::{Decision, Evidence, GateResult, Outcome, Verdict, Yes};
+pub use decide::{Action, Case, DECIDE_VERSION, Policies, decide, judge};
+pub use decision::{Decision, Evidence, GateResult, Outcome, Verdict, Yes, in_words, reasons, warnings};
 pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName};
 pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Platform, Scan, Stay, Subject};
 pub use gate::{Gate, Mode};

@@ -8,18 +8,23 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::sync::{Arc, LazyLock};
 
-pub(super) use store::{InForce, Standing, Wanted};
+pub(super) use store::{InForce, Promotion, Wanted};
 
 /// Everything that one statement saw.
 pub(super) struct Gathered {
     /// The database's time when it saw it.
     pub now: DateTime<Utc>,
     pub facts: Facts,
-    pub sha512: Digest,
-    pub media_type: MediaType,
     pub in_force: Vec<InForce>,
     /// The lane's newest promotion, or the one that was asked for.
-    pub standing: Option<Standing>,
+    pub promotion: Option<Promotion>,
+    pub papers: Papers,
+}
+
+/// What nothing is judged by: it is shown beside an answer, or signed into one.
+pub(super) struct Papers {
+    pub sha512: Digest,
+    pub media_type: MediaType,
     pub summary: Option<Vec<u8>>,
     pub leaf: Option<Vec<u8>>,
 }
@@ -61,12 +66,14 @@ pub(super) async fn gather(
     Ok(Some(Gathered {
         now: row.now,
         facts,
-        sha512: row.sha512,
-        media_type: row.media_type,
         in_force: row.policies.0,
-        standing: row.promotion.map(|json| json.0),
-        summary: row.summary,
-        leaf: row.leaf,
+        promotion: row.promotion.map(|json| json.0),
+        papers: Papers {
+            sha512: row.sha512,
+            media_type: row.media_type,
+            summary: row.summary,
+            leaf: row.leaf,
+        },
     }))
 }
 

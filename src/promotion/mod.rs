@@ -6,6 +6,7 @@
 //! be made again from its inputs, and that asking writes nothing. Never decides by itself: that is
 //! `policy`.
 
+mod answer;
 mod approvals;
 mod blocks;
 mod decisions;
@@ -21,9 +22,11 @@ mod rollback;
 mod standing;
 mod store;
 mod summary;
+mod target;
 mod text;
 mod verify;
 
+pub use answer::{Candidate, KnownGood};
 pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
 pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
 pub use decisions::{Replayed, StoredDecision, decision, replay};
@@ -33,7 +36,7 @@ pub use lane::Allowance;
 pub use policies::{PolicyRow, PutPolicy, end_policy, policies, put_policy};
 pub use promote::{Asked, Promoted, What, promote, promotions};
 pub use refused::Refused;
-pub use resolve::{Candidate, KnownGood, NoKnownGood, Purpose, Question, known_good};
+pub use resolve::{NoKnownGood, Purpose, Question, known_good};
 pub use rollback::{AskedBack, rollback};
 pub use store::approvals::ApprovalRow;
 pub use store::blocks::BlockRow;

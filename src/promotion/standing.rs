@@ -1,19 +1,25 @@
-//! The standing of a promotion now: a pure fold over its own row and today's decision.
+//! The standing of a promotion now: a pure fold over its own row and today's facts.
 
-use super::facts::Standing;
-use crate::policy::{Decision, Evidence, GateResult, Mode, Outcome, Verdict};
-use chrono::{DateTime, Utc};
+use super::facts::Promotion;
+use crate::policy::{
+    Case, Evidence, GateResult, Mode, Outcome, Policies, Verdict, in_words, judge, warnings,
+};
 
-/// Today's verdict about a promotion: what the policy says now, and whether what the registry
-/// signed then may still be relied on.
-pub(super) fn standing(
-    promotion: &Standing,
-    decision: &Decision,
-    at: DateTime<Utc>,
-) -> (Verdict, Vec<GateResult>) {
-    let expired = at >= promotion.valid_until;
-    let until = promotion.valid_until.to_rfc3339();
-    let summary = GateResult {
+/// How a promotion stands now.
+pub(super) struct Standing {
+    pub verdict: Verdict,
+    pub gates: Vec<GateResult>,
+    pub warnings: Vec<String>,
+}
+
+/// Today's verdict about a promotion: what the policies say now, and whether what the registry
+/// signed then may still be relied on. It is not recorded, so it needs no name.
+pub(super) fn standing(promotion: &Promotion, policies: &Policies, case: &Case) -> Standing {
+    let (verdict, mut gates) = judge(policies, case);
+    let warnings = warnings(&gates);
+    let expired = case.at >= promotion.valid_until;
+    let until = in_words(promotion.valid_until);
+    gates.push(GateResult {
         gate: "summary",
         policy: None,
         mode: Mode::Enforce,
@@ -26,10 +32,8 @@ pub(super) fn standing(
         warnings: Vec::new(),
         evidence: vec![Evidence { kind: "promotion", id: promotion.id.to_string() }],
         solution: expired.then(|| "promote the same digest again for a new summary".to_owned()),
-    };
-    let verdict = if expired { Verdict::Deny } else { decision.verdict };
-    let gates = decision.gates.iter().cloned().chain([summary]).collect();
-    (verdict, gates)
+    });
+    Standing { verdict: if expired { Verdict::Deny } else { verdict }, gates, warnings }
 }
 
 /// What there is to say about something that was never promoted.
@@ -44,10 +48,4 @@ pub(super) fn never_promoted(message: String) -> GateResult {
         evidence: Vec::new(),
         solution: Some("promote it to the environment".to_owned()),
     }
-}
-
-/// The messages of the gates that stand in the way.
-pub(super) fn reasons(gates: &[GateResult]) -> Vec<String> {
-    let standing = gates.iter().filter(|gate| gate.stands_in_the_way());
-    standing.map(|gate| format!("{}: {}", gate.gate, gate.message)).collect()
 }

@@ -2,12 +2,13 @@
 
 use super::What;
 use super::facts::{self, Wanted};
-use super::standing::{never_promoted, reasons, standing};
+use super::resolve::judge;
+use super::standing::never_promoted;
 use super::store::promotions;
 use crate::access::{Grant, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Tag};
-use crate::policy::{Action, Case, GateResult, Verdict, decide};
+use crate::policy::{GateResult, Verdict, reasons};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -35,8 +36,6 @@ pub struct Verification {
     pub reasons: Vec<String>,
     /// What holds for now but will not for ever.
     pub warnings: Vec<String>,
-    /// Whether the answer was kept from an earlier question.
-    pub cached: bool,
 }
 
 /// Verifies a digest: it, or an index that holds it, was promoted here, and is still good. A
@@ -47,7 +46,7 @@ pub async fn verify(
     environment: &EnvironmentName,
     what: &What,
 ) -> Result<Verification, Failure> {
-    let mut connection = db.pool().acquire().await?;
+    let mut connection = db.acquire().await?;
     let repository = grant.repository();
     let digest = match what {
         What::Digest(digest) => Some(digest.clone()),
@@ -56,14 +55,14 @@ pub async fn verify(
     let Some(digest) = &digest else {
         return Ok(no(None, format!("there is no such version of {repository}")));
     };
-    let promotion = promotions::carrying(&mut connection, repository, environment, digest).await?;
+    let carrying = promotions::carrying(&mut connection, repository, environment, digest).await?;
     let never = || no(Some(digest), format!("{digest} of {repository} was never promoted to {environment}"));
-    if promotion.is_none() {
+    if carrying.is_none() {
         return Ok(never());
     }
-    let wanted = Wanted { repository, environment, digest: None, promotion, promoting: false };
+    let wanted = Wanted { repository, environment, digest: None, promotion: carrying, promoting: false };
     let Some(mut gathered) = facts::gather(&mut connection, wanted).await? else { return Ok(never()) };
-    let Some(candidate) = gathered.standing.take() else { return Ok(never()) };
+    let Some(promotion) = gathered.promotion.take() else { return Ok(never()) };
     let subject = &gathered.facts.subject;
     let itself = subject.digest == *digest || subject.sha256 == *digest;
     let platform = subject.platforms.iter().find(|p| p.digest == *digest || p.sha256 == *digest);
@@ -72,22 +71,17 @@ pub async fn verify(
         let message = format!("{digest} is part of {}, but not an image that runs", subject.digest);
         return Ok(no(Some(digest), message));
     }
-    let policies = facts::policies(&mut connection, &gathered).await?;
-    let action = Action::Serve { running: candidate.newest };
-    let case = Case { action, at: gathered.now, child: child.clone(), facts: gathered.facts.clone() };
-    let decision = decide(&policies, &case)?;
-    let (verdict, gates) = standing(&candidate, &decision, gathered.now);
+    let (case, standing, _) = judge(&mut connection, &promotion, gathered, child).await?;
     Ok(Verification {
-        verdict,
+        verdict: standing.verdict,
         digest: Some(digest.clone()),
-        index: child.map(|_| candidate.manifest),
-        version: candidate.version,
-        promoted_at: Some(candidate.promoted_at),
-        decision_id: Some(candidate.decision),
-        reasons: reasons(&gates),
-        gates,
-        warnings: decision.warnings(),
-        cached: false,
+        index: case.child.map(|_| promotion.manifest),
+        version: promotion.version,
+        promoted_at: Some(promotion.promoted_at),
+        decision_id: Some(promotion.decision),
+        reasons: reasons(&standing.gates),
+        gates: standing.gates,
+        warnings: standing.warnings,
     })
 }
 
@@ -103,6 +97,5 @@ fn no(digest: Option<&Digest>, message: String) -> Verification {
         reasons: reasons(&gates),
         gates,
         warnings: Vec::new(),
-        cached: false,
     }
 }

@@ -141,19 +141,107 @@ async fn what_runs_is_tolerated_for_the_grace_and_what_is_new_is_not() {
 
 #[tokio::test]
 async fn an_expired_summary_is_not_known_good_until_it_is_promoted_again() {
-    let registry = Registry::with(|settings| settings.summary_validity_seconds = Some(2)).await;
+    let registry = Registry::with(|settings| settings.summary_validity_seconds = Some(1)).await;
+    let longer = registry.replica().await;
     let builder = registry.client(Role::Pusher, "**").await;
     let promoter = registry.client(Role::Promoter, "**").await;
     registry.environment("prod", "").await;
     let digest = builder.push_release("app", "1.0", "one").await;
     expect(promoter.promote("app", &digest, "prod").await, 201).await;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let over = "select pg_sleep_until(valid_until) from promotions";
+    sqlx::query(over).execute(&mut *registry.sql().await).await.unwrap();
     let none = expect(promoter.known_good("app", "prod").await, 404).await;
     let reason = none["candidates"][0]["reasons"][0].as_str().unwrap();
     assert!(reason.starts_with("summary: its verification summary was valid until"), "{reason}");
-    expect(promoter.promote("app", &digest, "prod").await, 201).await;
+    expect(promoter.at(&longer.url).promote("app", &digest, "prod").await, 201).await;
     expect(promoter.known_good("app", "prod").await, 200).await;
+    longer.check().await;
     registry.check().await;
+}
+
+#[tokio::test]
+async fn versions_that_went_to_and_fro_are_looked_at_once_and_never_answered_as_the_way_back() {
+    let scene = scene("").await;
+    let oldest = scene.promoted("1.0").await;
+    let (one, other) = (scene.promoted("1.1").await, scene.promoted("1.2").await);
+    for _ in 0..6 {
+        expect(scene.promoter.promote("app", &one, "prod").await, 201).await;
+        expect(scene.promoter.promote("app", &other, "prod").await, 201).await;
+    }
+    let rollback = "/api/v1/known-good?repository=app&environment=prod&for=rollback";
+    assert_eq!(scene.deployer.document(rollback).await["digest"], json!(one));
+    scene.promoter.block("app", &one, None).await;
+    let back = scene.deployer.document(rollback).await;
+    assert_eq!(back["digest"], json!(oldest), "{back}");
+    assert_eq!(back["passed_over"].as_array().unwrap().len(), 1);
+    let block = scene.promoter.block("app", &oldest, None).await;
+    let none = expect(scene.deployer.get(rollback).send().await.unwrap(), 404).await;
+    assert_eq!(none["candidates"].as_array().unwrap().len(), 2, "{none}");
+    scene.promoter.block("app", &other, None).await;
+    let none = expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    let candidates = none["candidates"].as_array().unwrap().iter().map(|c| c["digest"].clone());
+    assert_eq!(candidates.collect::<Vec<_>>(), [json!(other), json!(one), json!(oldest)]);
+    let path = format!("/api/v1/blocks/{}/revocation", block["id"]);
+    scene.promoter.post_document(&path, &json!({"reason": "mended"}), 200).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["digest"], json!(oldest));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn whose_approval_counts_is_told_once_and_without_the_author() {
+    let scene = scene("").await;
+    let author = scene.registry.named("carol", Role::Admin, "**", None).await;
+    let digest = author.push_release("app", "1.0", "one").await;
+    let body = json!({"repository": "app", "digest": digest, "environment": "prod", "reason": "looked"});
+    let ann = scene.registry.named("ann", Role::Approver, "**", None).await;
+    let eve = scene.registry.named("eve", Role::Approver, "**", None).await;
+    for approver in [&author, &ann, &ann, &eve] {
+        approver.post_document("/api/v1/approvals", &body, 201).await;
+    }
+    expect(scene.promoter.promote("app", &digest, "prod").await, 201).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["approvals"], json!(["ann", "eve"]));
+    scene.registry.policy("prod", "approvals: {count: 1, from: [ann]}").await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["approvals"], json!(["ann"]));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn an_environment_that_is_not_there_is_told_apart_from_one_without_promotions() {
+    let scene = scene("").await;
+    scene.registry.environment("staging", "").await;
+    scene.builder.push_release("app", "1.0", "one").await;
+    assert_eq!(expect(scene.deployer.known_good("app", "staging").await, 404).await["code"], "no-known-good");
+    let unknown = expect(scene.deployer.known_good("app", "prodd").await, 404).await;
+    assert_eq!(
+        (&unknown["code"], &unknown["environments"]),
+        (&json!("environment-unknown"), &json!(["prod", "staging"]))
+    );
+    assert!(unknown["detail"].as_str().unwrap().contains("there are prod, staging"), "{unknown}");
+    // Who has no role there learns nothing of what there is.
+    let elsewhere = scene.registry.named("elsewhere", Role::Deployer, "**", Some(&["staging"])).await;
+    for environment in ["prod", "prodd"] {
+        let answer = expect(elsewhere.known_good("app", environment).await, 404).await;
+        assert_eq!(answer["code"], "no-known-good");
+        assert!(answer.get("environments").is_none(), "{answer}");
+    }
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn times_in_messages_are_written_as_in_the_rest_of_the_answer() {
+    let scene = scene("min_age: 0s").await;
+    scene.promoted("1.0").await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    let message = |gate: &str| {
+        let gates = good["gates"].as_array().unwrap();
+        gates.iter().find(|one| one["gate"] == gate).unwrap()["message"].as_str().unwrap().to_owned()
+    };
+    assert!(message("summary").ends_with(good["valid_until"].as_str().unwrap()), "{good}");
+    assert!(message("min_age").ends_with('Z') && !message("min_age").contains("+00:00"), "{good}");
+    scene.registry.check().await;
 }
 
 #[tokio::test]

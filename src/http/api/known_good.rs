@@ -63,7 +63,8 @@ enum Format {
     responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
             headers(("ETag" = String, description = "changes when the answer does"))),
         (status = 304, description = "the answer is still the one with this ETag"),
-        (status = 404, description = "`no-known-good` with the reasons for each candidate; `not-found`")))]
+        (status = 404, description = "`no-known-good` with the reasons for each candidate; `environment-unknown` with \
+            those that there are; `not-found`")))]
 async fn known_good(
     State(app): State<App>,
     caller: Caller,
@@ -81,7 +82,7 @@ async fn known_good(
         registry: host(&app.config.public_url),
     };
     let good = promotion::known_good(&app.db, &grant, &question).await;
-    let good = good.map_err(|none| refusal(none, &asked))?;
+    let good = good.map_err(|none| refusal(none, &caller, &asked))?;
     let (kind, body) = match asked.format {
         Format::Text => ("text/plain; charset=utf-8", format!("{}\n", good.reference).into_bytes()),
         Format::Json => ("application/json", json_of(&good)?),
@@ -110,21 +111,37 @@ fn matches(headers: &HeaderMap, etag: &str) -> bool {
     tags.any(|tag| tag == etag || tag == "*")
 }
 
-fn refusal(none: NoKnownGood, asked: &KnownGoodAsked) -> Problem {
-    match none {
-        NoKnownGood::Failed(failure) => failure.into(),
-        NoKnownGood::Because(candidates) => {
-            let (repository, environment) = (&asked.repository, &asked.environment);
-            let detail = match asked.r#for {
-                _ if !candidates.is_empty() => {
-                    format!("no promoted version of {repository} is good in {environment} now")
-                }
-                Wanted::Deploy => format!("nothing of {repository} was promoted to {environment}"),
-                Wanted::Rollback => {
-                    format!("nothing of {repository} was promoted to {environment} before what is there now")
-                }
-            };
-            Problem::new(StatusCode::NOT_FOUND, "no-known-good", detail).with("candidates", json!(candidates))
+fn refusal(none: NoKnownGood, caller: &Caller, asked: &KnownGoodAsked) -> Problem {
+    let (repository, environment) = (&asked.repository, &asked.environment);
+    let candidates = match none {
+        NoKnownGood::Failed(failure) => return failure.into(),
+        // Who has no role there does not learn which environments there are.
+        NoKnownGood::UnknownEnvironment(known) if caller.authority().is_in(environment) => {
+            return unknown_environment(caller, environment, known);
         }
-    }
+        NoKnownGood::UnknownEnvironment(_) => Vec::new(),
+        NoKnownGood::Because(candidates) => candidates,
+    };
+    let detail = match asked.r#for {
+        _ if !candidates.is_empty() => {
+            format!("no promoted version of {repository} is good in {environment} now")
+        }
+        Wanted::Deploy => format!("nothing of {repository} was promoted to {environment}"),
+        Wanted::Rollback => {
+            format!("nothing of {repository} was promoted to {environment} before what is there now")
+        }
+    };
+    Problem::new(StatusCode::NOT_FOUND, "no-known-good", detail).with("candidates", json!(candidates))
+}
+
+fn unknown_environment(
+    caller: &Caller,
+    environment: &EnvironmentName,
+    mut known: Vec<EnvironmentName>,
+) -> Problem {
+    known.retain(|known| caller.authority().is_in(known));
+    let names = known.iter().map(EnvironmentName::as_str).collect::<Vec<_>>().join(", ");
+    let others = if known.is_empty() { String::new() } else { format!("; there are {names}") };
+    let detail = format!("there is no environment {environment}{others}");
+    Problem::new(StatusCode::NOT_FOUND, "environment-unknown", detail).with("environments", json!(known))
 }

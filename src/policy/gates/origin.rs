@@ -2,7 +2,7 @@
 
 use super::{Finding, list};
 use crate::policy::gate::{Attested, Provenance, Several, SignedBy, TestResult};
-use crate::policy::{Attestation, Case, Signature};
+use crate::policy::{Attestation, Case, Signature, in_words};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The predicate types of SLSA provenance.
@@ -131,10 +131,8 @@ pub(in crate::policy) fn attested(gate: &Attested, case: &Case) -> Finding {
         let names = trusted(case, attestation, &mut why_not);
         let recent = gate.max_age.is_none_or(|age| case.at < attestation.received_at + age.delta());
         if !recent {
-            why_not.insert(format!(
-                "one was received at {}, too long ago",
-                attestation.received_at.to_rfc3339()
-            ));
+            why_not
+                .insert(format!("one was received at {}, too long ago", in_words(attestation.received_at)));
         } else if among(&names, gate.by.as_ref()) {
             let known = newest.entry(attestation.configuration.as_deref()).or_insert(attestation);
             if known.id < attestation.id {

@@ -3,7 +3,7 @@
 use super::{Finding, list};
 use crate::names::Digest;
 use crate::policy::gate::Scanned;
-use crate::policy::{Action, Case, Scan};
+use crate::policy::{Action, Case, Scan, in_words};
 use std::collections::BTreeSet;
 
 /// How many findings a message names.
@@ -42,7 +42,7 @@ fn recent(gate: &Scanned, case: &Case, digest: &Digest, runs: &[&Scan], found: F
     if timely.is_empty() {
         return found.and_fail(format!(
             "{digest} was scanned at {} by {}, and a scan counts for {}",
-            newest.scanned_at.to_rfc3339(),
+            in_words(newest.scanned_at),
             newest.scanner,
             gate.max_age
         ));
@@ -53,7 +53,7 @@ fn recent(gate: &Scanned, case: &Case, digest: &Digest, runs: &[&Scan], found: F
     match newest.database_updated_at {
         Some(updated) => found.and_fail(format!(
             "{digest} was scanned with a database of {} by {}, and one counts for {}",
-            updated.to_rfc3339(),
+            in_words(updated),
             newest.scanner,
             gate.database_max_age.unwrap_or(crate::policy::Span::ZERO)
         )),
@@ -77,7 +77,7 @@ fn denied(gate: &Scanned, case: &Case, run: &Scan, mut found: Finding) -> Findin
         let known = run.known_since.get(&finding.vulnerability);
         let ends = grace.zip(known).map(|(grace, known)| *known + grace.delta());
         match ends.filter(|ends| running && case.at < *ends) {
-            Some(ends) => found.warn(format!("{name} is tolerated until {}", ends.to_rfc3339())),
+            Some(ends) => found.warn(format!("{name} is tolerated until {}", in_words(ends))),
             None => {
                 bad.insert(name);
             }

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::policy::gate::{MinAge, PromotedIn};
-use crate::policy::{Case, Outcome};
+use crate::policy::{Case, Outcome, in_words};
 
 pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding {
     let mut found = Finding::pass("");
@@ -29,8 +29,8 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
         if let Some(until) = stay.until.filter(|until| *until < ready) {
             found = found.and_fail(format!(
                 "it stood in {environment} from {} to {} only, the soak time is {}",
-                stay.since.to_rfc3339(),
-                until.to_rfc3339(),
+                in_words(stay.since),
+                in_words(until),
                 gate.soak
             ));
         } else if case.at < ready {
@@ -38,12 +38,12 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
                 ready,
                 format!(
                     "it stands in {environment} since {} and soaks until {}",
-                    stay.since.to_rfc3339(),
-                    ready.to_rfc3339()
+                    in_words(stay.since),
+                    in_words(ready)
                 ),
             );
         } else {
-            passed.push(format!("it stood in {environment} since {}", stay.since.to_rfc3339()));
+            passed.push(format!("it stood in {environment} since {}", in_words(stay.since)));
         }
         found = found.saw("promotion", environment);
     }
@@ -56,7 +56,6 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
 pub(in crate::policy) fn min_age(gate: &MinAge, case: &Case) -> Finding {
     let pushed = case.facts.subject.pushed_at;
     let ready = pushed + gate.age.delta();
-    let message =
-        format!("it was pushed at {} and is old enough from {}", pushed.to_rfc3339(), ready.to_rfc3339());
+    let message = format!("it was pushed at {} and is old enough from {}", in_words(pushed), in_words(ready));
     if case.at < ready { Finding::pass("").and_wait(ready, message) } else { Finding::pass(message) }
 }

@@ -43,7 +43,7 @@ pub struct Row {
     pub stays: Json<BTreeSet<Stay>>,
     pub approvals: Json<BTreeSet<Approval>>,
     pub policies: Json<Vec<InForce>>,
-    pub promotion: Option<Json<Standing>>,
+    pub promotion: Option<Json<Promotion>>,
     pub summary: Option<Vec<u8>>,
     pub leaf: Option<Vec<u8>>,
 }
@@ -71,7 +71,7 @@ pub struct Run {
 
 /// A promotion that stands, or stood, in the lane.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Standing {
+pub struct Promotion {
     pub id: i64,
     pub manifest: Digest,
     pub version: Option<Tag>,
@@ -80,14 +80,14 @@ pub struct Standing {
     pub event_id: i64,
     pub promoted_by: String,
     pub promoted_at: DateTime<Utc>,
-    pub newest: bool,
+    /// Its bytes are the present ones of the lane: no other bytes were promoted since.
+    pub present: bool,
     pub previous: Option<Previous>,
 }
 
 /// The newest promotion of other bytes before.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Previous {
-    pub id: i64,
     pub manifest: Digest,
     pub version: Option<Tag>,
     pub promoted_at: DateTime<Utc>,
@@ -101,10 +101,11 @@ pub async fn gather(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result
         r#"with recursive
         promotion as materialized (
           select r.id as repository_id, e.id as environment_id, p.*,
-            p.id = (select max(n.id) from promotions n where n.repository_id = r.id and n.environment_id = e.id) as newest
+            p.sha256 = (select n.sha256 from promotions n where n.repository_id = r.id and n.environment_id = e.id
+                        order by n.id desc limit 1) as present
           from repositories r cross join environments e
           left join lateral (
-            select q.id, q.manifest, q.version, q.decision, q.valid_until, q.event_id, q.promoted_by, q.promoted_at,
+            select q.id, q.manifest, q.sha256, q.version, q.decision, q.valid_until, q.event_id, q.promoted_by, q.promoted_at,
               q.previous_id, q.summary
             from promotions q
             where q.repository_id = r.id and q.environment_id = e.id and q.id <= coalesce($4, 9223372036854775807)
@@ -232,10 +233,10 @@ pub async fn gather(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result
           case when p.id is not null then json_build_object('id', p.id, 'manifest', p.manifest,
             'version', p.version, 'decision', p.decision, 'valid_until', p.valid_until, 'event_id', p.event_id,
             'promoted_by', (select name from principals where id = p.promoted_by),
-            'promoted_at', p.promoted_at, 'newest', p.newest,
-            'previous', (select json_build_object('id', b.id, 'manifest', b.manifest, 'version', b.version,
+            'promoted_at', p.promoted_at, 'present', p.present,
+            'previous', (select json_build_object('manifest', b.manifest, 'version', b.version,
                            'promoted_at', b.promoted_at) from promotions b where b.id = p.previous_id)
-          ) end as "promotion: Json<Standing>",
+          ) end as "promotion: Json<Promotion>",
           p.summary as "summary?",
           (select leaf from events where id = p.event_id) as "leaf?"
         from subject s cross join promotion p"#,

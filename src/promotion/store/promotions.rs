@@ -243,29 +243,53 @@ pub async fn carrying(
     .map_err(|error| Failure::new("looking for a promotion of a digest", error))
 }
 
-/// The versions before the current one, the newest first, each once and at most ten.
+/// An earlier version of a lane.
+pub struct Earlier {
+    /// Its newest promotion.
+    pub promotion: i64,
+    pub digest: Digest,
+    pub version: Option<Tag>,
+}
+
+/// Changes of version that are walked back over at the most: who goes to and fro between two
+/// versions must not make a question slow.
+const MAX_CHANGES: i32 = 1000;
+
+/// The versions before the lane's newest promotion (or before that one), the newest first, each of
+/// other bytes than it and than all after it.
 pub async fn earlier(
     connection: &mut PgConnection,
-    repository_id: i64,
-    environment_id: i64,
-) -> Result<Vec<(Digest, Option<Tag>)>, Failure> {
-    let rows = sqlx::query!(
-        r#"with recursive back(id, manifest, sha256, version, previous_id, step) as (
-             (select id, manifest, sha256, version, previous_id, 0 from promotions
-              where repository_id = $1 and environment_id = $2 order by id desc limit 1)
+    repository: &RepositoryName,
+    environment: &EnvironmentName,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<Earlier>, Failure> {
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    sqlx::query_as!(
+        Earlier,
+        r#"with recursive back(id, manifest, version, previous_id, seen, is_new, step) as (
+             (select p.id, p.manifest, p.version, p.previous_id, array[p.sha256], false, 0
+              from repositories r cross join environments e
+              join promotions p on p.repository_id = r.id and p.environment_id = e.id
+              where r.name = $1 and e.name = $2 and p.id <= coalesce($3, 9223372036854775807)
+              order by p.id desc limit 1)
              union all
-             select p.id, p.manifest, p.sha256, p.version, p.previous_id, b.step + 1
-             from back b join promotions p on p.id = b.previous_id where b.step < 10)
-           select manifest as "manifest!: Digest", version as "version: Tag" from (
-             select distinct on (sha256) manifest, sha256, version, step from back order by sha256, step) once
-           where step > 0 order by step"#,
-        repository_id,
-        environment_id,
+             select p.id, p.manifest, p.version, p.previous_id,
+               case when p.sha256 = any(b.seen) then b.seen else b.seen || p.sha256 end,
+               p.sha256 <> all(b.seen), b.step + 1
+             from back b join promotions p on p.id = b.previous_id
+             where cardinality(b.seen) <= $4 and b.step < $5)
+           select id as "promotion!", manifest as "digest!: Digest", version as "version: Tag" from back
+           where is_new order by step"#,
+        repository as &RepositoryName,
+        environment as &EnvironmentName,
+        before,
+        limit,
+        MAX_CHANGES,
     )
     .fetch_all(connection)
     .await
-    .map_err(|error| Failure::new("reading earlier promotions", error))?;
-    Ok(rows.into_iter().map(|row| (row.manifest, row.version)).collect())
+    .map_err(|error| Failure::new("reading earlier promotions", error))
 }
 
 /// Whether these bytes were ever promoted in the lane.
