@@ -12,6 +12,14 @@ create table blobs(
 );
 alter table blobs alter column bytes set storage external;
 
+-- Bytes in the object store whose blob was collected. They go later, when nobody can be reading them
+-- any more and a backup that began before has its copy.
+create table doomed_objects(
+  object_key text collate "C" primary key,
+  size_bytes bigint not null,
+  doomed_at timestamptz not null default clock_timestamp()
+);
+
 -- What a manifest of a repository may refer to.
 create table blob_links(
   repository_id bigint not null references repositories,

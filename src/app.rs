@@ -2,11 +2,11 @@
 
 use crate::config::{Config, Database};
 use crate::content::uploads::Bounds;
-use crate::content::{Bodies, Uploads};
+use crate::content::{Bodies, Collected, CollectionRules, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
-use crate::jobs::Jobs;
+use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace};
 use crate::keys::{Keys, Source};
 use crate::postgres::{Db, database_time};
 use crate::storage::Store;
@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// What every request can reach. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +60,8 @@ pub const DOCUMENT_PIECE: u64 = 16 << 10;
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
 /// How often upload sessions that nobody goes on with are ended.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+/// How often a replica looks whether a collection is due or was asked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often the store is walked for bytes that nobody needs.
 const SWEEP_EVERY: Duration = Duration::from_hours(6);
 /// Bytes are swept at this age at the earliest, however soon sessions expire: a body that comes in
@@ -107,6 +110,15 @@ impl App {
         })))
     }
 
+    /// Collects garbage, if it is due and no other replica does.
+    pub async fn collect(&self, due: Due, stop: &CancellationToken) -> Result<Option<Collected>, Failure> {
+        let settings = CollectionSettings {
+            pace: Pace::percent(self.config.background_percent),
+            rules: CollectionRules { object_delay: self.config.object_delay },
+        };
+        jobs::collect(&self.db, &self.store, settings, due, stop).await
+    }
+
     /// Starts the loops that run beside the requests.
     pub fn start_jobs(&self) -> Jobs {
         let mut jobs = Jobs::default();
@@ -125,6 +137,11 @@ impl App {
             let app = app.clone();
             let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
             async move { app.uploads.sweep_store(age).await.map(|_| ()) }
+        });
+        let (app, stop) = (self.clone(), jobs.stopping());
+        jobs.every("collection", LOOK_EVERY, move || {
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
         });
         let metrics = self.metrics.clone();
         jobs.every("metrics", SUM_UP_EVERY, move || {

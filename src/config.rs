@@ -129,6 +129,15 @@ pub struct Settings {
     /// Seconds that a push, mount or HEAD protects an unreferenced blob [default: 86400]
     #[arg(long, env = "PROOFMARK_BLOB_GRACE_SECONDS", value_name = "SECONDS")]
     pub blob_grace_seconds: Option<u64>,
+    /// Seconds between collections of garbage; 0 collects only when asked [default: 3600]
+    #[arg(long, env = "PROOFMARK_COLLECTION_SECONDS", value_name = "SECONDS")]
+    pub collection_seconds: Option<u64>,
+    /// Seconds that a collected blob's bytes stay in the store, longer than a backup takes [default: 86400]
+    #[arg(long, env = "PROOFMARK_OBJECT_DELAY_SECONDS", value_name = "SECONDS")]
+    pub object_delay_seconds: Option<u64>,
+    /// Percent of the time that collection and retention may work, each on one connection [default: 20]
+    #[arg(long, env = "PROOFMARK_BACKGROUND_PERCENT", value_name = "PERCENT")]
+    pub background_percent: Option<u32>,
     /// Seconds after which an idle upload session is collected [default: 86400]
     #[arg(long, env = "PROOFMARK_UPLOAD_EXPIRY_SECONDS", value_name = "SECONDS")]
     pub upload_expiry_seconds: Option<u64>,
@@ -236,6 +245,9 @@ pub struct Config {
     pub manifest_cache_bytes: u64,
     pub shutdown: Duration,
     pub blob_grace: Duration,
+    pub collection: Duration,
+    pub object_delay: Duration,
+    pub background_percent: u32,
     pub upload_expiry: Duration,
     pub summary_validity: Duration,
     pub token_life: Duration,
@@ -302,6 +314,9 @@ impl Settings {
             body_idle_seconds,
             shutdown_seconds,
             blob_grace_seconds,
+            collection_seconds,
+            object_delay_seconds,
+            background_percent,
             upload_expiry_seconds,
             summary_validity_seconds,
             token_seconds,
@@ -375,6 +390,9 @@ impl Settings {
             manifest_cache_bytes: self.manifest_cache_bytes.unwrap_or(64 << 20),
             shutdown: seconds(self.shutdown_seconds, 300),
             blob_grace: seconds(self.blob_grace_seconds, 86_400),
+            collection: seconds(self.collection_seconds, 3600),
+            object_delay: seconds(self.object_delay_seconds, 86_400),
+            background_percent: percent(self.background_percent.unwrap_or(20))?,
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
             summary_validity: seconds(self.summary_validity_seconds, 30 * 86_400),
             token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),
@@ -384,6 +402,13 @@ impl Settings {
 
 fn seconds(given: Option<u64>, default: u64) -> Duration {
     Duration::from_secs(given.unwrap_or(default))
+}
+
+fn percent(given: u32) -> Result<u32, Unusable> {
+    if (1..=100).contains(&given) {
+        return Ok(given);
+    }
+    Err(Unusable(format!("PROOFMARK_BACKGROUND_PERCENT is 1 to 100, not {given}")))
 }
 
 fn transport(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Transport, Unusable> {

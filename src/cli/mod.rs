@@ -20,6 +20,7 @@ mod audit;
 mod block;
 mod decision;
 mod environment;
+mod gc;
 mod grant;
 mod hold;
 mod key;
@@ -124,6 +125,8 @@ enum Command {
     Decision(Asked<decision::Decision>),
     /// Read the audit trail
     Audit(Asked<audit::Audit>),
+    /// Collect garbage, or list what would go and why
+    Gc(Asked<gc::Gc>),
     /// Make the registry's own keys, and show their public halves
     Key(Asked<key::Key>),
 }
@@ -160,6 +163,7 @@ impl Command {
             Self::Verify(asked) => asked.command.run(&asked.connection, output).await,
             Self::Decision(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Audit(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Gc(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Key(asked) => asked.command.run(&asked.connection, output).await,
             Self::Grant(asked) => asked.command.run(&asked.connection.open()?, output).await,
         }

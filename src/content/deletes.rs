@@ -1,5 +1,6 @@
 //! Deleting manifests and tags: a right of its own, and never what something holds.
 
+use super::referrers::subject_of_tag;
 use super::store::{manifests, pins};
 use super::{DeleteRefused, Holder, Repository, repositories, tags};
 use crate::access::{Delete, Grant, Principal};
@@ -58,6 +59,13 @@ async fn delete_tag(
     principal: &Principal,
     tag: &Tag,
 ) -> Result<Digest, DeleteRefused> {
+    // A signature that clients find by its tag alone is lost with the tag.
+    if let Some(subject) = subject_of_tag(tag) {
+        let pinned = belongs_to(connection, repository.id, &[subject]).await?;
+        if !pinned.is_empty() {
+            return Err(DeleteRefused::Held(pinned));
+        }
+    }
     tags::remove(connection, repository, principal, tag, None).await?.ok_or(DeleteRefused::Unknown)
 }
 
@@ -94,7 +102,8 @@ fn is_foreign_key(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
-/// What holds the manifest now.
+/// What holds the manifest now: its own pins, the indexes that list it, and the pins of what it belongs
+/// to: a subject's evidence and an index's children stay with it.
 pub async fn holders(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -103,5 +112,25 @@ pub async fn holders(
     let pinned = pins::open(connection, repository_id, digest).await?;
     let listed = pins::parents(connection, repository_id, digest).await?;
     let pinned = pinned.into_iter().map(|pin| Holder::Pin { reason: pin.reason, until: pin.until });
-    Ok(pinned.chain(listed.into_iter().map(Holder::Index)).collect())
+    let mut holders: Vec<Holder> = pinned.chain(listed.into_iter().map(Holder::Index)).collect();
+    let names = tags::tags_of(connection, repository_id, digest).await?;
+    let mut from: Vec<Digest> = names.iter().filter_map(|name| subject_of_tag(&name.tag)).collect();
+    from.extend(pins::above(connection, repository_id, digest).await?);
+    holders.extend(belongs_to(connection, repository_id, &from).await?);
+    Ok(holders)
+}
+
+/// The pins of these manifests and of all that they belong to.
+async fn belongs_to(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<Holder>, Failure> {
+    if digests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pinned = pins::open_above(connection, repository_id, digests).await?;
+    let holder =
+        |pin: pins::PinAbove| Holder::BelongsTo { digest: pin.digest, reason: pin.reason, until: pin.until };
+    Ok(pinned.into_iter().map(holder).collect())
 }

@@ -1,4 +1,4 @@
-//! Content: repositories, uploads, blobs, manifests, tags, referrers, pins.
+//! Content: repositories, uploads, blobs, manifests, tags, referrers, pins, collection of garbage.
 //!
 //! Knows what a repository holds and which names point where. Promises that a write-once name never
 //! moves, that a manifest's blobs and children are there, and that what is pinned stays. Never
@@ -7,6 +7,7 @@
 pub mod blobs;
 mod catalog;
 mod check;
+mod collection;
 mod deletes;
 mod manifest;
 mod pins;
@@ -23,6 +24,7 @@ pub use catalog::{
     visible_repositories,
 };
 pub use check::check_content;
+pub use collection::{Collected, Collection, CollectionRules, Garbage, GarbageCursor, Next, Why, garbage};
 pub use deletes::{delete, holders};
 pub use manifest::{
     Artifact, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE, OCI_INDEX,

@@ -2,7 +2,7 @@
 
 use super::store::referrers as store;
 use crate::failure::Failure;
-use crate::names::{Digest, MediaType};
+use crate::names::{Digest, MediaType, Tag};
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -21,6 +21,14 @@ pub struct Referrer {
     pub annotations: Option<Value>,
 }
 
+/// The digest that a tag of cosign or the referrers fallback is made of: `sha256-<hex>`, perhaps with
+/// `.sig`, `.att` or `.sbom`. What it names belongs to the manifest of that digest.
+pub(super) fn subject_of_tag(tag: &Tag) -> Option<Digest> {
+    let (algorithm, rest) = tag.as_str().split_once('-')?;
+    let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
 /// A page of what refers to the subject, by digest after `last`; the subject need not be there.
 pub async fn referrers(
     connection: &mut PgConnection,
@@ -31,4 +39,21 @@ pub async fn referrers(
     limit: i64,
 ) -> Result<Vec<Referrer>, Failure> {
     store::page(connection, repository_id, subject, artifact_type, last, limit).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_made_of_a_digest_tells_its_subject() {
+        let subject = Digest::sha256(b"x");
+        for end in ["", ".sig", ".att", ".sbom"] {
+            let tag = format!("{}{end}", subject.as_str().replace(':', "-"));
+            assert_eq!(subject_of_tag(&tag.parse().unwrap()), Some(subject.clone()));
+        }
+        for other in ["v1", "sha256-", "sha256-abc.sig", "sha1-da39a3ee5e6b4b0d3255bfef95601890afd80709"] {
+            assert_eq!(subject_of_tag(&other.parse().unwrap()), None, "{other}");
+        }
+    }
 }

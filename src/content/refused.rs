@@ -72,6 +72,15 @@ pub enum Holder {
     },
     /// An index lists it.
     Index(Digest),
+    /// It says something about, or is a part of, another manifest that is pinned.
+    BelongsTo {
+        /// The pinned one.
+        digest: Digest,
+        /// Why that was pinned.
+        reason: String,
+        /// Until when, if not for good.
+        until: Option<DateTime<Utc>>,
+    },
     /// A row of another room refers to it; the constraint says which.
     Reference(String),
 }
@@ -84,6 +93,10 @@ impl fmt::Display for Holder {
                 write!(f, "{reason} until {}", until.to_rfc3339())
             }
             Self::Index(digest) => write!(f, "the index {digest}"),
+            Self::BelongsTo { digest, reason, until: None } => write!(f, "{digest}, {reason}"),
+            Self::BelongsTo { digest, reason, until: Some(until) } => {
+                write!(f, "{digest}, {reason} until {}", until.to_rfc3339())
+            }
             Self::Reference(constraint) => write!(f, "a rule ({})", constraint.replace('_', " ")),
         }
     }

@@ -1,55 +1,17 @@
 //! Jobs: loops that run beside the requests, supervised and stopped together.
 //!
-//! Knows when each runs next. Promises that a failing run is logged and tried again, and that
-//! `stop` waits for runs in flight. Never holds state: what a job does must be safe on every
-//! replica at once.
+//! Knows when each runs next, which replica has a job that one replica runs at a time, and how much
+//! of a connection's time a long one may take. Promises that a failing run is logged and tried again,
+//! that a long run goes on where it was cut off, and that `stop` waits for the batch in flight. What
+//! a job does must be safe on every replica at once: a lease only saves work.
 
-use crate::failure::Failure;
-use std::future::Future;
-use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+mod collection;
+mod lease;
+mod loops;
+mod pace;
+mod store;
 
-/// The loops of one process.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    running: JoinSet<()>,
-    stop: CancellationToken,
-}
-
-impl Jobs {
-    /// Runs the job now and then again after each pause; a failure is logged and waits four pauses.
-    pub fn every<F, R>(&mut self, name: &'static str, pause: Duration, run: F)
-    where
-        F: Fn() -> R + Send + 'static,
-        R: Future<Output = Result<(), Failure>> + Send,
-    {
-        let stop = self.stop.clone();
-        self.running.spawn(async move {
-            while !stop.is_cancelled() {
-                let rest = match run().await {
-                    Ok(()) => pause,
-                    Err(failure) => {
-                        tracing::error!(
-                            job = name,
-                            error = failure.chain(),
-                            "a job failed and will run again"
-                        );
-                        metrics::counter!("proofmark_job_failures_total", "job" => name).increment(1);
-                        pause * 4
-                    }
-                };
-                tokio::select! {
-                    () = tokio::time::sleep(rest) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-        });
-    }
-
-    /// Asks every loop to end, and waits for the runs in flight.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        while self.running.join_next().await.is_some() {}
-    }
-}
+pub use collection::{CollectionSettings, NAME as COLLECTION, collect};
+pub use lease::{Due, Lease, Standing, Taken, standing, want};
+pub use loops::Jobs;
+pub use pace::Pace;

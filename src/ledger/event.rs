@@ -38,6 +38,8 @@ kinds! {
     BlobPushed = "blob.pushed",
     /// A repository let go of a blob.
     BlobDeleted = "blob.deleted",
+    /// A repository let go of blobs that none of its manifests needed any more.
+    BlobsCollected = "blobs.collected",
     /// A manifest was stored, with the tags claimed or moved in the same act.
     ManifestPushed = "manifest.pushed",
     /// A manifest was deleted.

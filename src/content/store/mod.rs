@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod check;
+pub mod collection;
 pub mod manifests;
 pub mod pins;
 pub mod referrers;

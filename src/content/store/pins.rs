@@ -70,3 +70,59 @@ pub async fn parents(
     .await
     .map_err(|error| Failure::new("reading what lists a manifest", error))
 }
+
+/// What the manifest belongs to at once: its subject, and the indexes that list it.
+pub async fn above(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select subject as "digest!: Digest" from manifests
+           where repository_id = $1 and digest = $2 and subject is not null
+           union
+           select manifest from manifest_children where repository_id = $1 and child = $2"#,
+        repository_id,
+        digest as &Digest
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading what a manifest belongs to", error))
+}
+
+/// A pin that holds now, with what it is on.
+pub struct PinAbove {
+    pub digest: Digest,
+    pub reason: String,
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// The pins that hold now on these manifests, and on all that they belong to: subjects, and indexes
+/// that list them.
+pub async fn open_above(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<PinAbove>, Failure> {
+    sqlx::query_as!(
+        PinAbove,
+        r#"with recursive up(digest) as (
+             select d collate "C" from unnest($2::text[]) d
+             union
+             select above.digest from up cross join lateral (
+               select m.subject as digest from manifests m
+               where m.repository_id = $1 and m.digest = up.digest and m.subject is not null
+               union all
+               select c.manifest from manifest_children c
+               where c.repository_id = $1 and c.child = up.digest) above)
+           select p.digest as "digest: Digest", p.reason, p.until
+           from up join pins p on p.repository_id = $1 and p.digest = up.digest
+           where p.until is null or p.until > clock_timestamp()
+           order by p.id"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading the pins of what a manifest belongs to", error))
+}

@@ -178,8 +178,9 @@ pub async fn claim_expired(
     Ok(row.map(|row| (row.id, Staged::restore(row.id, row.staged, row.tail))))
 }
 
-/// Of what lies in the store, the names that neither a blob's row nor an open session needs. One
-/// statement, one snapshot: a finishing upload has its session until it has its row.
+/// Of what lies in the store, the names that neither a blob's row nor an open session needs, and that
+/// collection does not keep for their delay. One statement, one snapshot: a finishing upload has its
+/// session until it has its row.
 pub async fn unneeded(
     connection: &mut PgConnection,
     names: &[String],
@@ -188,6 +189,7 @@ pub async fn unneeded(
     sqlx::query_scalar!(
         r#"select f.name as "name!" from unnest($1::text[], $2::uuid[]) f(name, upload)
            where not exists (select from blobs b where b.object_key = f.name)
+             and not exists (select from doomed_objects d where d.object_key = f.name)
              and not exists (select from uploads u where u.id = f.upload)"#,
         names,
         uploads,

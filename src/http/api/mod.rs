@@ -14,6 +14,7 @@ pub mod audit;
 pub mod blocks;
 pub mod decisions;
 pub mod environments;
+pub mod garbage;
 pub mod holds;
 pub mod identity;
 pub mod known_good;
@@ -55,6 +56,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(blocks::routes())
         .merge(decisions::routes())
         .merge(environments::routes())
+        .merge(garbage::routes())
         .merge(holds::routes())
         .merge(identity::routes())
         .merge(known_good::routes())

@@ -64,6 +64,8 @@ impl Registry {
         let mut settings = settings(self.directory.path(), self.database_url());
         settings.storage = Some(self.app.config.storage.clone());
         settings.keys.clone_from(&self.app.config.keys);
+        settings.collection_seconds = Some(self.app.config.collection.as_secs());
+        settings.background_percent = Some(self.app.config.background_percent);
         Self::open(Starting { settings }, tempfile::tempdir().unwrap()).await
     }
 

@@ -1,0 +1,233 @@
+//! Collection of garbage, beside a service that works: links that nothing needs, then blobs that no
+//! repository has, then their bytes.
+//!
+//! Links and blobs are taken in two statements of one transaction. The first locks and skips what
+//! others have locked: a push keeps its links `for key share`, and whoever links a blob keeps its
+//! row. The second looks again, in a snapshot that is newer than the locks, and deletes what is still
+//! unneeded. In one statement the look would be older than the lock: a push that committed in between
+//! would lose its blob. Bytes go a delay after the commit that let go of them; an object's key is never
+//! used again, so deleting it late or twice touches nobody else.
+//!
+//! Nothing stops for it: a push that comes while its link is being collected waits for a batch and is
+//! told that the blob is unknown, or stores it again.
+
+mod listing;
+
+pub use listing::{Garbage, GarbageCursor, Why, garbage};
+
+use super::store::collection as store;
+use crate::access::Principal;
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{Digest, RepositoryName};
+use crate::postgres::database_time;
+use crate::storage::Store;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+use std::time::Duration;
+
+/// Rows that one batch looks at.
+const WINDOW: i64 = 500;
+/// Objects that one batch deletes.
+const OBJECTS: i64 = 100;
+
+/// A collection under way: where it goes on, and what it has done. Saved with every batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    /// The next batch.
+    pub next: Next,
+    /// So far.
+    pub collected: Collected,
+}
+
+/// Where a collection goes on, each phase in the order of its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Next {
+    /// Links that no manifest needs, behind this one.
+    Links {
+        /// The repository's row id.
+        repository_id: i64,
+        /// The blob.
+        digest: String,
+    },
+    /// Blobs that no repository has, behind this one.
+    Blobs {
+        /// The blob.
+        digest: String,
+    },
+    /// Bytes whose blob was collected, behind this one.
+    Objects {
+        /// Its key.
+        key: String,
+    },
+    /// Nowhere: it has come to its end.
+    End,
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        Self::Links { repository_id: 0, digest: String::new() }
+    }
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Links and blobs that were looked at.
+    pub looked_at: u64,
+    /// Links that were let go of.
+    pub links: u64,
+    /// Blobs that were forgotten.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Objects that were deleted from the store.
+    pub objects: u64,
+    /// Their bytes.
+    pub object_bytes: u64,
+    /// Objects that the store did not delete; the next collection tries again.
+    pub objects_left: u64,
+}
+
+/// What a collection goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectionRules {
+    /// How long bytes stay after their blob was collected.
+    pub object_delay: Duration,
+}
+
+impl Collection {
+    /// Does the next batch in the caller's transaction, and moves on. The caller saves the state in
+    /// the same transaction: a crash repeats the batch or has done it.
+    ///
+    /// Objects are deleted before their rows: a crash in between deletes them again.
+    pub async fn batch(
+        &mut self,
+        connection: &mut PgConnection,
+        bytes: &Store,
+        rules: CollectionRules,
+        by: &Principal,
+    ) -> Result<(), Failure> {
+        self.next = match &self.next {
+            Next::Links { repository_id, digest } => {
+                let page = store::links_page(connection, *repository_id, digest, WINDOW).await?;
+                self.links(connection, page, by).await?
+            }
+            Next::Blobs { digest } => {
+                let page = store::blobs_page(connection, digest, WINDOW).await?;
+                self.blobs(connection, page).await?
+            }
+            Next::Objects { key } => {
+                let page = store::doomed_page(connection, key, rules.object_delay, OBJECTS).await?;
+                self.objects(connection, page, bytes).await?
+            }
+            Next::End => Next::End,
+        };
+        Ok(())
+    }
+
+    async fn links(
+        &mut self,
+        connection: &mut PgConnection,
+        page: Vec<store::LinkSeen>,
+        by: &Principal,
+    ) -> Result<Next, Failure> {
+        let Some(last) = page.last() else { return Ok(Next::Blobs { digest: String::new() }) };
+        let next = Next::Links { repository_id: last.repository_id, digest: last.digest.to_string() };
+        self.collected.looked_at += page.len() as u64;
+        let (repositories, digests): (Vec<i64>, Vec<Digest>) = page
+            .into_iter()
+            .filter(|link| link.unneeded)
+            .map(|link| (link.repository_id, link.digest))
+            .unzip();
+        if digests.is_empty() {
+            return Ok(next);
+        }
+        let locked = store::lock_links(connection, &repositories, &digests).await?;
+        let (repositories, digests): (Vec<i64>, Vec<Digest>) =
+            locked.into_iter().map(|link| (link.repository_id, link.digest)).unzip();
+        let gone = store::delete_links(connection, &repositories, &digests).await?;
+        self.collected.links += gone.len() as u64;
+        metrics::counter!("proofmark_collected_total", "what" => "links").increment(gone.len() as u64);
+        record(connection, gone, by).await?;
+        Ok(next)
+    }
+
+    async fn blobs(
+        &mut self,
+        connection: &mut PgConnection,
+        page: Vec<store::BlobSeen>,
+    ) -> Result<Next, Failure> {
+        let Some(last) = page.last() else { return Ok(Next::Objects { key: String::new() }) };
+        let next = Next::Blobs { digest: last.digest.to_string() };
+        self.collected.looked_at += page.len() as u64;
+        let unneeded: Vec<Digest> =
+            page.into_iter().filter(|blob| blob.unneeded).map(|blob| blob.digest).collect();
+        if unneeded.is_empty() {
+            return Ok(next);
+        }
+        let locked = store::lock_blobs(connection, &unneeded).await?;
+        // No event: nobody could reach a blob that no repository has, and the events of its links say
+        // who let go of it.
+        let (count, bytes) = store::delete_blobs(connection, &locked).await?;
+        self.collected.blobs += count;
+        self.collected.blob_bytes += bytes;
+        metrics::counter!("proofmark_collected_total", "what" => "blobs").increment(count);
+        Ok(next)
+    }
+
+    async fn objects(
+        &mut self,
+        connection: &mut PgConnection,
+        page: Vec<store::Doomed>,
+        bytes: &Store,
+    ) -> Result<Next, Failure> {
+        let Some(last) = page.last() else { return Ok(Next::End) };
+        let next = Next::Objects { key: last.object_key.clone() };
+        let mut deleted = Vec::with_capacity(page.len());
+        for doomed in page {
+            match bytes.delete(&doomed.object_key).await {
+                Ok(()) => {
+                    self.collected.objects += 1;
+                    self.collected.object_bytes += doomed.size_bytes.unsigned_abs();
+                    deleted.push(doomed.object_key);
+                }
+                Err(failure) => {
+                    tracing::warn!(error = failure.chain(), key = doomed.object_key, "an object is left");
+                    self.collected.objects_left += 1;
+                }
+            }
+        }
+        store::forget_doomed(connection, &deleted).await?;
+        metrics::counter!("proofmark_collected_total", "what" => "objects").increment(deleted.len() as u64);
+        Ok(next)
+    }
+}
+
+/// One event for each repository: which blobs it does not have any more.
+async fn record(
+    connection: &mut PgConnection,
+    gone: Vec<store::LinkGone>,
+    by: &Principal,
+) -> Result<(), Failure> {
+    let at = database_time(connection).await?;
+    for repository in gone.chunk_by(|a, b| a.repository_id == b.repository_id) {
+        let Some(first) = repository.first() else { continue };
+        let digests: Vec<&Digest> = repository.iter().map(|link| &link.digest).collect();
+        let size_bytes: i64 = repository.iter().map(|link| link.size_bytes).sum();
+        let name: &RepositoryName = &first.repository;
+        let event = Event {
+            kind: Kind::BlobsCollected,
+            at,
+            principal: by,
+            repository: Some((first.repository_id, name)),
+            environment: None,
+            digest: None,
+            facts: json!({"digests": digests, "size_bytes": size_bytes}),
+        };
+        ledger::append(connection, event).await?;
+    }
+    Ok(())
+}
