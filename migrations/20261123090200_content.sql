@@ -50,6 +50,7 @@ create table manifests(
 alter table manifests alter column body set storage external;
 create index manifests_by_subject on manifests(repository_id, subject, digest) where subject is not null;
 create index manifests_by_sha256 on manifests(sha256);
+create index manifests_by_sha512 on manifests using hash (sha512);
 create index manifests_by_age on manifests(repository_id, pushed_at desc, digest);
 
 create table manifest_blobs(
@@ -66,12 +67,13 @@ create table manifest_children(
   repository_id bigint not null,
   manifest text collate "C" not null,
   child text collate "C" not null,
-  -- "os/architecture[/variant]", null when the index does not say.
+  -- "os/architecture[/variant]", null when the index does not say. One image may serve several.
   platform text collate "C",
-  primary key (repository_id, manifest, child),
   foreign key (repository_id, manifest) references manifests,
   constraint an_index_has_its_children foreign key (repository_id, child) references manifests
 );
+create unique index an_index_lists_a_child_once_a_platform
+  on manifest_children(repository_id, manifest, child, coalesce(platform, ''));
 create index manifest_children_by_child on manifest_children(repository_id, child);
 
 -- What must stay, whatever retention or a delete says: promoted, deployed, a rollback candidate.

@@ -105,11 +105,13 @@ create table attestation_materials(
 create index attestation_materials_by_uri on attestation_materials(uri) where uri is not null;
 create index attestation_materials_by_digest on attestation_materials using gin(digests);
 
--- Subjects that the signed statement names, by digest (hex with its algorithm).
+-- Subjects that the signed statement names, by digest (hex with its algorithm); and the artifacts that
+-- are just a file which it names, with that file's digest.
 create table attestation_subjects(
   repository_id bigint not null references repositories,
   digest text collate "C" not null,
   attestation_id bigint not null references attestations,
+  file text collate "C",
   primary key (repository_id, digest, attestation_id)
 );
 create index attestation_subjects_by_attestation on attestation_subjects(attestation_id);

@@ -46,6 +46,9 @@ fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static 
     if subjects != row.subjects.iter().cloned().collect() || statement.predicate_type != row.predicate_type {
         return Some("its subjects or its predicate type are not the signed ones");
     }
+    if row.files.iter().any(|file| file.as_ref().is_none_or(|file| !subjects.contains(file))) {
+        return Some("it counts for an artifact of a file that it does not name");
+    }
     let facts = Facts::of(&statement);
     let same = (facts.builder == row.builder && facts.source == row.source && facts.commit == row.commit_id)
         && (facts.source_ref == row.source_ref && facts.result == row.result)

@@ -1,6 +1,7 @@
 //! Recording an attestation: bytes as received, what it says, and which known keys signed it.
 
 use super::facts::Facts;
+use super::files;
 use super::received::{Form, Received};
 use super::scheme::{KeyId, PublicKey};
 use super::signers::Signer;
@@ -101,6 +102,9 @@ pub async fn record(
 ) -> Result<Recorded, Failure> {
     let content = content(received, known);
     if let Some(known) = store::find(connection, carrier, received).await? {
+        if let Some(statement) = &content.statement {
+            files::link(connection, carrier.repository.id, known.id, statement).await?;
+        }
         return Ok(known);
     }
     store::keep_envelope(connection, received).await?;
@@ -113,6 +117,7 @@ pub async fn record(
     let id = recorded.id;
     if let Some(statement) = &content.statement {
         store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
+        files::link(connection, carrier.repository.id, id, statement).await?;
         store::insert_materials(connection, id, &facts.materials).await?;
     }
     store::insert_signatures(connection, id, &content.signers).await?;
@@ -121,13 +126,20 @@ pub async fn record(
     Ok(recorded)
 }
 
-/// The manifests of the repository that the statement is about, in its order; at most 64.
+/// The manifests of the repository that the statement is about: those that it names, in its order, at
+/// most 64, then artifacts that are just a file which it names.
 pub async fn subjects_here(
     connection: &mut PgConnection,
     repository_id: i64,
     statement: &Statement,
 ) -> Result<Vec<Digest>, Failure> {
-    store::subjects_here(connection, repository_id, statement).await
+    let mut subjects = store::subjects_here(connection, repository_id, statement).await?;
+    for (manifest, _) in files::named(connection, repository_id, statement).await? {
+        if !subjects.contains(&manifest.digest) {
+            subjects.push(manifest.digest);
+        }
+    }
+    Ok(subjects)
 }
 
 /// Records that a referrer carries nothing that could be verified, so that lists show it.

@@ -33,8 +33,10 @@ async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Resul
             (Kind::TagDeleted, digest, json!({"tag": tag}))
         }
         Reference::Digest(digest) => {
-            let facts = delete_manifest(&mut tx, &repository, principal, digest).await?;
-            (Kind::ManifestDeleted, digest.clone(), facts)
+            let known = super::known(&mut tx, repository.id, digest).await?;
+            let digest = known.ok_or(DeleteRefused::Unknown)?;
+            let facts = delete_manifest(&mut tx, &repository, principal, &digest).await?;
+            (Kind::ManifestDeleted, digest, facts)
         }
     };
     let at = database_time(&mut tx).await?;

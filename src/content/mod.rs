@@ -28,8 +28,8 @@ pub use collection::{Collected, Collection, CollectionRules, Garbage, GarbageCur
 pub use deletes::{delete, holders};
 pub use manifest::{
     Artifact, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE, OCI_INDEX,
-    ParsedManifest, Stored, StoredLayer, TITLE, attach, find, link_empty_config, manifest, put_manifest,
-    resolve,
+    ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, find, known, link_empty_config,
+    manifest, put_manifest,
 };
 pub use pins::pin;
 pub use referrers::{Referrer, referrers};

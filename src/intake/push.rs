@@ -2,6 +2,7 @@
 
 use super::carried::Carried;
 use crate::access::{Grant, Push};
+use crate::attestation;
 use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -91,6 +92,9 @@ pub(super) async fn push_within(
     let (manifest, principal) = (&push.manifest, grant.principal());
     let stored = content::put_manifest(connection, repository, principal, manifest).await?;
     let changed = content::put_tags(connection, repository, principal, &manifest.digest, &push.tags).await?;
+    if stored == Stored::New {
+        attestation::link_pushed(connection, repository.id, manifest).await?;
+    }
     if stored == Stored::Known && changed.is_empty() {
         return Ok(Pushed { stored, changed });
     }

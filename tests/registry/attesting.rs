@@ -567,3 +567,60 @@ async fn thousands_of_materials_are_kept_in_their_order_and_found() {
     assert_eq!(builder.document(&path).await["items"].as_array().unwrap().len(), 1);
     registry.check().await;
 }
+
+async fn put_file(client: &Client, filename: &str, bytes: &[u8]) -> Digest {
+    let path = format!("/api/v1/artifacts?repository=app&filename={filename}");
+    let put = expect(client.put(&path).body(bytes.to_vec()).send().await.unwrap(), 201).await;
+    put["digest"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_statement_about_a_file_counts_for_the_artifact_that_is_just_that_file() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    let gate = format!("{{signed_by: {{any_of: [ci], predicate: '{PROVENANCE}'}}}}");
+    registry.environment("prod", &gate).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let attester = registry.client(Role::Attester, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    let file = sha256(b"the program");
+    // What a builder signs: what sha256sum prints.
+    let statement = ci.statement(&file, PROVENANCE, &provenance("https://ci.example/builder", "c0ffee"));
+    assert_eq!(attester.attest("app", &statement, 404).await["code"], "not-found");
+    let artifact = put_file(&builder, "program", b"the program").await;
+    let other = put_file(&builder, "other", b"another program").await;
+    expect(promoter.promote("app", &artifact, "prod").await, 409).await;
+    let first = attester.attest("app", &statement, 201).await;
+    assert_eq!(first[0]["subjects"], json!([file]));
+    let listed = builder.attestations("app", &artifact).await;
+    assert_eq!(verdicts(&listed), ["trusted"], "{listed:?}");
+    assert_eq!(verdicts(&builder.attestations("app", &file).await), ["trusted"]);
+    expect(promoter.promote("app", &artifact, "prod").await, 201).await;
+    expect(promoter.promote("app", &other, "prod").await, 409).await;
+    // OCI clients find it at the artifact.
+    let referrers = builder.document(&format!("/v2/app/referrers/{artifact}")).await;
+    assert_eq!(referrers["manifests"].as_array().unwrap().len(), 1);
+    // The same file by another name, pushed later, is the same file.
+    let renamed = put_file(&builder, "renamed", b"the program").await;
+    assert_ne!(renamed, artifact);
+    expect(promoter.promote("app", &renamed, "prod").await, 201).await;
+    // The same statement again is the same attestation.
+    let again = attester.attest("app", &statement, 201).await;
+    assert_eq!(again[0]["id"], first[0]["id"]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_image_of_one_layer_is_not_its_layer() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let attester = registry.client(Role::Attester, "**").await;
+    builder.push_subject("app", "a layer").await;
+    let statement =
+        ci.statement(&sha256(b"a layer"), PROVENANCE, &provenance("https://ci.example/builder", "c0"));
+    assert_eq!(attester.attest("app", &statement, 422).await["code"], "subject-unknown");
+    registry.check().await;
+}

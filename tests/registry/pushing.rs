@@ -492,3 +492,84 @@ async fn artifacts_are_listed_newest_first_in_pages() {
     assert_eq!(ci.document("/api/v1/artifacts?repository=app&version=none").await["items"], json!([]));
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_manifest_is_found_by_either_digest_of_its_bytes() {
+    let registry = Registry::start().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let (short, long) = (Document::marked(1), Document::marked(2));
+    let sha512 = |document: &Document| Digest::of(Algorithm::Sha512, &document.body).to_string();
+    ci.pushes("app", &short.digest, &short).await;
+    ci.pushes("app", &sha512(&long), &long).await;
+    for document in [&short, &long] {
+        for digest in [document.digest.clone(), sha512(document)] {
+            let path = format!("/v2/app/manifests/{digest}");
+            let got = ci.get(&path).send().await.unwrap();
+            assert_eq!(header(got.headers(), "docker-content-digest"), digest);
+            assert_eq!(header(got.headers(), "etag"), format!("\"{digest}\""));
+            assert_eq!(got.bytes().await.unwrap(), document.body);
+            assert_eq!(ci.head(&path).send().await.unwrap().status(), 200);
+            let record = ci.document(&format!("/api/v1/artifacts/{digest}?repository=app")).await;
+            assert_eq!(
+                (&record["sha256"], &record["sha512"]),
+                (&json!(document.digest), &json!(sha512(document)))
+            );
+        }
+    }
+    assert_eq!(admin.deletes("app", &sha512(&short)).await, 202);
+    assert_eq!(ci.digest_of("app", &short.digest).await, None);
+    assert_eq!(ci.digest_of("app", &sha512(&short)).await, None);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_index_that_lists_one_image_for_two_platforms_keeps_both() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let image = ci.push_release("app", "1.0", "one").await;
+    let platforms = [(&image, "linux/amd64"), (&image, "linux/arm64"), (&image, "linux/amd64")];
+    let index = ci.push_index("app", "all", &platforms).await;
+    let kept: Vec<String> =
+        sqlx::query_scalar("select platform from manifest_children where manifest = $1 order by platform")
+            .bind(index.as_str())
+            .fetch_all(&mut *registry.sql().await)
+            .await
+            .unwrap();
+    assert_eq!(kept, ["linux/amd64", "linux/arm64"]);
+    let refused = registry.admin().delete(&format!("/v2/app/manifests/{image}")).send().await.unwrap();
+    let (status, error) = refusal(refused).await;
+    assert_eq!(status, 405);
+    assert_eq!(error["detail"]["held_by"].as_array().unwrap().len(), 1, "{error}");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_record_of_an_artifact_says_all_that_is_said_about_it() {
+    let registry = Registry::start().await;
+    for environment in ["prod", "staging"] {
+        registry.environment(environment, "").await;
+    }
+    let admin = registry.admin();
+    let digest = admin.push_release("app", "1.0", "one").await;
+    registry.know_signer("ci").await;
+    registry.state(&digest, "ci", crate::harness::PROVENANCE, None).await;
+    let report = json!({"SchemaVersion": 2, "CreatedAt": "2026-11-23T12:00:00Z", "ArtifactName": "x",
+        "ArtifactType": "container_image", "Trivy": {"Version": "0.60.0"}, "Results": []});
+    admin.post_document(&format!("/api/v1/scans?repository=app&digest={digest}"), &report, 201).await;
+    expect(admin.promote("app", &digest, "staging").await, 201).await;
+    let record = admin.document(&format!("/api/v1/artifacts/{digest}?repository=app")).await;
+    let attested = record["attestations"].as_array().unwrap();
+    let about: Vec<_> = attested.iter().filter(|one| one["verdict"] == "trusted").collect();
+    assert_eq!(about.len(), 1, "{record}");
+    assert_eq!((&about[0]["signer"], &record["scans"][0]["scanner"]), (&json!("ci"), &json!("trivy")));
+    let standing = |environment: &str| {
+        let all = record["standing"].as_array().unwrap();
+        all.iter().find(|one| one["environment"] == environment).unwrap().clone()
+    };
+    assert_eq!(standing("staging")["verdict"], "allow", "{record}");
+    assert_eq!(standing("staging")["version"], "1.0");
+    assert_eq!(standing("prod")["verdict"], "deny");
+    assert!(standing("prod")["reasons"][0].as_str().unwrap().contains("never promoted"));
+    assert_eq!(standing("prod")["promoted_at"], json!(null));
+    registry.check().await;
+}

@@ -146,6 +146,51 @@ pub async fn insert_subjects(
     Ok(())
 }
 
+/// The artifacts that are just a file which the statement names, each with that file.
+pub async fn insert_files(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    id: i64,
+    artifacts: &[Digest],
+    files: &[Digest],
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into attestation_subjects(repository_id, digest, attestation_id, file)
+         select $1, artifact, $2, file from unnest($3::text[], $4::text[]) found(artifact, file)
+         on conflict do nothing",
+        repository_id,
+        id,
+        artifacts as &[Digest],
+        files as &[Digest],
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(())
+}
+
+/// The artifact is just this file: what is said about the file is said about it.
+pub async fn link_pushed(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    artifact: &Digest,
+    file: &Digest,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into attestation_subjects(repository_id, digest, attestation_id, file)
+         select repository_id, $2, attestation_id, digest from attestation_subjects
+         where repository_id = $1 and digest = $3 and file is null
+         on conflict do nothing",
+        repository_id,
+        artifact as &Digest,
+        file as &Digest,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("finding what is attested about a file", error))?;
+    Ok(())
+}
+
 /// What the provenance says went in.
 pub async fn insert_materials(
     connection: &mut PgConnection,
@@ -274,6 +319,8 @@ pub struct Indexed {
     pub result: Option<String>,
     pub configuration: Option<String>,
     pub subjects: Vec<Digest>,
+    /// Files through which it counts for artifacts; of those whose artifact holds another, nothing.
+    pub files: Vec<Option<Digest>>,
     pub signers: Vec<i64>,
 }
 
@@ -283,8 +330,14 @@ pub async fn indexed(connection: &mut PgConnection, after: i64, limit: i64) -> R
         Indexed,
         r#"select a.id, e.media_type, e.body, a.beside, t.uri as predicate_type, a.builder, a.source,
              a.source_ref, a.commit_id, a.result, a.configuration,
-             array(select digest from attestation_subjects where attestation_id = a.id)
+             array(select digest from attestation_subjects where attestation_id = a.id and file is null)
                as "subjects!: Vec<Digest>",
+             array(select case when not exists (
+                     select from manifests m where m.repository_id = s.repository_id and m.sha256 = s.digest
+                       and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
+                                       and b.manifest = m.digest and b.blob = s.file)) then s.file end
+                   from attestation_subjects s where s.attestation_id = a.id and s.file is not null)
+               as "files!: Vec<Option<Digest>>",
              array(select signer_id from attestation_signatures where attestation_id = a.id) as "signers!"
            from attestations a
            join envelopes e on e.digest = a.envelope

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// What stands for a config where there is none.
+const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
@@ -45,7 +47,7 @@ pub struct ParsedManifest {
     pub annotations: Option<Value>,
     /// Config and layers; of an index what is listed and is no manifest. One for each digest.
     pub blobs: Vec<Descriptor>,
-    /// The manifests that an index lists. One for each digest.
+    /// The manifests that an index lists. One for each digest and platform.
     pub children: Vec<Descriptor>,
 }
 
@@ -187,8 +189,8 @@ impl ParsedManifest {
             annotations: wire.annotations.map(|map| {
                 Value::Object(map.into_iter().map(|(name, value)| (name, Value::String(value))).collect())
             }),
-            blobs: once_each(blobs)?,
-            children: once_each(children)?,
+            blobs: once_each(blobs, false)?,
+            children: once_each(children, true)?,
             body,
         };
         parsed.declared_size_bytes().ok_or(InvalidManifest::SizeOverflow)?;
@@ -198,7 +200,17 @@ impl ParsedManifest {
     /// Its own bytes and those of what it refers to, each once; `None` beyond 64 bits.
     pub fn declared_size_bytes(&self) -> Option<i64> {
         let own = i64::try_from(self.body.len()).ok()?;
-        self.blobs.iter().chain(&self.children).try_fold(own, |sum, part| sum.checked_add(part.size_bytes))
+        let mut counted: Option<&Digest> = None;
+        self.blobs.iter().chain(&self.children).try_fold(own, |sum, part| {
+            let again = counted.replace(&part.digest) == Some(&part.digest);
+            if again { Some(sum) } else { sum.checked_add(part.size_bytes) }
+        })
+    }
+
+    /// The file, where this is an artifact of exactly one and of nothing else.
+    pub fn file(&self) -> Option<Digest> {
+        let layers = layers(&self.body).ok()?;
+        only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers)
     }
 
     /// The type that users filter by: `artifactType`, or an image's config type.
@@ -211,6 +223,19 @@ impl ParsedManifest {
 #[serde(rename_all = "camelCase")]
 struct MediaTypeOnly {
     media_type: Option<String>,
+}
+
+/// The one layer of an artifact without a config of its own: the artifact is that file.
+pub fn only_file(
+    artifact_type: Option<&MediaType>,
+    config: Option<&MediaType>,
+    layers: &[StoredLayer],
+) -> Option<Digest> {
+    let plain = artifact_type.is_some() && config.is_some_and(|config| config.as_str() == OCI_EMPTY);
+    match layers {
+        [layer] if plain => Some(layer.digest.clone()),
+        _ => None,
+    }
 }
 
 /// The layers of a manifest that was parsed before.
@@ -331,9 +356,10 @@ impl WirePlatform {
     }
 }
 
-/// Sorted by digest, the order in which they are locked; the same digest with two sizes is refused.
-fn once_each(mut parts: Vec<Descriptor>) -> Result<Vec<Descriptor>, InvalidManifest> {
-    parts.sort_by(|a, b| a.digest.cmp(&b.digest));
+/// Sorted by digest, the order in which they are locked; the same digest with two sizes is refused. Of
+/// an index, each digest stands once for each platform that is named with it.
+fn once_each(mut parts: Vec<Descriptor>, by_platform: bool) -> Result<Vec<Descriptor>, InvalidManifest> {
+    parts.sort_by(|a, b| (&a.digest, &a.platform).cmp(&(&b.digest, &b.platform)));
     let differ = parts
         .iter()
         .zip(parts.iter().skip(1))
@@ -342,11 +368,12 @@ fn once_each(mut parts: Vec<Descriptor>) -> Result<Vec<Descriptor>, InvalidManif
         return Err(InvalidManifest::SizesDiffer(part.digest.clone()));
     }
     parts.dedup_by(|later, kept| {
-        let same = later.digest == kept.digest;
+        let distinct = by_platform && kept.platform.is_some() && later.platform != kept.platform;
+        let same = later.digest == kept.digest && !distinct;
         if same {
+            kept.platform = kept.platform.take().or(later.platform.take());
             // What may be absent in one place and not in the other must be there.
             kept.may_be_absent &= later.may_be_absent;
-            kept.platform = kept.platform.take().or(later.platform.take());
         }
         same
     });

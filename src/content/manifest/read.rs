@@ -60,6 +60,30 @@ impl Manifest {
     pub fn layers(&self) -> Result<Vec<StoredLayer>, Failure> {
         parse::layers(&self.body).map_err(|error| Failure::new("reading a stored manifest", error))
     }
+
+    /// The file, where this is an artifact of exactly one and of nothing else.
+    pub fn file(&self) -> Result<Option<Digest>, Failure> {
+        let layers = self.layers()?;
+        Ok(parse::only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers))
+    }
+}
+
+/// Artifacts of one request at the most that are the same file under different names.
+const MAX_OF_FILES: i64 = 64;
+
+/// The artifacts of the repository that are just one of these files, each with it, the oldest first.
+pub async fn artifacts_of_files(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    files: &[Digest],
+) -> Result<Vec<(Manifest, Digest)>, Failure> {
+    let mut found = Vec::new();
+    for manifest in store::holding(connection, repository_id, files, MAX_OF_FILES).await? {
+        if let Some(file) = manifest.file()?.filter(|file| files.contains(file)) {
+            found.push((manifest, file));
+        }
+    }
+    Ok(found)
 }
 
 /// A manifest that was found in a repository, without its bytes.
@@ -84,16 +108,14 @@ pub async fn manifest(
     store::read(connection, repository_id, digest).await
 }
 
-/// What the reference names in the repository now; a tag that was deleted names nothing.
-pub async fn resolve(
+/// The digest under which the repository has the manifest of these bytes; the one that is given may be
+/// their SHA-256 or their SHA-512.
+pub async fn known(
     connection: &mut PgConnection,
     repository_id: i64,
-    reference: &Reference,
+    digest: &Digest,
 ) -> Result<Option<Digest>, Failure> {
-    match reference {
-        Reference::Digest(digest) => tags::known(connection, repository_id, digest).await,
-        Reference::Tag(tag) => tags::resolve(connection, repository_id, tag).await,
-    }
+    tags::known(connection, repository_id, digest).await
 }
 
 /// What the reference names in the grant's repository: one indexed query, asked each time, so that

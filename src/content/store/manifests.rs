@@ -176,6 +176,34 @@ pub async fn read(
     .map_err(|error| Failure::new("reading a manifest", error))
 }
 
+/// Manifests of artifacts, without a config of their own, that hold one of the blobs, the oldest first.
+pub async fn holding(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    blobs: &[Digest],
+    limit: i64,
+) -> Result<Vec<Manifest>, Failure> {
+    sqlx::query_as!(
+        Manifest,
+        r#"select digest as "digest: Digest", sha256 as "sha256: Digest", sha512 as "sha512: Digest",
+                  media_type as "media_type: MediaType", artifact_type as "artifact_type: MediaType",
+                  config_media_type as "config_media_type: MediaType", subject as "subject: Digest",
+                  annotations as "annotations: Value", octet_length(body)::bigint as "size_bytes!",
+                  total_size_bytes, body as "body: Vec<u8>", pushed_by, pushed_at
+           from manifests
+           where repository_id = $1 and artifact_type is not null
+             and config_media_type = 'application/vnd.oci.empty.v1+json' and octet_length(body) < 65536
+             and digest in (select manifest from manifest_blobs where repository_id = $1 and blob = any($2))
+           order by pushed_at, digest limit $3"#,
+        repository_id,
+        blobs as &[Digest],
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("finding the artifacts of a file", error))
+}
+
 /// The manifest's bytes.
 pub async fn body(
     connection: &mut PgConnection,

@@ -61,7 +61,7 @@ pub async fn parents(
     digest: &Digest,
 ) -> Result<Vec<Digest>, Failure> {
     sqlx::query_scalar!(
-        r#"select manifest as "manifest: Digest" from manifest_children
+        r#"select distinct manifest as "manifest: Digest" from manifest_children
            where repository_id = $1 and child = $2 order by manifest"#,
         repository_id,
         digest as &Digest

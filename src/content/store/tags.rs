@@ -29,14 +29,20 @@ pub async fn resolve(
     .map_err(|error| Failure::new("resolving a tag", error))
 }
 
-/// The digest, when the repository has its manifest.
+/// The digest under which the repository has the manifest of these bytes, whichever of their digests
+/// this one is.
 pub async fn known(
     connection: &mut PgConnection,
     repository_id: i64,
     digest: &Digest,
 ) -> Result<Option<Digest>, Failure> {
     sqlx::query_scalar!(
-        r#"select digest as "digest: Digest" from manifests where repository_id = $1 and digest = $2"#,
+        r#"select digest as "digest!: Digest" from manifests where repository_id = $1 and digest = $2
+           union all
+           select digest from manifests where repository_id = $1 and sha256 = $2 and digest <> $2
+           union all
+           select digest from manifests where repository_id = $1 and sha512 = $2 and digest <> $2
+           limit 1"#,
         repository_id,
         digest as &Digest
     )
@@ -71,7 +77,8 @@ pub async fn find_tag(
     .map_err(|error| Failure::new("finding a manifest by tag", error))
 }
 
-/// A manifest by digest, asked by the repository's name.
+/// A manifest by any digest of its bytes, asked by the repository's name. What it is stored under is
+/// looked for first, and found without looking further.
 pub async fn find_digest(
     connection: &mut PgConnection,
     repository: &RepositoryName,
@@ -81,7 +88,16 @@ pub async fn find_digest(
         Found,
         r#"select r.id as "repository_id!", m.digest as "digest!: Digest", m.media_type as "media_type!: MediaType",
                   octet_length(m.body)::bigint as "size_bytes!"
-           from repositories r join manifests m on m.repository_id = r.id and m.digest = $2
+           from repositories r cross join lateral (
+             select m.digest, m.media_type, m.body from manifests m
+             where m.repository_id = r.id and m.digest = $2
+             union all
+             select m.digest, m.media_type, m.body from manifests m
+             where m.repository_id = r.id and m.sha256 = $2 and m.digest <> $2
+             union all
+             select m.digest, m.media_type, m.body from manifests m
+             where m.repository_id = r.id and m.sha512 = $2 and m.digest <> $2
+             limit 1) m
            where r.name = $1"#,
         repository as &RepositoryName,
         digest as &Digest

@@ -1,7 +1,7 @@
-//! `/api/v1/artifacts`: any file in with one PUT, its record, its bytes.
+//! `/api/v1/artifacts`: any file in with one PUT, and the list of what is there.
 
 use super::Problem;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Query};
 use crate::access::{Pull, Push};
 use crate::app::App;
 use crate::content::{self, ArtifactCursor, ArtifactFilter, ArtifactRecord};
@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, put)).routes(routes!(record))
+    OpenApiRouter::new().routes(routes!(list, put))
 }
 
 /// What a file is when nobody says; the type that oras gives too.
@@ -74,7 +74,7 @@ struct ListQuery {
 
 /// An artifact: a manifest with what names it.
 #[derive(Debug, Serialize, ToSchema)]
-struct ArtifactSummary {
+pub(super) struct ArtifactSummary {
     repository: RepositoryName,
     digest: Digest,
     reference: String,
@@ -107,36 +107,6 @@ struct Artifacts {
 #[allow(missing_docs, reason = "described by its name")]
 pub struct WhichQuery {
     pub repository: RepositoryName,
-}
-
-/// A layer, as a file.
-#[derive(Debug, Serialize, ToSchema)]
-struct ArtifactFile {
-    filename: Option<String>,
-    digest: Digest,
-    size_bytes: i64,
-    media_type: MediaType,
-}
-
-/// What refers to an artifact: attestations, scan reports, SBOMs, signatures.
-#[derive(Debug, Serialize, ToSchema)]
-struct ArtifactReferrer {
-    digest: Digest,
-    artifact_type: Option<MediaType>,
-    size_bytes: i64,
-}
-
-/// An artifact with what it holds and what is said about it.
-#[derive(Debug, Serialize, ToSchema)]
-struct ArtifactDetail {
-    #[serde(flatten)]
-    artifact: ArtifactSummary,
-    sha256: Digest,
-    sha512: Digest,
-    /// Its layers.
-    files: Vec<ArtifactFile>,
-    /// The first thousand.
-    referrers: Vec<ArtifactReferrer>,
 }
 
 /// Stores a file of any size as a one-layer OCI artifact; `curl -T` is enough. The same PUT twice is
@@ -206,34 +176,6 @@ async fn list(
     Ok(Json(Artifacts { items, next }))
 }
 
-/// One artifact: what it is, who pushed it, which versions name it, what refers to it.
-#[utoipa::path(get, path = "/api/v1/artifacts/{digest}", tag = "content",
-    params(("digest" = Digest, Path, description = "the manifest's digest"), WhichQuery),
-    responses((status = 200, body = ArtifactDetail), (status = 404, description = "`not-found`")))]
-async fn record(
-    State(app): State<App>,
-    caller: Caller,
-    Path(digest): Path<Digest>,
-    Query(which): Query<WhichQuery>,
-) -> Result<Json<ArtifactDetail>, Problem> {
-    const REFERRERS: i64 = 1000;
-    caller.may::<Pull, _>(&which.repository)?;
-    let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
-    let found = content::repository(&mut connection, &which.repository).await?;
-    let repository = found.ok_or_else(Problem::not_found)?;
-    let row = content::artifact(&mut connection, repository.id, &digest).await?;
-    let manifest = content::manifest(&mut connection, repository.id, &digest).await?;
-    let (row, manifest) = row.zip(manifest).ok_or_else(Problem::not_found)?;
-    let referrers = content::referrers(&mut connection, repository.id, &digest, None, "", REFERRERS).await?;
-    Ok(Json(ArtifactDetail {
-        artifact: ArtifactSummary::new(&app, &repository.name, row),
-        files: manifest.layers()?.into_iter().map(ArtifactFile::from).collect(),
-        sha256: manifest.sha256,
-        sha512: manifest.sha512,
-        referrers: referrers.into_iter().map(ArtifactReferrer::from).collect(),
-    }))
-}
-
 fn describe(query: &PutQuery, headers: &HeaderMap) -> Result<PutFile, Problem> {
     let filename = match &query.filename {
         None => Filename::of_repository(&query.repository),
@@ -290,7 +232,7 @@ fn reference(app: &App, repository: &RepositoryName, digest: &Digest) -> String 
 }
 
 impl ArtifactSummary {
-    fn new(app: &App, repository: &RepositoryName, row: ArtifactRecord) -> Self {
+    pub(super) fn new(app: &App, repository: &RepositoryName, row: ArtifactRecord) -> Self {
         Self {
             repository: repository.clone(),
             reference: reference(app, repository, &row.digest),
@@ -305,23 +247,6 @@ impl ArtifactSummary {
             pushed_by: row.pushed_by,
             pushed_at: row.pushed_at,
         }
-    }
-}
-
-impl From<content::StoredLayer> for ArtifactFile {
-    fn from(layer: content::StoredLayer) -> Self {
-        Self {
-            filename: layer.title,
-            digest: layer.digest,
-            size_bytes: layer.size_bytes,
-            media_type: layer.media_type,
-        }
-    }
-}
-
-impl From<content::Referrer> for ArtifactReferrer {
-    fn from(row: content::Referrer) -> Self {
-        Self { digest: row.digest, artifact_type: row.artifact_type, size_bytes: row.size_bytes }
     }
 }
 

@@ -71,7 +71,7 @@ struct AttestedRecord {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct AttestationRecord {
+pub(super) struct AttestationRecord {
     id: i64,
     repository: RepositoryName,
     /// The OCI manifest that carries it.

@@ -8,6 +8,7 @@ mod schema;
 
 pub mod approvals;
 pub mod artifact_content;
+pub mod artifact_record;
 pub mod artifacts;
 pub mod attestations;
 pub mod audit;
@@ -50,6 +51,7 @@ fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(approvals::routes())
         .merge(artifact_content::routes())
+        .merge(artifact_record::routes())
         .merge(artifacts::routes())
         .merge(attestations::routes())
         .merge(audit::routes())

@@ -124,7 +124,7 @@ struct ListQuery {
 
 /// A scan as it was recorded.
 #[derive(Debug, Serialize, ToSchema)]
-struct ScanItem {
+pub(super) struct ScanItem {
     id: i64,
     repository: RepositoryName,
     digest: Digest,

@@ -25,9 +25,14 @@ pub async fn get(visit: Visit, repository: RepositoryName, reference: &str) -> R
     let mut connection = visit.app.db.pool().acquire().await.map_err(crate::failure::Failure::from)?;
     let found = content::find(&mut connection, &grant, &reference).await?;
     let found = found.ok_or_else(|| unknown(&reference))?;
-    let headers = headers(&found);
-    if range::matches(&visit.headers, &etag(&found.digest)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(&found.digest))]).into_response());
+    // Whoever asks by one digest of the bytes checks the answer by it, whichever they are stored under.
+    let digest = match &reference {
+        Reference::Digest(asked) => asked,
+        Reference::Tag(_) => &found.digest,
+    };
+    let headers = headers(&found, digest);
+    if range::matches(&visit.headers, &etag(digest)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(digest))]).into_response());
     }
     if visit.method == Method::HEAD {
         return Ok((headers, Body::empty()).into_response());
@@ -125,12 +130,12 @@ fn value(text: &str) -> Result<HeaderValue, OciError> {
     Ok(HeaderValue::try_from(text).map_err(failed)?)
 }
 
-fn headers(found: &Found) -> [(HeaderName, String); 4] {
+fn headers(found: &Found, digest: &Digest) -> [(HeaderName, String); 4] {
     [
         (header::CONTENT_TYPE, found.media_type.to_string()),
         (header::CONTENT_LENGTH, found.size_bytes.to_string()),
-        (CONTENT_DIGEST, found.digest.to_string()),
-        (header::ETAG, etag(&found.digest)),
+        (CONTENT_DIGEST, digest.to_string()),
+        (header::ETAG, etag(digest)),
     ]
 }
 
