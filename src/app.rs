@@ -77,6 +77,10 @@ impl App {
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
         db.migrate().await?;
         let store = Store::open(&config.storage).await?;
+        if config.blob_redirect.is_some() && !store.can_redirect() {
+            let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
+            return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));
+        }
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config));
         let keys = open_keys(&db, &config).await?;
         if let Some(path) = &config.admin_token_file {

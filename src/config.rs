@@ -138,6 +138,9 @@ pub struct Settings {
     /// Percent of the time that collection and retention may work, each on one connection [default: 20]
     #[arg(long, env = "PROOFMARK_BACKGROUND_PERCENT", value_name = "PERCENT")]
     pub background_percent: Option<u32>,
+    /// Seconds for which a presigned URL holds that a GET of a large blob is redirected to; 0 redirects nothing [default: 0]
+    #[arg(long, env = "PROOFMARK_BLOB_REDIRECT_SECONDS", value_name = "SECONDS")]
+    pub blob_redirect_seconds: Option<u64>,
     /// Seconds after which an idle upload session is collected [default: 86400]
     #[arg(long, env = "PROOFMARK_UPLOAD_EXPIRY_SECONDS", value_name = "SECONDS")]
     pub upload_expiry_seconds: Option<u64>,
@@ -248,6 +251,7 @@ pub struct Config {
     pub collection: Duration,
     pub object_delay: Duration,
     pub background_percent: u32,
+    pub blob_redirect: Option<Duration>,
     pub upload_expiry: Duration,
     pub summary_validity: Duration,
     pub token_life: Duration,
@@ -317,6 +321,7 @@ impl Settings {
             collection_seconds,
             object_delay_seconds,
             background_percent,
+            blob_redirect_seconds,
             upload_expiry_seconds,
             summary_validity_seconds,
             token_seconds,
@@ -393,6 +398,7 @@ impl Settings {
             collection: seconds(self.collection_seconds, 3600),
             object_delay: seconds(self.object_delay_seconds, 86_400),
             background_percent: percent(self.background_percent.unwrap_or(20))?,
+            blob_redirect: Some(seconds(self.blob_redirect_seconds, 0)).filter(|valid| !valid.is_zero()),
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
             summary_validity: seconds(self.summary_validity_seconds, 30 * 86_400),
             token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),

@@ -30,9 +30,13 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
-    /// Whether Postgres is away or has no connection to spare: nothing was done, or nothing is known
-    /// of it, and the caller may try again in a moment.
+    /// Whether Postgres is away or has no connection to spare, or the object store does not answer as it
+    /// should, however often it was asked: nothing was done, or nothing is known of it, and the caller may
+    /// try again in a moment.
     pub fn is_overloaded(&self) -> bool {
+        if let Some(error) = self.cause.downcast_ref() {
+            return is_away(error);
+        }
         let away = self
             .cause
             .downcast_ref::<sqlx::Error>()
@@ -85,4 +89,13 @@ impl From<sqlx::Error> for Failure {
     fn from(cause: sqlx::Error) -> Self {
         Self::new("asking Postgres", cause)
     }
+}
+
+/// Whether the object store could not be reached, or said to the last that it cannot now. What it says no
+/// to for good mostly has a variant of its own; the library tells the rest of it in words only.
+fn is_away(error: &object_store::Error) -> bool {
+    let object_store::Error::Generic { source, .. } = error else { return false };
+    let text = source.to_string();
+    !text.contains("status code: 4")
+        || ["408", "429"].iter().any(|code| text.contains(&format!("status code: {code}")))
 }

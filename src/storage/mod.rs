@@ -13,6 +13,7 @@ mod finish;
 mod objects;
 mod open;
 mod parts;
+mod probe;
 mod read;
 mod staged;
 mod store;

@@ -7,21 +7,22 @@ use crate::failure::Failure;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use http::Method;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{
-    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
-};
+use object_store::signer::Signer;
+use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use std::ops::Range;
 use std::sync::Arc;
-use uuid::Uuid;
+use std::time::Duration;
 
 /// A bucket, or what lies below a prefix of it. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Objects {
-    store: Arc<dyn ObjectStore>,
-    multipart: Arc<dyn MultipartStore>,
-    prefix: Path,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) multipart: Arc<dyn MultipartStore>,
+    signer: Arc<dyn Signer>,
+    pub(super) prefix: Path,
 }
 
 impl std::fmt::Debug for Objects {
@@ -31,41 +32,13 @@ impl std::fmt::Debug for Objects {
 }
 
 impl Objects {
-    pub fn new<O: ObjectStore + MultipartStore>(store: O, prefix: Path) -> Self {
+    pub fn new<O: ObjectStore + MultipartStore + Signer>(store: O, prefix: Path) -> Self {
         let store = Arc::new(store);
-        Self { store: store.clone(), multipart: store, prefix }
+        Self { store: store.clone(), multipart: store.clone(), signer: store, prefix }
     }
 
-    fn path(&self, name: &str) -> Path {
+    pub(super) fn path(&self, name: &str) -> Path {
         self.prefix.parts().chain(name.split('/').map(Into::into)).collect()
-    }
-
-    /// Tries what the service relies on, and says what else the store can do.
-    pub async fn probe(&self) -> Result<(), Failure> {
-        let doing = "trying the object store (does it exist, and may we write, read and delete there?)";
-        let failed = |error: Error| Failure::new(doing, error);
-        let name = format!("probe/{}", Uuid::new_v4());
-        let path = self.path(&name);
-        let content = Bytes::from(name.clone());
-        self.store.put(&path, content.clone().into()).await.map_err(failed)?;
-        let read = self.store.get_range(&path, 1..content.len() as u64).await.map_err(failed)?;
-        if read != content.slice(1..) {
-            return Err(Failure::new(doing, "it gave back other bytes than were written"));
-        }
-        let again = self.store.put_opts(&path, content.into(), PutMode::Create.into()).await;
-        let conditional_put = match again {
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => "yes",
-            Err(_) => "refused",
-            Ok(_) => "ignored",
-        };
-        self.store.delete(&path).await.map_err(failed)?;
-        let id = self.multipart.create_multipart(&path).await.map_err(failed)?;
-        self.multipart.abort_multipart(&path, &id).await.map_err(failed)?;
-        tracing::info!(
-            store = %self.store, prefix = %self.prefix, ranges = "yes", multipart = "yes", conditional_put,
-            "the object store answers; nothing here relies on conditional puts"
-        );
-        Ok(())
     }
 
     /// Whether the store answers.
@@ -101,6 +74,12 @@ impl Objects {
         let got = self.store.get_opts(&self.path(key), options).await;
         got.map(object_store::GetResult::into_stream)
             .map_err(|error| Failure::new("reading an object", error))
+    }
+
+    /// A URL that gives the object's bytes to whoever has it, for so long.
+    pub async fn presign(&self, key: &str, valid: Duration) -> Result<String, Failure> {
+        let signed = self.signer.signed_url(Method::GET, &self.path(key), valid).await;
+        signed.map(String::from).map_err(|error| Failure::new("signing an object's URL", error))
     }
 
     /// Begins an upload in parts. The marker is written at once after it, so that a crash never

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use std::fmt::Display;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A directory or an object store that holds large bytes. Cheap to clone.
@@ -167,6 +168,26 @@ impl Store {
                 .boxed(),
             Kind::Objects(objects) => objects.list(),
         }
+    }
+
+    /// A URL under which the object store itself gives the bytes to whoever has it, for so long; `None`
+    /// for what the store does not hold as an object.
+    pub async fn redirect(
+        &self,
+        location: &super::Location,
+        valid: Duration,
+    ) -> Result<Option<String>, Failure> {
+        match (&self.kind, location) {
+            (Kind::Objects(objects), super::Location::Object(key)) => {
+                objects.presign(key, valid).await.map(Some)
+            }
+            (Kind::Files(_), _) | (_, super::Location::Inline(_)) => Ok(None),
+        }
+    }
+
+    /// Whether clients can be sent to the store itself.
+    pub fn can_redirect(&self) -> bool {
+        matches!(self.kind, Kind::Objects(_))
     }
 
     pub(super) fn kind(&self) -> &Kind {

@@ -1,6 +1,6 @@
 //! Where bytes lie: the same promises on files and on an object store.
 
-use crate::harness::{Registry, header, noise, sha256, sha512};
+use crate::harness::{Registry, header, noise, on_both, sha256, sha512};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use proofmark::access::Role;
@@ -10,33 +10,6 @@ use proptest::prelude::*;
 use std::convert::Infallible;
 use std::time::Duration;
 use uuid::Uuid;
-
-/// A place of its own in the object store of the run.
-fn bucket() -> String {
-    #[allow(clippy::disallowed_methods, reason = "a test's own environment")]
-    let url = std::env::var("PROOFMARK_TEST_S3_URL")
-        .expect("tests/run starts an object store; tests/lib/objects.sh starts one by hand");
-    format!("{url}/{}", Uuid::new_v4())
-}
-
-/// Each promise once on files and once on the object store.
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod on_files {$(
-            #[tokio::test]
-            async fn $name() {
-                super::$name(crate::harness::Registry::start().await).await;
-            }
-        )*}
-        mod on_objects {$(
-            #[tokio::test]
-            async fn $name() {
-                let storage = super::bucket();
-                super::$name(crate::harness::Registry::with(|s| s.storage = Some(storage)).await).await;
-            }
-        )*}
-    };
-}
 
 on_both!(
     bodies_around_every_bound_come_back_whole_and_in_parts,

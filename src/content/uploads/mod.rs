@@ -14,7 +14,7 @@ pub(super) use lease::LEASE;
 pub use refused::UploadRefused;
 
 use super::store::uploads as store;
-use super::{blobs, ensure_repository};
+use super::{blobs, ensure_repository, repository};
 use crate::access::{Grant, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -121,14 +121,15 @@ impl Uploads {
     }
 
     /// Adds the last body, if there is one, and makes the session a blob of the repository. Bytes of
-    /// another digest end the session.
+    /// another digest end the session. A client whose answer was lost may ask again: what is over and left
+    /// the blob behind is done.
     pub async fn finish<S, E>(
         &self,
         grant: Grant<Push>,
         id: Uuid,
         incoming: Option<Incoming<S>>,
         digest: Digest,
-    ) -> Result<StoredBlob, UploadRefused>
+    ) -> Result<(), UploadRefused>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: Display + Send,
@@ -137,7 +138,10 @@ impl Uploads {
         let uploads = self.clone();
         to_its_end(async move {
             let start = incoming.as_ref().and_then(|incoming| incoming.start);
-            let mut held = uploads.claim(&grant, id, start).await?;
+            let mut held = match uploads.claim(&grant, id, start).await {
+                Err(UploadRefused::Unknown) => return uploads.was_finished(&grant, &digest).await,
+                claimed => claimed?,
+            };
             if let Some(incoming) = incoming {
                 uploads.take(&mut held, incoming).await?;
                 // Before anything moves: a finish that is cut off is repeated from here.
@@ -148,7 +152,7 @@ impl Uploads {
             let finished = uploads.holding(&held, uploads.store.finish_as(&held.staged, &digest)).await?;
             drop(slot);
             match finished {
-                Ok(blob) => uploads.commit(&grant, blob, Some(&held)).await,
+                Ok(blob) => uploads.commit(&grant, blob, Some(&held)).await.map(|_| ()),
                 Err(FinishRefused::WrongDigest { actual }) => {
                     uploads.forget(&held).await?;
                     Err(UploadRefused::WrongDigest { actual })
@@ -157,6 +161,16 @@ impl Uploads {
             }
         })
         .await
+    }
+
+    /// Whether the blob is there and protected again, as after the finish that made it.
+    async fn was_finished(&self, grant: &Grant<Push>, digest: &Digest) -> Result<(), UploadRefused> {
+        let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
+        let Some(home) = repository(&mut connection, grant.repository()).await? else {
+            return Err(UploadRefused::Unknown);
+        };
+        let there = blobs::protect(&mut connection, home.id, digest, self.bounds.blob_grace).await?;
+        if there { Ok(()) } else { Err(UploadRefused::Unknown) }
     }
 
     /// Stores a whole body as a blob of the repository, in one request.
@@ -274,8 +288,8 @@ impl Uploads {
         held: Option<&Held>,
     ) -> Result<blobs::Linked, UploadRefused> {
         let mut tx = self.db.begin().await?;
-        let repository = ensure_repository(&mut tx, grant).await?;
-        let linked = blobs::link(&mut tx, repository.id, blob, self.bounds.blob_grace).await?;
+        let home = ensure_repository(&mut tx, grant).await?;
+        let linked = blobs::link(&mut tx, home.id, blob, self.bounds.blob_grace).await?;
         if let Some(held) = held
             && !store::delete(&mut tx, held.id, held.token).await?
         {
@@ -286,7 +300,7 @@ impl Uploads {
                 kind: Kind::BlobPushed,
                 at: database_time(&mut tx).await?,
                 principal: grant.principal(),
-                repository: Some((repository.id, grant.repository())),
+                repository: Some((home.id, grant.repository())),
                 environment: None,
                 digest: Some(blob.digest()),
                 facts: json!({"size_bytes": blob.size_bytes()}),

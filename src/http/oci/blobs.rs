@@ -1,7 +1,7 @@
 //! `<name>/blobs/<digest>`.
 
 use super::{Code, OciError, Visit};
-use crate::access::{Delete, Pull};
+use crate::access::{Delete, Grant, Pull};
 use crate::content::{self, blobs};
 use crate::failure::Failure;
 use crate::http::range::{self, Wanted};
@@ -11,12 +11,17 @@ use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// `GET`, whole or a range, and `HEAD`, which also protects the blob for the grace period: a client
+/// `GET`, whole or a range (or a redirect to the object store, where that is configured), and `HEAD`, which also protects the blob for the grace period: a client
 /// that is told that it need not push must find it when it names it in a manifest.
 pub async fn get(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
-    visit.may::<Pull>(&repository)?;
+    let grant = visit.may::<Pull>(&repository)?;
+    show(visit, &grant, digest).await
+}
+
+/// The blob of the grant's repository, as GET and HEAD answer it.
+pub(super) async fn show(visit: Visit, grant: &Grant<Pull>, digest: Digest) -> Result<Response, OciError> {
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
-    let Some(home) = content::repository(&mut connection, &repository).await? else {
+    let Some(home) = content::repository(&mut connection, grant.repository()).await? else {
         return Err(unknown(&digest));
     };
     if visit.method == Method::HEAD {
@@ -32,6 +37,13 @@ pub async fn get(visit: Visit, repository: RepositoryName, digest: Digest) -> Re
     let etag = format!("\"{digest}\"");
     if range::matches(&visit.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    if let Some(valid) = visit.app.config.blob_redirect
+        && let Some(url) = visit.app.store.redirect(&blob.location, valid).await?
+    {
+        // The URL opens the bytes to whoever has it, so nobody but the client may keep it.
+        let headers = [(header::LOCATION, url), (header::CACHE_CONTROL, "private, no-store".to_owned())];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
     }
     let (status, bytes) = match range::wanted(&visit.headers, &etag, blob.size_bytes) {
         Wanted::Whole => (StatusCode::OK, 0..blob.size_bytes),
@@ -76,7 +88,7 @@ fn described(digest: &Digest, length: u64) -> [(HeaderName, String); 5] {
     ]
 }
 
-fn unknown(digest: &Digest) -> OciError {
+pub(super) fn unknown(digest: &Digest) -> OciError {
     OciError::new(StatusCode::NOT_FOUND, Code::BlobUnknown, "this repository has no such blob")
         .detail(json!({"digest": digest}))
 }

@@ -85,8 +85,9 @@ pub async fn finish(
     let digest = parse_digest(digest)?;
     let range = content_range(&visit)?;
     let last = if visit.body.is_end_stream() { None } else { Some(incoming(&mut visit, range)?) };
-    let blob = visit.app.uploads.finish(grant, session, last, digest).await;
-    Ok(created(&repository, blob.map_err(|why| refused(why, &repository, Some(session)))?.digest()))
+    let finished = visit.app.uploads.finish(grant, session, last, digest.clone()).await;
+    finished.map_err(|why| refused(why, &repository, Some(session)))?;
+    Ok(created(&repository, &digest))
 }
 
 /// `DELETE`: the session is forgotten.

@@ -4,16 +4,21 @@ mod blobs;
 mod client;
 mod database;
 pub mod oci;
+mod relay;
 mod releases;
 mod service;
 mod signing;
+mod storages;
 
 pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
 pub use database::fresh as fresh_database;
+pub use relay::{Fault, Relay};
 pub use releases::Found;
 pub use service::Service;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
+pub(crate) use storages::on_both;
+pub use storages::{bucket, bucket_behind_a_relay};
 
 use proofmark::access::Role;
 use proofmark::app::App;
