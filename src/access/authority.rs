@@ -1,6 +1,6 @@
 //! Bindings, and the one place that makes a `Grant` of them.
 
-use super::{Act, Action, InEnvironment, Place, Role, Scope};
+use super::{Act, Action, InEnvironment, Lane, Place, Pull, Role, Scope};
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use std::marker::PhantomData;
 
@@ -40,6 +40,8 @@ pub struct Authority {
 pub struct Narrowing {
     /// Actions on single repositories.
     pub repositories: Vec<(RepositoryName, Vec<Action>)>,
+    /// Pulling from the views of single lanes.
+    pub views: Vec<Lane>,
     /// Listing the names of all repositories that the principal may read, and nothing more of them.
     pub catalog: bool,
 }
@@ -140,9 +142,16 @@ impl Authority {
 
 impl Narrowing {
     fn covers(&self, action: Action, place: Place<'_>) -> bool {
-        place.repository.is_some_and(|name| {
-            self.repositories.iter().any(|(covered, actions)| covered == name && actions.contains(&action))
-        })
+        let Some(name) = place.repository else { return false };
+        let viewed = match place.environment {
+            InEnvironment::One(environment) => {
+                let of = |lane: &Lane| lane.repository == *name && lane.environment == *environment;
+                action == Action::Pull && self.views.iter().any(of)
+            }
+            InEnvironment::Regardless | InEnvironment::All => false,
+        };
+        viewed
+            || self.repositories.iter().any(|(covered, actions)| covered == name && actions.contains(&action))
     }
 }
 
@@ -173,6 +182,14 @@ impl<A: Act, S: Scope> Grant<A, S> {
     }
 }
 
+impl Grant<Pull, Lane> {
+    /// The right to read the repository, as far as the lane's view shows it: whoever spends it has asked
+    /// what the view shows.
+    pub fn of_repository(&self) -> Grant<Pull> {
+        Grant { principal: self.principal.clone(), scope: self.scope.repository.clone(), action: PhantomData }
+    }
+}
+
 impl<A: Act> Grant<A, RepositoryName> {
     /// The repository it was allowed on.
     pub fn repository(&self) -> &RepositoryName {
@@ -182,7 +199,7 @@ impl<A: Act> Grant<A, RepositoryName> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EveryLane, Everything, Lane, Promote, Pull, Push};
+    use super::super::{EveryLane, Everything, Lane, Promote, Push};
     use super::*;
 
     fn authority(role: Role, repositories: &str, environments: Option<&[&str]>) -> Authority {
@@ -211,8 +228,10 @@ mod tests {
     #[test]
     fn a_narrowed_authority_does_no_more_than_it_was_made_for() {
         let admin = authority(Role::Admin, "**", None);
-        let narrowed =
-            admin.narrowed(Narrowing { repositories: vec![(name("a"), vec![Action::Pull])], catalog: false });
+        let narrowed = admin.narrowed(Narrowing {
+            repositories: vec![(name("a"), vec![Action::Pull])],
+            ..Narrowing::default()
+        });
         assert!(narrowed.may::<Pull, _>(&name("a")).is_ok());
         assert!(narrowed.may::<Push, _>(&name("a")).is_err());
         assert!(narrowed.may::<Pull, _>(&name("b")).is_err());
@@ -220,9 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_made_for_a_view_reads_nothing_beside_it() {
+        let lane = |name: &str| name.parse::<Lane>().unwrap();
+        let reader = authority(Role::Reader, "team/*", None);
+        let narrowed = reader.narrowed(Narrowing {
+            views: vec![lane("env/prod/team/app"), lane("env/prod/other")],
+            ..Narrowing::default()
+        });
+        assert!(narrowed.may::<Pull, _>(&lane("env/prod/team/app")).is_ok());
+        assert!(narrowed.may::<Pull, _>(&lane("env/staging/team/app")).is_err());
+        assert!(narrowed.may::<Pull, _>(&lane("env/prod/other")).is_err(), "its principal may not");
+        assert!(narrowed.may::<Pull, _>(&name("team/app")).is_err());
+        assert!(narrowed.may::<Promote, _>(&lane("env/prod/team/app")).is_err());
+        let deployer = authority(Role::Deployer, "team/*", Some(&["prod"]));
+        assert!(deployer.may::<Pull, _>(&lane("env/prod/team/app")).is_ok());
+        assert!(deployer.may::<Pull, _>(&lane("env/staging/team/app")).is_err(), "a role is in its places");
+    }
+
+    #[test]
     fn a_token_made_for_the_catalog_lists_names_and_reads_nothing() {
         let reader = authority(Role::Reader, "team/*", None);
-        let catalog = reader.narrowed(Narrowing { repositories: Vec::new(), catalog: true });
+        let catalog = reader.narrowed(Narrowing { catalog: true, ..Narrowing::default() });
         assert!(catalog.lists(&name("team/app")));
         assert!(!catalog.lists(&name("other/app")));
         assert!(catalog.may::<Pull, _>(&name("team/app")).is_err());

@@ -15,4 +15,4 @@ pub use action::{
 };
 pub use authority::{Authority, Binding, Denied, Grant, Narrowing, Principal, PrincipalId};
 pub use role::{Role, UnknownRole};
-pub use scope::{EveryLane, Everything, InEnvironment, Lane, Place, Scope};
+pub use scope::{EveryLane, Everything, InEnvironment, InvalidView, Lane, Place, Scope};

@@ -1,6 +1,8 @@
 //! What an action is done on.
 
 use crate::names::{EnvironmentName, RepositoryName};
+use std::fmt;
+use std::str::FromStr;
 
 /// Something that an action can be allowed on.
 pub trait Scope: Clone + Send + Sync + 'static {
@@ -43,6 +45,34 @@ pub struct Lane {
     pub environment: EnvironmentName,
 }
 
+/// What the names of views begin with; no repository's name does.
+const VIEWS: &str = "env/";
+
+/// Not the name of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the view of an environment is named env/<environment>/<repository>")]
+pub struct InvalidView;
+
+/// The name of the lane's view: `env/<environment>/<repository>`, what a client of OCI pulls from that
+/// follows what is promoted there.
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{VIEWS}{}/{}", self.environment, self.repository)
+    }
+}
+
+impl FromStr for Lane {
+    type Err = InvalidView;
+    fn from_str(text: &str) -> Result<Self, InvalidView> {
+        let (environment, repository) =
+            text.strip_prefix(VIEWS).and_then(|rest| rest.split_once('/')).ok_or(InvalidView)?;
+        Ok(Self {
+            repository: repository.parse().map_err(|_| InvalidView)?,
+            environment: environment.parse().map_err(|_| InvalidView)?,
+        })
+    }
+}
+
 impl Scope for Lane {
     fn place(&self) -> Place<'_> {
         Place { repository: Some(&self.repository), environment: InEnvironment::One(&self.environment) }
@@ -73,5 +103,22 @@ pub struct EveryLane(pub RepositoryName);
 impl Scope for EveryLane {
     fn place(&self) -> Place<'_> {
         Place { repository: Some(&self.0), environment: InEnvironment::All }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_views_name_is_read_back_and_nothing_else_is_one() {
+        for name in ["env/prod/app", "env/prod/team/app", "env/e.1/a/env/b"] {
+            assert_eq!(name.parse::<Lane>().unwrap().to_string(), name);
+        }
+        for name in
+            ["env", "env/", "env/prod", "env/prod/", "env//app", "app", "team/env/app", "env/prod/env/a"]
+        {
+            assert_eq!(name.parse::<Lane>(), Err(InvalidView), "{name}");
+        }
     }
 }

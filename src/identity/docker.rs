@@ -3,11 +3,10 @@
 
 use super::callers::Caller;
 use super::secret::Secret;
-use crate::access::{Action, InEnvironment, Narrowing, Place};
+use crate::access::{Action, InEnvironment, Narrowing, Place, Scope};
 use crate::clock;
 use crate::failure::Failure;
 use crate::keys::Keys;
-use crate::names::RepositoryName;
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -61,7 +60,8 @@ impl Requested {
             if scope == "registry:catalog:*" {
                 requested.catalog = true;
             } else if let Some((name, actions)) = repository_scope(scope) {
-                requested.repositories.push((name, actions));
+                let actions = actions.split(',').flat_map(docker_actions).copied().collect();
+                add(&mut requested, name, actions);
             }
         }
         Self(requested)
@@ -75,14 +75,26 @@ impl Requested {
             actions.retain(|action| caller.authority.allows(*action, place));
         }
         narrowing.repositories.retain(|(_, actions)| !actions.is_empty());
+        narrowing.views.retain(|lane| caller.authority.allows(Action::Pull, lane.place()));
         narrowing
     }
 }
 
 /// `repository:<name>:<actions>`; the name may hold a port's colon in no registry of ours.
-fn repository_scope(scope: &str) -> Option<(RepositoryName, Vec<Action>)> {
-    let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
-    Some((name.parse().ok()?, actions.split(',').flat_map(docker_actions).copied().collect()))
+fn repository_scope(scope: &str) -> Option<(&str, &str)> {
+    scope.strip_prefix("repository:")?.rsplit_once(':')
+}
+
+/// Adds actions on what the name stands for: a repository, or the view of a lane, which can be pulled
+/// from and nothing else. What is neither is ignored.
+fn add(narrowing: &mut Narrowing, name: &str, actions: Vec<Action>) {
+    if let Ok(repository) = name.parse() {
+        narrowing.repositories.push((repository, actions));
+    } else if let Ok(lane) = name.parse()
+        && actions.contains(&Action::Pull)
+    {
+        narrowing.views.push(lane);
+    }
 }
 
 fn docker_actions(text: &str) -> &'static [Action] {
@@ -114,6 +126,11 @@ pub fn issue(
             actions: actions.iter().map(|action| action.as_str().to_owned()).collect(),
         })
         .collect();
+    access.extend(narrowing.views.iter().map(|lane| Access {
+        r#type: "repository".to_owned(),
+        name: lane.to_string(),
+        actions: vec![Action::Pull.as_str().to_owned()],
+    }));
     if narrowing.catalog {
         access.push(Access { r#type: "registry".into(), name: "catalog".into(), actions: vec!["*".into()] });
     }
@@ -148,22 +165,14 @@ impl DockerToken {
             jsonwebtoken::decode::<Claims>(secret.reveal(), keys.token_verifying(), &validation).ok()?.claims;
         let catalog =
             claims.access.iter().any(|access| access.r#type == "registry" && access.name == "catalog");
-        let repositories = claims
-            .access
-            .iter()
-            .filter(|access| access.r#type == "repository")
-            .filter_map(|access| {
-                let actions = access.actions.iter().flat_map(|text| docker_actions(text)).copied().collect();
-                Some((access.name.parse().ok()?, actions))
-            })
-            .collect();
+        let mut narrowing = Narrowing { catalog, ..Narrowing::default() };
+        for access in claims.access.iter().filter(|access| access.r#type == "repository") {
+            let actions = access.actions.iter().flat_map(|text| docker_actions(text)).copied().collect();
+            add(&mut narrowing, &access.name, actions);
+        }
         let expires_at = DateTime::from_timestamp(claims.exp, 0)?;
         // The library's leeway is for clocks that differ at its beginning, not for a longer life.
-        (expires_at > clock::now()).then_some(Self {
-            token: claims.token,
-            narrowing: Narrowing { repositories, catalog },
-            expires_at,
-        })
+        (expires_at > clock::now()).then_some(Self { token: claims.token, narrowing, expires_at })
     }
 }
 
@@ -178,12 +187,15 @@ mod tests {
             "registry:catalog:*",
             "plugin:x:pull",
             "repository:UPPER:pull",
+            "repository:env/prod/team/app:pull,push",
+            "repository:env/prod/other:push",
         ]);
         let expected = Narrowing {
             repositories: vec![
                 ("team/app".parse().unwrap(), vec![Action::Pull, Action::Push]),
                 ("other".parse().unwrap(), vec![Action::Pull]),
             ],
+            views: vec!["env/prod/team/app".parse().unwrap()],
             catalog: true,
         };
         assert_eq!(requested, Requested(expected));

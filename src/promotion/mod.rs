@@ -25,6 +25,7 @@ mod summary;
 mod target;
 mod text;
 mod verify;
+mod view;
 
 pub use answer::{Candidate, KnownGood};
 pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
@@ -44,3 +45,4 @@ pub use store::holds::HoldRow;
 pub use store::promotions::PromotionRow;
 pub use text::{InvalidReason, Reason};
 pub use verify::{Verification, verify};
+pub use view::{CURRENT, NotShown, ViewTags, view, view_has_blob, view_tags};

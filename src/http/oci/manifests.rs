@@ -1,7 +1,7 @@
 //! `<name>/manifests/<reference>`: pull, push and delete.
 
 use super::{Code, OciError, Visit};
-use crate::access::{Delete, Pull, Push};
+use crate::access::{Delete, Grant, Pull, Push};
 use crate::content::{self, Found, ParsedManifest};
 use crate::http::range;
 use crate::intake::{self, PushManifest};
@@ -21,12 +21,20 @@ const MAX_TAGS: usize = 100;
 /// GET and HEAD.
 pub async fn get(visit: Visit, repository: RepositoryName, reference: &str) -> Result<Response, OciError> {
     let grant = visit.may::<Pull>(&repository)?;
-    let reference = existing_reference(reference)?;
+    show(visit, &grant, &existing_reference(reference)?).await
+}
+
+/// What the reference names in the grant's repository, as GET and HEAD answer it.
+pub(super) async fn show(
+    visit: Visit,
+    grant: &Grant<Pull>,
+    reference: &Reference,
+) -> Result<Response, OciError> {
     let mut connection = visit.app.db.pool().acquire().await.map_err(crate::failure::Failure::from)?;
-    let found = content::find(&mut connection, &grant, &reference).await?;
-    let found = found.ok_or_else(|| unknown(&reference))?;
+    let found = content::find(&mut connection, grant, reference).await?;
+    let found = found.ok_or_else(|| unknown(reference))?;
     // Whoever asks by one digest of the bytes checks the answer by it, whichever they are stored under.
-    let digest = match &reference {
+    let digest = match reference {
         Reference::Digest(asked) => asked,
         Reference::Tag(_) => &found.digest,
     };
@@ -38,7 +46,7 @@ pub async fn get(visit: Visit, repository: RepositoryName, reference: &str) -> R
         return Ok((headers, Body::empty()).into_response());
     }
     let body = visit.app.manifest_bodies.body(&mut connection, &found).await?;
-    let body = body.ok_or_else(|| unknown(&reference))?;
+    let body = body.ok_or_else(|| unknown(reference))?;
     Ok((headers, body).into_response())
 }
 
@@ -86,7 +94,7 @@ pub async fn delete(visit: Visit, repository: RepositoryName, reference: &str) -
 }
 
 /// A reference that should exist: a malformed tag names nothing, a malformed digest is an error.
-fn existing_reference(text: &str) -> Result<Reference, OciError> {
+pub(super) fn existing_reference(text: &str) -> Result<Reference, OciError> {
     text.parse().map_err(|error| {
         if text.contains(':') {
             OciError::new(StatusCode::BAD_REQUEST, Code::DigestInvalid, format!("{error}"))

@@ -8,10 +8,11 @@ mod referrers;
 mod refusals;
 mod tags;
 mod uploads;
+mod views;
 mod visit;
 
 pub use error::{Code, OciError};
-pub use path::{OciPath, parse_digest};
+pub use path::{OciPath, Viewed, parse_digest};
 pub use visit::{Visit, challenge};
 
 use crate::app::App;
@@ -81,6 +82,7 @@ async fn answer(app: App, path: &str, request: Request) -> Result<Response, OciE
         (OciPath::Upload(repository, session), "PATCH") => uploads::append(visit, repository, session).await,
         (OciPath::Upload(repository, session), "PUT") => uploads::finish(visit, repository, session).await,
         (OciPath::Upload(repository, session), "DELETE") => uploads::cancel(visit, repository, session).await,
+        (OciPath::View(lane, viewed), "GET" | "HEAD") => views::get(visit, lane, viewed).await,
         (path, _) => Err(not_allowed(&path, &visit.method)),
     }
 }
@@ -95,7 +97,10 @@ fn greet(visit: &Visit) -> Result<Response, OciError> {
 
 fn not_allowed(path: &OciPath, method: &Method) -> OciError {
     let allowed = match path {
-        OciPath::Base | OciPath::Catalog | OciPath::Tags(_) | OciPath::Referrers(..) => "GET, HEAD",
+        // What an environment shows is changed by promoting.
+        OciPath::Base | OciPath::Catalog | OciPath::Tags(_) | OciPath::Referrers(..) | OciPath::View(..) => {
+            "GET, HEAD"
+        }
         OciPath::Manifest(..) => "GET, HEAD, PUT, DELETE",
         OciPath::Blob(..) => "GET, HEAD, DELETE",
         OciPath::Uploads(_) => "POST",

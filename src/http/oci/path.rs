@@ -2,6 +2,7 @@
 //! specification's own words.
 
 use super::{Code, OciError};
+use crate::access::Lane;
 use crate::names::{Digest, RepositoryName};
 use axum::http::StatusCode;
 use uuid::Uuid;
@@ -25,6 +26,23 @@ pub enum OciPath {
     Uploads(RepositoryName),
     /// `<name>/blobs/uploads/<session>`
     Upload(RepositoryName, Uuid),
+    /// The same of `env/<environment>/<repository>`, which shows what is promoted there.
+    View(Lane, Viewed),
+}
+
+/// What a path names in the view of an environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Viewed {
+    /// `<view>/tags/list`
+    Tags,
+    /// `<view>/manifests/<reference>`
+    Manifest(String),
+    /// `<view>/referrers/<digest>`
+    Referrers(Digest),
+    /// `<view>/blobs/<digest>`
+    Blob(Digest),
+    /// `<view>/blobs/uploads/...`: nothing is taken there.
+    Uploads,
 }
 
 impl OciPath {
@@ -32,6 +50,9 @@ impl OciPath {
     pub fn parse(path: &str) -> Result<Self, OciError> {
         let segments: Vec<&str> = path.split('/').collect();
         match segments.as_slice() {
+            ["env", environment, rest @ ..] if rest.len() > 2 => {
+                Self::parse(&rest.join("/"))?.seen_in(environment)
+            }
             [""] => Ok(Self::Base),
             ["_catalog"] => Ok(Self::Catalog),
             [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
@@ -46,13 +67,37 @@ impl OciPath {
                 Ok(Self::Manifest(repository(name)?, (*reference).to_owned()))
             }
             [name @ .., "referrers", digest] => Ok(Self::Referrers(repository(name)?, parse_digest(digest)?)),
-            _ => Err(OciError::new(
-                StatusCode::NOT_FOUND,
-                Code::NameUnknown,
-                "the path is none of the distribution specification's",
-            )),
+            _ => Err(none()),
         }
     }
+
+    /// What the path of a repository names in its view.
+    fn seen_in(self, environment: &str) -> Result<Self, OciError> {
+        let (repository, viewed) = match self {
+            Self::Tags(repository) => (repository, Viewed::Tags),
+            Self::Manifest(repository, reference) => (repository, Viewed::Manifest(reference)),
+            Self::Referrers(repository, digest) => (repository, Viewed::Referrers(digest)),
+            Self::Blob(repository, digest) => (repository, Viewed::Blob(digest)),
+            Self::Uploads(repository) | Self::Upload(repository, _) => (repository, Viewed::Uploads),
+            Self::Base | Self::Catalog | Self::View(..) => return Err(none()),
+        };
+        let environment = environment.parse().map_err(|error| {
+            OciError::new(
+                StatusCode::BAD_REQUEST,
+                Code::NameInvalid,
+                format!("env/{environment}/...: {error}"),
+            )
+        })?;
+        Ok(Self::View(Lane { repository, environment }, viewed))
+    }
+}
+
+fn none() -> OciError {
+    OciError::new(
+        StatusCode::NOT_FOUND,
+        Code::NameUnknown,
+        "the path is none of the distribution specification's",
+    )
 }
 
 fn repository(segments: &[&str]) -> Result<RepositoryName, OciError> {
@@ -99,6 +144,28 @@ mod tests {
         assert_eq!(parse(&format!("a/b/blobs/uploads/{session}")), OciPath::Upload(name("a/b"), session));
         assert_eq!(parse(""), OciPath::Base);
         assert_eq!(parse("_catalog"), OciPath::Catalog);
+    }
+
+    #[test]
+    fn what_begins_with_env_is_a_view() {
+        let lane: Lane = "env/prod/team/app".parse().unwrap();
+        let digest = Digest::sha256(b"x");
+        let parse = |path: &str| OciPath::parse(path).unwrap();
+        for (path, viewed) in [
+            ("tags/list".to_owned(), Viewed::Tags),
+            ("manifests/current".to_owned(), Viewed::Manifest("current".into())),
+            (format!("blobs/{digest}"), Viewed::Blob(digest.clone())),
+            (format!("referrers/{digest}"), Viewed::Referrers(digest.clone())),
+            ("blobs/uploads/".to_owned(), Viewed::Uploads),
+            (format!("blobs/uploads/{}", Uuid::nil()), Viewed::Uploads),
+        ] {
+            assert_eq!(parse(&format!("{lane}/{path}")), OciPath::View(lane.clone(), viewed), "{path}");
+        }
+        for bad in
+            ["env/manifests/a", "env/prod/tags/list", "env/A/app/tags/list", "env/prod/env/a/b/tags/list"]
+        {
+            assert!(OciPath::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,29 +1,41 @@
 //! `<name>/referrers/<digest>`.
 
 use super::{OciError, Visit};
-use crate::access::Pull;
+use crate::access::{Grant, Pull};
 use crate::content::{self, OCI_INDEX, Referrer};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::fmt::Display;
 
 /// Descriptors of one page; short lists are never paged.
 const PAGE: usize = 1000;
 
 /// What refers to the digest, as an image index; empty also where there is no such repository.
 pub async fn list(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
-    let _grant = visit.may::<Pull>(&repository)?;
+    let grant = visit.may::<Pull>(&repository)?;
+    show(visit, &grant, &repository, Some(&digest)).await
+}
+
+/// What refers to the digest in the grant's repository, listed as `name`'s; nothing where there is no
+/// digest to ask about.
+pub(super) async fn show(
+    visit: Visit,
+    grant: &Grant<Pull>,
+    name: &(impl Display + Sync),
+    digest: Option<&Digest>,
+) -> Result<Response, OciError> {
     let artifact_type = visit.query("artifactType");
     let last = visit.query("last").unwrap_or_default();
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
     let limit = i64::try_from(PAGE + 1).unwrap_or(i64::MAX);
-    let mut found = match content::repository(&mut connection, &repository).await? {
-        None => Vec::new(),
-        Some(known) => {
-            content::referrers(&mut connection, known.id, &digest, artifact_type, last, limit).await?
+    let mut found = match (content::repository(&mut connection, grant.repository()).await?, digest) {
+        (Some(known), Some(digest)) => {
+            content::referrers(&mut connection, known.id, digest, artifact_type, last, limit).await?
         }
+        (None, _) | (_, None) => Vec::new(),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
@@ -33,8 +45,8 @@ pub async fn list(visit: Visit, repository: RepositoryName, digest: Digest) -> R
     }
     let more = found.len() > PAGE;
     found.truncate(PAGE);
-    if let Some(last) = found.last().filter(|_| more)
-        && let Some(link) = next(&repository, &digest, artifact_type, &last.digest)
+    if let (Some(last), Some(digest)) = (found.last().filter(|_| more), digest)
+        && let Some(link) = next(name, digest, artifact_type, &last.digest)
     {
         headers.insert(header::LINK, link);
     }
@@ -60,7 +72,7 @@ fn descriptor(referrer: &Referrer) -> Value {
 
 /// The link to the next page; the filter goes with it.
 fn next(
-    repository: &RepositoryName,
+    name: &(impl Display + Sync),
     digest: &Digest,
     artifact_type: Option<&str>,
     last: &Digest,
@@ -71,5 +83,5 @@ fn next(
         query.append_pair("artifactType", artifact_type);
     }
     let query = query.finish();
-    HeaderValue::try_from(format!("</v2/{repository}/referrers/{digest}?{query}>; rel=\"next\"")).ok()
+    HeaderValue::try_from(format!("</v2/{name}/referrers/{digest}?{query}>; rel=\"next\"")).ok()
 }

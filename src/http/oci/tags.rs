@@ -50,7 +50,7 @@ pub async fn catalog(visit: Visit) -> Result<Response, OciError> {
 }
 
 /// `n` and `last`; each works without the other.
-fn asked_page(visit: &Visit) -> Result<(usize, &str), OciError> {
+pub(super) fn asked_page(visit: &Visit) -> Result<(usize, &str), OciError> {
     let n = match visit.query("n") {
         None => PAGE,
         Some(text) => text.parse::<usize>().map(|n| n.min(PAGE)).map_err(|_| {

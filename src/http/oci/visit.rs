@@ -1,7 +1,7 @@
 //! One request below `/v2/`, as the handlers see it.
 
 use super::{Code, OciError};
-use crate::access::{Act, Action, Denied, Grant};
+use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
 use crate::http::{Caller, body};
 use crate::names::RepositoryName;
@@ -10,6 +10,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
+use std::fmt::Display;
 
 /// A request below `/v2/` from a caller whose credential holds.
 pub struct Visit {
@@ -43,8 +44,13 @@ impl Visit {
     /// A grant of the action on the repository; otherwise 401 with a challenge that names the scope
     /// to ask for, the same whether or not the repository exists.
     pub fn may<A: Act>(&self, repository: &RepositoryName) -> Result<Grant<A>, OciError> {
-        self.caller.may::<A, _>(repository).map_err(|denied| {
-            let scope = format!("repository:{repository}:{}", docker_actions(denied));
+        self.may_on(repository)
+    }
+
+    /// The same on a scope that docker's tokens have a name for: a repository, or the view of a lane.
+    pub fn may_on<A: Act, S: Scope + Display>(&self, scope: &S) -> Result<Grant<A, S>, OciError> {
+        self.caller.may::<A, S>(scope).map_err(|denied| {
+            let scope = format!("repository:{scope}:{}", docker_actions(denied));
             challenge(&self.app, &denied.to_string(), Some(&scope))
         })
     }

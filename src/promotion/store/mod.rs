@@ -8,3 +8,4 @@ pub mod facts;
 pub mod holds;
 pub mod policies;
 pub mod promotions;
+pub mod views;

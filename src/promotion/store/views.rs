@@ -1,0 +1,104 @@
+//! What a lane's promotions reach: themselves, what they hold, and what refers to either.
+
+use crate::access::Lane;
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
+use sqlx::PgConnection;
+
+/// The newest promotion that the manifest came with: of itself, of an index that holds it, or of what it
+/// refers to. Walks up from the manifest, a few steps, so it reads no history.
+pub async fn promoted_with(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    digest: &Digest,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!(
+        r#"with recursive up(repository_id, digest, depth) as (
+             select m.repository_id, m.digest, 0 from repositories r
+             join manifests m on m.repository_id = r.id and m.digest = $3
+             where r.name = $1
+             union
+             select up.repository_id, above.digest, up.depth + 1 from up cross join lateral (
+               select c.manifest as digest from manifest_children c
+               where c.repository_id = up.repository_id and c.child = up.digest
+               union all
+               select m.subject from manifests m
+               where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
+             ) above where up.depth < 6
+           )
+           select max(p.id) from up
+           join manifests m on m.repository_id = up.repository_id and m.digest = up.digest
+           join environments e on e.name = $2
+           cross join lateral (
+             select q.id from promotions q where q.repository_id = up.repository_id
+               and q.environment_id = e.id and q.sha256 = m.sha256
+             order by q.id desc limit 1) p"#,
+        &lane.repository as &RepositoryName,
+        &lane.environment as &EnvironmentName,
+        digest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what a manifest was promoted with", error))
+}
+
+/// Whether the blob belongs to a manifest that was promoted, or came with one that was.
+pub async fn promoted_blob(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"with recursive up(repository_id, digest, depth) as (
+             select b.repository_id, b.manifest, 0 from repositories r
+             join manifest_blobs b on b.repository_id = r.id and b.blob = $3
+             where r.name = $1
+             union
+             select up.repository_id, above.digest, up.depth + 1 from up cross join lateral (
+               select c.manifest as digest from manifest_children c
+               where c.repository_id = up.repository_id and c.child = up.digest
+               union all
+               select m.subject from manifests m
+               where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
+             ) above where up.depth < 6
+           )
+           select exists (select from up
+             join manifests m on m.repository_id = up.repository_id and m.digest = up.digest
+             join environments e on e.name = $2
+             join promotions p on p.repository_id = up.repository_id and p.environment_id = e.id
+               and p.sha256 = m.sha256) as "there!""#,
+        &lane.repository as &RepositoryName,
+        &lane.environment as &EnvironmentName,
+        digest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what a blob was promoted with", error))
+}
+
+/// A page of the versions whose bytes were promoted in the lane, by name after `last`.
+pub async fn versions(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    last: &str,
+    limit: i64,
+) -> Result<Vec<Tag>, Failure> {
+    sqlx::query_scalar!(
+        r#"select t.name as "name: Tag" from repositories r
+           join environments e on e.name = $2
+           join tags t on t.repository_id = r.id and t.name > $3
+           join manifests m on m.repository_id = r.id and m.digest = t.digest
+           where r.name = $1
+             and not exists (select from tags_hidden h where h.repository_id = r.id and h.name = t.name)
+             and exists (select from promotions p where p.repository_id = r.id and p.environment_id = e.id
+                           and p.sha256 = m.sha256)
+           order by t.name limit $4"#,
+        &lane.repository as &RepositoryName,
+        &lane.environment as &EnvironmentName,
+        last,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing the versions that were promoted", error))
+}

@@ -1,0 +1,166 @@
+//! Views: a repository as an environment sees it. Read only; each question is judged now, as the
+//! deployer's is, and writes nothing.
+
+use super::facts::{self, Wanted};
+use super::resolve::{self, NoKnownGood, Purpose, Question, known_good};
+use super::store::{promotions, views as store};
+use crate::access::{Grant, Lane, Pull};
+use crate::failure::Failure;
+use crate::names::{Digest, Reference, Tag};
+use crate::policy::{Verdict, reasons};
+use crate::postgres::Db;
+use sqlx::PgConnection;
+
+/// The tag of a view that follows promotion: the known-good version.
+pub const CURRENT: &str = "current";
+
+/// Why a view does not show something.
+#[derive(Debug, thiserror::Error)]
+pub enum NotShown {
+    /// It was never promoted there.
+    #[error("{what} was never promoted to {}", lane.environment)]
+    NeverPromoted {
+        /// What was asked for.
+        what: String,
+        /// Where.
+        lane: Lane,
+    },
+    /// It was, and is not good any more; the reasons.
+    #[error("it may not run in {} now: {}", lane.environment, reasons.join("; "))]
+    NotGood {
+        /// Where.
+        lane: Lane,
+        /// Why not.
+        reasons: Vec<String>,
+    },
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// What a reference names in the view: `current` is the known-good version, other tags are versions that
+/// were promoted (or that a promoted index holds), and a digest is that of a promoted manifest, of one that
+/// it holds, or of one that refers to it: its signatures, its SBOM.
+pub async fn view(db: &Db, grant: &Grant<Pull, Lane>, reference: &Reference) -> Result<Digest, NotShown> {
+    let lane = grant.scope();
+    let never = || NotShown::NeverPromoted { what: reference.to_string(), lane: lane.clone() };
+    if matches!(reference, Reference::Tag(tag) if tag.as_str() == CURRENT) {
+        return current(db, grant).await;
+    }
+    let mut connection = db.acquire().await?;
+    let (digest, promotion) = match reference {
+        Reference::Tag(tag) => {
+            let digest = promotions::digest_of_version(&mut connection, &lane.repository, tag).await?;
+            let digest = digest.ok_or_else(never)?;
+            let (repository, environment) = (&lane.repository, &lane.environment);
+            let promotion = promotions::carrying(&mut connection, repository, environment, &digest).await?;
+            (digest, promotion)
+        }
+        Reference::Digest(digest) => {
+            (digest.clone(), store::promoted_with(&mut connection, lane, digest).await?)
+        }
+    };
+    match judge(&mut connection, lane, promotion, &digest).await? {
+        None => Err(never()),
+        Some(reasons) if reasons.is_empty() => Ok(digest),
+        Some(reasons) => Err(NotShown::NotGood { lane: lane.clone(), reasons }),
+    }
+}
+
+/// The known-good version, by the same judgement as the deployers' question.
+async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown> {
+    let lane = grant.scope();
+    let question =
+        Question { environment: &lane.environment, purpose: Purpose::Deploy, platform: None, registry: "" };
+    let never = || NotShown::NeverPromoted { what: lane.repository.to_string(), lane: lane.clone() };
+    match known_good(db, &grant.of_repository(), &question).await {
+        Ok(good) => Ok(good.digest),
+        Err(NoKnownGood::Failed(failure)) => Err(failure.into()),
+        Err(NoKnownGood::UnknownEnvironment(_)) => Err(never()),
+        Err(NoKnownGood::Because(candidates)) if candidates.is_empty() => Err(never()),
+        Err(NoKnownGood::Because(candidates)) => Err(NotShown::NotGood {
+            lane: lane.clone(),
+            reasons: candidates.into_iter().flat_map(|candidate| candidate.reasons).collect(),
+        }),
+    }
+}
+
+/// Judges, today, the promotion that the digest came with. `None` where there is none; no reasons where it
+/// is good.
+async fn judge(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    promotion: Option<i64>,
+    digest: &Digest,
+) -> Result<Option<Vec<String>>, Failure> {
+    if promotion.is_none() {
+        return Ok(None);
+    }
+    let wanted = Wanted {
+        repository: &lane.repository,
+        environment: &lane.environment,
+        digest: None,
+        promotion,
+        promoting: false,
+    };
+    let Some(mut gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
+    let Some(promotion) = gathered.promotion.take() else { return Ok(None) };
+    // An image of an index is judged for itself; the index, and what is no image, for all of it.
+    let platforms = &gathered.facts.subject.platforms;
+    let child = platforms.iter().find(|p| !p.is_document() && (p.digest == *digest || p.sha256 == *digest));
+    let child = child.map(|platform| platform.digest.clone());
+    let (_, standing, _) = resolve::judge(connection, &promotion, gathered, child).await?;
+    Ok(Some(match standing.verdict {
+        Verdict::Allow => Vec::new(),
+        Verdict::Deny | Verdict::Defer { .. } => reasons(&standing.gates),
+    }))
+}
+
+/// A page of the view's tags, sorted, behind `last`, and whether more follow: `current` where there is a
+/// known-good version, and the versions that were promoted and are still good. Each is judged, so a page
+/// is short; it may hold fewer names than were asked for, and the next begins behind `read_to`.
+pub async fn view_tags(
+    db: &Db,
+    grant: &Grant<Pull, Lane>,
+    last: &str,
+    limit: usize,
+) -> Result<ViewTags, Failure> {
+    let lane = grant.scope();
+    let mut connection = db.acquire().await?;
+    let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let mut candidates = store::versions(&mut connection, lane, last, asked).await?;
+    if CURRENT > last {
+        candidates.retain(|tag| tag.as_str() != CURRENT);
+        let at = candidates.partition_point(|tag| tag.as_str() < CURRENT);
+        candidates.insert(at, CURRENT.parse().map_err(|error| Failure::new("naming a view's tag", error))?);
+    }
+    drop(connection);
+    let more = candidates.len() > limit;
+    candidates.truncate(limit);
+    let read_to = candidates.last().cloned().filter(|_| more);
+    let mut tags = Vec::with_capacity(candidates.len());
+    for tag in candidates {
+        match view(db, grant, &Reference::Tag(tag.clone())).await {
+            Ok(_) => tags.push(tag),
+            Err(NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => {}
+            Err(NotShown::Failed(failure)) => return Err(failure),
+        }
+    }
+    Ok(ViewTags { tags, read_to })
+}
+
+/// A page of a view's tags.
+#[derive(Debug)]
+pub struct ViewTags {
+    /// The tags that answer now.
+    pub tags: Vec<Tag>,
+    /// Where the next page begins, when there is one.
+    pub read_to: Option<Tag>,
+}
+
+/// Whether the blob is part of something that was promoted in the lane. Bytes alone are not judged: who
+/// asks for them has the manifest that names them, which was.
+pub async fn view_has_blob(db: &Db, grant: &Grant<Pull, Lane>, digest: &Digest) -> Result<bool, Failure> {
+    let mut connection = db.acquire().await?;
+    store::promoted_blob(&mut connection, grant.scope(), digest).await
+}
