@@ -59,4 +59,12 @@ auth_file() {
   printf '%s' "$file"
 }
 
+# The same as a directory, for the clients that read docker's configuration.
+docker_config() {
+  local directory=$WORK/$storage/$1.docker
+  mkdir -p "$directory"
+  cp "$(auth_file "$1")" "$directory/config.json"
+  printf '%s' "$directory"
+}
+
 copy_insecure=(--src-tls-verify=false --dest-tls-verify=false)
