@@ -48,6 +48,10 @@ create table repositories(
   description text collate "C" not null default '',
   -- Globs over tags that may move; every other tag is write-once.
   floating text[] collate "C" not null,
+  -- Bytes that it may hold; null: as many as there are.
+  quota_bytes bigint constraint a_quota_is_not_negative check (quota_bytes >= 0),
+  -- What it keeps of its versions; null: everything.
+  retention jsonb,
   created_by bigint not null references principals,
   created_at timestamptz not null default clock_timestamp()
 );

@@ -53,6 +53,39 @@ create index manifests_by_sha256 on manifests(sha256);
 create index manifests_by_sha512 on manifests using hash (sha512);
 create index manifests_by_age on manifests(repository_id, pushed_at desc, digest);
 
+-- How many bytes a repository holds, its links' blobs and its manifests: the sum of its rows. Every
+-- change appends, so that pushes never wait for each other over a counter; collection folds the rows.
+create table repository_usage(
+  repository_id bigint not null references repositories,
+  bytes bigint not null
+);
+create index repository_usage_by_repository on repository_usage(repository_id) include (bytes);
+
+create function count_links() returns trigger language plpgsql as $$
+begin
+  insert into repository_usage(repository_id, bytes)
+  select c.repository_id, case tg_op when 'INSERT' then sum(b.size_bytes) else -sum(b.size_bytes) end
+  from changed c join blobs b on b.digest = c.digest group by c.repository_id;
+  return null;
+end $$;
+create trigger links_are_counted after insert on blob_links
+  referencing new table as changed for each statement execute function count_links();
+create trigger ended_links_are_counted after delete on blob_links
+  referencing old table as changed for each statement execute function count_links();
+
+create function count_manifests() returns trigger language plpgsql as $$
+begin
+  insert into repository_usage(repository_id, bytes)
+  select repository_id,
+         case tg_op when 'INSERT' then sum(octet_length(body)) else -sum(octet_length(body)) end
+  from changed group by repository_id;
+  return null;
+end $$;
+create trigger manifests_are_counted after insert on manifests
+  referencing new table as changed for each statement execute function count_manifests();
+create trigger deleted_manifests_are_counted after delete on manifests
+  referencing old table as changed for each statement execute function count_manifests();
+
 create table manifest_blobs(
   repository_id bigint not null,
   manifest text collate "C" not null,

@@ -6,7 +6,7 @@ use crate::content::{Bodies, Collected, CollectionRules, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
-use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace};
+use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace, Retained};
 use crate::keys::{Keys, Source};
 use crate::postgres::{Db, database_time};
 use crate::storage::Store;
@@ -123,6 +123,11 @@ impl App {
         jobs::collect(&self.db, &self.store, settings, due, stop).await
     }
 
+    /// Lets go of versions that enforced rules do not keep, if it is due and no other replica does.
+    pub async fn retain(&self, due: Due, stop: &CancellationToken) -> Result<Option<Retained>, Failure> {
+        jobs::retain(&self.db, Pace::percent(self.config.background_percent), due, stop).await
+    }
+
     /// Starts the loops that run beside the requests.
     pub fn start_jobs(&self) -> Jobs {
         let mut jobs = Jobs::default();
@@ -141,6 +146,11 @@ impl App {
             let app = app.clone();
             let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
             async move { app.uploads.sweep_store(age).await.map(|_| ()) }
+        });
+        let (app, stop) = (self.clone(), jobs.stopping());
+        jobs.every("retention", LOOK_EVERY, move || {
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.retain(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
         jobs.every("collection", LOOK_EVERY, move || {

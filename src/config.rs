@@ -129,7 +129,7 @@ pub struct Settings {
     /// Seconds that a push, mount or HEAD protects an unreferenced blob [default: 86400]
     #[arg(long, env = "PROOFMARK_BLOB_GRACE_SECONDS", value_name = "SECONDS")]
     pub blob_grace_seconds: Option<u64>,
-    /// Seconds between collections of garbage; 0 collects only when asked [default: 3600]
+    /// Seconds between runs of retention and of collection; 0 runs them only when asked [default: 3600]
     #[arg(long, env = "PROOFMARK_COLLECTION_SECONDS", value_name = "SECONDS")]
     pub collection_seconds: Option<u64>,
     /// Seconds that a collected blob's bytes stay in the store, longer than a backup takes [default: 86400]

@@ -1,11 +1,12 @@
 //! `repository`: names, rules, and what is in them.
 
 use super::artifact::{self, Named};
-use super::connection::Registry;
+use super::connection::{Registry, read_text};
 use super::output::{Output, at, table};
 use super::stop::Stop;
 use crate::names::{Pattern, RepositoryName};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// List repositories, set their rules, and look at what is in them
 #[derive(clap::Args, Debug)]
@@ -23,15 +24,14 @@ enum RepositoryCommand {
   proofmark repository set payments/api --floating latest --floating 'edge-*'
 
 No change of rule lets a write-once name move.")]
-    Set {
+    Set(Set),
+    /// Show what a repository's retention does not keep, why, and what holds it; change nothing
+    Retention {
         /// The repository
         name: RepositoryName,
-        /// What it is, for people
-        #[arg(long)]
-        description: Option<String>,
-        /// Tags that may move, as a pattern; may be repeated, and replaces what was there
-        #[arg(long, value_name = "PATTERN")]
-        floating: Vec<Pattern>,
+        /// Versions at the most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
     },
     /// List the artifacts in a repository, the newest first
     Artifacts {
@@ -48,6 +48,30 @@ No change of rule lets a write-once name move.")]
     },
 }
 
+#[derive(clap::Args, Debug)]
+struct Set {
+    /// The repository
+    name: RepositoryName,
+    /// What it is, for people
+    #[arg(long)]
+    description: Option<String>,
+    /// Tags that may move, as a pattern; may be repeated, and replaces what was there
+    #[arg(long, value_name = "PATTERN")]
+    floating: Vec<Pattern>,
+    /// Bytes that it may hold, blobs and manifests
+    #[arg(long, value_name = "BYTES", conflicts_with = "no_quota")]
+    quota: Option<u64>,
+    /// Let it hold as much as there is room for
+    #[arg(long)]
+    no_quota: bool,
+    /// A JSON file with what is kept of its versions
+    #[arg(long, value_name = "FILE", conflicts_with = "no_retention")]
+    retention: Option<PathBuf>,
+    /// Keep everything
+    #[arg(long)]
+    no_retention: bool,
+}
+
 impl Repository {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
@@ -57,22 +81,26 @@ impl Repository {
                 let columns = [
                     ("name", "/name"),
                     ("floating tags", "/tags/floating"),
+                    ("bytes", "/used_bytes"),
+                    ("quota", "/quota_bytes"),
                     ("created", "/created_at"),
                     ("by", "/created_by"),
                     ("description", "/description"),
                 ];
                 output.list(&items, &columns, "There are no repositories that you may see");
             }
-            RepositoryCommand::Set { name, description, floating } => {
-                let mut body = json!({ "name": name });
-                if let Some(description) = description {
-                    body["description"] = description.into();
-                }
-                if !floating.is_empty() {
-                    body["tags"] = json!({ "floating": floating });
-                }
-                let set = registry.put("/api/v1/repositories", &body).await?;
-                output.answer(&set, || format!("{name}: floating tags {}", at(&set, "/tags/floating")));
+            RepositoryCommand::Set(set) => set.run(registry, output).await?,
+            RepositoryCommand::Retention { name, limit } => {
+                let query = [("repository", Some(name.as_str()))];
+                let items = registry.list("/api/v1/retention", &query, limit).await?;
+                let columns = [
+                    ("digest", "/digest"),
+                    ("tags", "/tags"),
+                    ("why", "/why"),
+                    ("goes with it", "/with"),
+                    ("held by", "/held_by"),
+                ];
+                output.list(&items, &columns, "The rules keep everything");
             }
             RepositoryCommand::Artifacts { name, limit } => {
                 let query = [("repository", Some(name.as_str()))];
@@ -95,6 +123,39 @@ impl Repository {
                 output.answer(&record, || in_words(&record));
             }
         }
+        Ok(())
+    }
+}
+
+impl Set {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let mut body = json!({ "name": self.name });
+        if let Some(description) = self.description {
+            body["description"] = description.into();
+        }
+        if !self.floating.is_empty() {
+            body["tags"] = json!({ "floating": self.floating });
+        }
+        if self.quota.is_some() || self.no_quota {
+            body["quota_bytes"] = json!(self.quota);
+        }
+        if let Some(file) = &self.retention {
+            let rules = serde_json::from_str(&read_text(file, "the retention")?);
+            body["retention"] =
+                rules.map_err(|error| Stop::Usage(format!("{} is not JSON: {error}", file.display())))?;
+        } else if self.no_retention {
+            body["retention"] = Value::Null;
+        }
+        let set = registry.put("/api/v1/repositories", &body).await?;
+        output.answer(&set, || {
+            format!(
+                "{}: floating tags {}; quota {}, {} bytes used",
+                self.name,
+                at(&set, "/tags/floating"),
+                at(&set, "/quota_bytes"),
+                at(&set, "/used_bytes")
+            )
+        });
         Ok(())
     }
 }

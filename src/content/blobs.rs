@@ -3,8 +3,9 @@
 //! A manifest refers to its blobs through its own repository's link. What a push, a mount or a HEAD
 //! has answered for is protected for the grace period: until then nobody collects it.
 
-use super::repository;
 use super::store::blobs as store;
+use super::uploads::UploadRefused;
+use super::{quotas, repository};
 use crate::access::{Delete, Grant, Pull, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -149,7 +150,7 @@ pub async fn mount(
     source: &Grant<Pull>,
     digest: &Digest,
     grace: Duration,
-) -> Result<Option<()>, Failure> {
+) -> Result<Option<()>, UploadRefused> {
     let mut tx = db.begin().await?;
     let Some(from) = repository(&mut tx, source.repository()).await? else { return Ok(None) };
     let Some(size_bytes) = store::size(&mut tx, from.id, digest).await? else { return Ok(None) };
@@ -159,6 +160,9 @@ pub async fn mount(
             return Ok(None);
         }
         store::insert_link(&mut tx, into.id, digest, grace).await?;
+        if let Some(over) = quotas::over_quota(&mut tx, &into, size_bytes).await? {
+            return Err(UploadRefused::OverQuota(over));
+        }
         let event = Event {
             kind: Kind::BlobPushed,
             at: database_time(&mut tx).await?,
@@ -170,7 +174,7 @@ pub async fn mount(
         };
         ledger::append(&mut tx, event).await?;
     }
-    tx.commit().await?;
+    tx.commit().await.map_err(Failure::from)?;
     Ok(Some(()))
 }
 

@@ -1,5 +1,6 @@
 //! Lists: the repositories that somebody may see, and the artifacts of one.
 
+use super::Retention;
 use super::store::{manifests, repositories as store};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Pattern, RepositoryName, Tag};
@@ -21,6 +22,12 @@ pub struct RepositoryRecord {
     pub created_by: String,
     /// When.
     pub created_at: DateTime<Utc>,
+    /// Bytes that it may hold, if there is a bound.
+    pub quota_bytes: Option<i64>,
+    /// What it keeps of its versions; everything when there are no rules.
+    pub retention: Option<sqlx::types::Json<Retention>>,
+    /// Bytes that it holds: blobs and manifests.
+    pub used_bytes: i64,
 }
 
 /// The repository as people see it.

@@ -9,5 +9,6 @@ use sqlx::PgConnection;
 pub async fn check_content(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
     let mut violations = store::of_tags(connection).await?;
     violations.extend(store::of_manifests(connection).await?);
+    violations.extend(store::of_usage(connection).await?);
     Ok(violations)
 }

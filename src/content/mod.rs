@@ -11,9 +11,11 @@ mod collection;
 mod deletes;
 mod manifest;
 mod pins;
+mod quotas;
 mod referrers;
 mod refused;
 mod repositories;
+mod retention;
 mod rules;
 mod store;
 mod tags;
@@ -32,9 +34,13 @@ pub use manifest::{
     manifest, put_manifest,
 };
 pub use pins::pin;
+pub use quotas::{OverQuota, Usage, over_quota, usage};
 pub use referrers::{Referrer, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused};
 pub use repositories::{Repository, ensure_repository, repository};
-pub use rules::{PutRepository, Rules, put_repository};
+pub use retention::{
+    Enforced, Expired, Named, Planned, Retention, RetentionRule, expire, expired, next_enforced, plan,
+};
+pub use rules::{Change, PutRepository, Rules, put_repository};
 pub use tags::{Holding, NamedBy, holding, list_tags, put_tags, tags_of};
 pub use uploads::Uploads;

@@ -1,5 +1,6 @@
 //! Why content did not change.
 
+use super::OverQuota;
 use crate::failure::Failure;
 use crate::names::{Digest, Tag};
 use crate::postgres::refusal;
@@ -38,6 +39,9 @@ pub enum PushRefused {
         /// Whether it was deleted.
         hidden: bool,
     },
+    /// More than the repository may hold.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),

@@ -18,6 +18,8 @@ pub struct Repository {
     pub name: RepositoryName,
     /// Tags that may move; every other tag is write-once.
     pub floating: Vec<Pattern>,
+    /// Bytes that it may hold, if there is a bound.
+    pub quota_bytes: Option<i64>,
 }
 
 impl Repository {
@@ -60,7 +62,7 @@ pub async fn ensure_repository(
         return Ok(found);
     }
     let floating = default_floating()?;
-    let made = store::insert(connection, name, "", &floating, grant.principal().id).await?;
+    let made = store::insert(connection, name, "", &floating, None, None, grant.principal().id).await?;
     let Some(id) = made else {
         let found = store::find(connection, name).await?;
         return found.ok_or_else(|| Failure::new("making a repository", "it was taken and is not there"));
@@ -76,5 +78,5 @@ pub async fn ensure_repository(
         facts: json!({"floating": floating}),
     };
     ledger::append(connection, event).await?;
-    Ok(Repository { id, name: name.clone(), floating })
+    Ok(Repository { id, name: name.clone(), floating, quota_bytes: None })
 }

@@ -1,13 +1,14 @@
-//! A repository's rules: which tags move. No change of them lets a write-once name move.
+//! A repository's rules: which tags move, how much it may hold, and what it keeps. No change of them lets a write-once name move.
 
 use super::repositories::default_floating;
 use super::store::{repositories as store, tags};
-use super::{Repository, RepositoryRecord};
+use super::{Repository, RepositoryRecord, Retention};
 use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Pattern, Tag};
 use crate::postgres::{Db, Scopes, database_time};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -18,6 +19,42 @@ pub struct Rules {
     pub description: Option<String>,
     /// Tags that may move.
     pub floating: Option<Vec<Pattern>>,
+    /// Bytes that it may hold; nothing takes the bound away.
+    pub quota_bytes: Change<i64>,
+    /// What it keeps of its versions; nothing is everything.
+    pub retention: Change<Retention>,
+}
+
+/// A change of something that a repository may be without.
+#[derive(Clone, Debug, Default)]
+pub enum Change<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It becomes this, or nothing.
+    To(Option<T>),
+}
+
+impl<T> Change<T> {
+    /// What it becomes, if it becomes something.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Keep => None,
+            Self::To(value) => value.as_ref(),
+        }
+    }
+
+    /// Whether anything was said.
+    pub fn is_given(&self) -> bool {
+        matches!(self, Self::To(_))
+    }
+}
+
+/// A null takes away; what is absent stays (`#[serde(default)]`).
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::To)
+    }
 }
 
 /// A repository after its rules were put.
@@ -49,7 +86,10 @@ async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<Pu
     let (name, by) = (grant.repository(), grant.principal().id);
     let wanted = rules.floating.clone().map_or_else(default_floating, Ok)?;
     let description = rules.description.as_deref().unwrap_or_default();
-    let made = store::insert(&mut tx, name, description, &wanted, by).await?;
+    let retention = rules.retention.value();
+    let made =
+        store::insert(&mut tx, name, description, &wanted, rules.quota_bytes.value().copied(), retention, by)
+            .await?;
     let (id, frozen) = match made {
         Some(id) => (id, 0),
         None => change(&mut tx, grant, rules).await?,
@@ -63,7 +103,9 @@ async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<Pu
         repository: Some((id, name)),
         environment: None,
         digest: None,
-        facts: json!({"floating": record.floating, "description": record.description, "frozen": frozen}),
+        facts: json!({"floating": record.floating, "description": record.description, "frozen": frozen,
+                      "quota_bytes": record.quota_bytes,
+                      "retention": record.retention.as_ref().map(|json| &json.0)}),
     };
     ledger::append(&mut tx, event).await?;
     tx.commit().await.map_err(|error| Failure::new("putting a repository", error))?;
@@ -79,7 +121,8 @@ async fn change(
     let missing = || Failure::new("changing a repository", "it is not there");
     let found = store::find(connection, grant.repository()).await?.ok_or_else(missing)?;
     Scopes::repository(found.id).lock(connection).await?;
-    store::change(connection, found.id, rules.description.as_deref(), rules.floating.as_deref()).await?;
+    let (description, floating) = (rules.description.as_deref(), rules.floating.as_deref());
+    store::change(connection, found.id, description, floating, &rules.quota_bytes, &rules.retention).await?;
     let now = store::find(connection, grant.repository()).await?.ok_or_else(missing)?;
     let frozen = freeze(connection, &now, grant.principal().id).await?;
     Ok((now.id, frozen))

@@ -3,7 +3,7 @@
 use super::file::PutFile;
 use super::push::{PushManifest, enter, push_within};
 use crate::access::{Grant, Push};
-use crate::content::{self, Holding, ParsedManifest, PushRefused, Repository, blobs};
+use crate::content::{self, Holding, OverQuota, ParsedManifest, PushRefused, Repository, Usage, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, Hasher, Tag};
 use crate::postgres::{Db, Scopes, act, refusal};
@@ -69,6 +69,9 @@ pub enum ArtifactRefused {
         /// The limit.
         limit_bytes: u64,
     },
+    /// More than the repository may hold.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The body ended before its end.
     #[error("the body broke off: {0}")]
     Interrupted(String),
@@ -91,7 +94,10 @@ where
     E: Display,
 {
     let stored = before_body(shelf.db, grant, file).await?;
+    // What is there already takes no more room.
+    let quota = if stored.is_some() { None } else { usage(shelf.db, grant).await? };
     let limit_bytes = stored.as_ref().map_or(shelf.blob_bytes, |same| same.size_bytes.min(shelf.blob_bytes));
+    let limit_bytes = quota.map_or(limit_bytes, |quota| quota.left_bytes().min(limit_bytes));
     let sha512 = Arc::new(Mutex::new(file.wants_sha512().then(|| Hasher::new(Algorithm::Sha512))));
     let hashing = Arc::clone(&sha512);
     let body = body.inspect(move |chunk| {
@@ -103,7 +109,12 @@ where
     let written = shelf.store.write(body, Algorithm::Sha256, limit_bytes, file.declared_bytes).await;
     let blob = written.map_err(|refused| match (refused, stored) {
         (WriteRefused::TooLarge { .. }, Some(same)) => same.refusal(),
-        (WriteRefused::TooLarge { limit_bytes }, None) => ArtifactRefused::TooLarge { limit_bytes },
+        (WriteRefused::TooLarge { limit_bytes }, None) => {
+            match quota.filter(|quota| quota.left_bytes() == limit_bytes) {
+                Some(quota) => quota.over().into(),
+                None => ArtifactRefused::TooLarge { limit_bytes },
+            }
+        }
         (WriteRefused::Interrupted(why), _) => ArtifactRefused::Interrupted(why),
         (WriteRefused::Failed(failure), _) => failure.into(),
     })?;
@@ -113,6 +124,11 @@ where
         return Err(refused);
     }
     store(shelf, grant, file, blob).await
+}
+
+/// What the repository holds, if there is a quota on it.
+async fn usage(db: &Db, grant: &Grant<Push>) -> Result<Option<Usage>, Failure> {
+    content::usage(&mut *db.acquire().await?, grant.repository()).await
 }
 
 /// What a taken version names: an artifact that the body may still turn out to be.
@@ -226,6 +242,7 @@ impl From<PushRefused> for ArtifactRefused {
             PushRefused::TagTaken { tag, current, hidden } => {
                 Self::VersionTaken { version: tag, current, hidden }
             }
+            PushRefused::OverQuota(over) => Self::OverQuota(over),
             PushRefused::Failed(failure) => Self::Failed(failure),
             // The manifest is our own, and its blobs are linked in the same transaction.
             refused @ (PushRefused::BlobsUnknown(_)

@@ -98,6 +98,12 @@ pub(super) async fn push_within(
     if stored == Stored::Known && changed.is_empty() {
         return Ok(Pushed { stored, changed });
     }
+    if stored == Stored::New {
+        let new_bytes = manifest.body.len() as u64;
+        if let Some(over) = content::over_quota(connection, repository, new_bytes).await? {
+            return Err(over.into());
+        }
+    }
     let at = database_time(connection).await?;
     let event = Event {
         kind: Kind::ManifestPushed,

@@ -9,9 +9,11 @@ mod collection;
 mod lease;
 mod loops;
 mod pace;
+mod retention;
 mod store;
 
 pub use collection::{CollectionSettings, NAME as COLLECTION, collect};
 pub use lease::{Due, Lease, Standing, Taken, standing, want};
 pub use loops::Jobs;
 pub use pace::Pace;
+pub use retention::{NAME as RETENTION, Retained, retain};

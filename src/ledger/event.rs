@@ -44,6 +44,8 @@ kinds! {
     ManifestPushed = "manifest.pushed",
     /// A manifest was deleted.
     ManifestDeleted = "manifest.deleted",
+    /// A manifest went because the repository's rules do not keep it, or with one that did.
+    ManifestExpired = "manifest.expired",
     /// A tag was deleted: a write-once name stays reserved for its digest.
     TagDeleted = "tag.deleted",
     /// An attestation was recorded.

@@ -364,15 +364,15 @@ fn number(variable: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_is_pushed_mounted_deleted_collected_and_killed_no_blob_is_lost() {
     let seed = number("PROOFMARK_SEED").unwrap_or(20_261_123);
-    let operations = if number("PROOFMARK_LONG").is_some() { 10_000 } else { 700 };
+    let operations = if number("PROOFMARK_LONG").is_some() { 10_000 } else { 600 };
     println!("PROOFMARK_SEED={seed}");
     let began = std::time::Instant::now();
     let registry = Arc::new(Registry::collecting().await);
     let replica = Arc::new(registry.replica().await);
     let admin = registry.client(Role::Admin, "**").await;
-    // Of four contents one lies in the object store.
+    // Of eight contents one lies in the object store.
     let contents =
-        (0..POOL).map(|n| noise(n + 1, if n % 4 == 0 { 66_000 } else { 20 + usize::try_from(n).unwrap() }));
+        (0..POOL).map(|n| noise(n + 1, if n % 8 == 0 { 66_000 } else { 20 + usize::try_from(n).unwrap() }));
     let contents = contents.map(|bytes| (sha256(&bytes), bytes)).collect();
     let world = Arc::new(World { contents, gate: RwLock::new(()), epoch: AtomicU64::new(0) });
     let stop = CancellationToken::new();

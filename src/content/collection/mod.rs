@@ -1,5 +1,5 @@
 //! Collection of garbage, beside a service that works: links that nothing needs, then blobs that no
-//! repository has, then their bytes.
+//! repository has, then their bytes; at last it adds up what repositories hold.
 //!
 //! Links and blobs are taken in two statements of one transaction. The first locks and skips what
 //! others have locked: a push keeps its links `for key share`, and whoever links a blob keeps its
@@ -15,7 +15,7 @@ mod listing;
 
 pub use listing::{Garbage, GarbageCursor, Why, garbage};
 
-use super::store::collection as store;
+use super::store::{collection as store, quotas};
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -31,6 +31,8 @@ use std::time::Duration;
 const WINDOW: i64 = 500;
 /// Objects that one batch deletes.
 const OBJECTS: i64 = 100;
+/// Repositories whose usage one batch adds up.
+const FOLDED: i64 = 50;
 
 /// A collection under way: where it goes on, and what it has done. Saved with every batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,11 @@ pub enum Next {
     Objects {
         /// Its key.
         key: String,
+    },
+    /// What repositories hold, behind this one: rows to be added up.
+    Usage {
+        /// The repository's row id.
+        repository_id: i64,
     },
     /// Nowhere: it has come to its end.
     End,
@@ -123,6 +130,10 @@ impl Collection {
                 let page = store::doomed_page(connection, key, rules.object_delay, OBJECTS).await?;
                 self.objects(connection, page, bytes).await?
             }
+            Next::Usage { repository_id } => {
+                let last = quotas::fold_page(connection, *repository_id, FOLDED).await?;
+                last.map_or(Next::End, |repository_id| Next::Usage { repository_id })
+            }
             Next::End => Next::End,
         };
         Ok(())
@@ -184,7 +195,7 @@ impl Collection {
         page: Vec<store::Doomed>,
         bytes: &Store,
     ) -> Result<Next, Failure> {
-        let Some(last) = page.last() else { return Ok(Next::End) };
+        let Some(last) = page.last() else { return Ok(Next::Usage { repository_id: 0 }) };
         let next = Next::Objects { key: last.object_key.clone() };
         let mut deleted = Vec::with_capacity(page.len());
         for doomed in page {

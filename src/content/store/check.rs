@@ -90,3 +90,23 @@ pub async fn of_manifests(connection: &mut PgConnection) -> Result<Vec<String>, 
     .await
     .map_err(|error| Failure::new("auditing manifests", error))
 }
+
+/// One line for each repository that holds more or less than its usage says, 100 at the most.
+pub async fn of_usage(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        r#"select 'a repository holds other bytes than its usage says: ' || r.name || ' holds ' || h.bytes
+                  || ', counted are ' || u.bytes as "violation!"
+           from repositories r
+           cross join lateral (
+             select (select coalesce(sum(b.size_bytes), 0) from blob_links l join blobs b on b.digest = l.digest
+                     where l.repository_id = r.id)
+                  + (select coalesce(sum(octet_length(m.body)), 0) from manifests m
+                     where m.repository_id = r.id) as bytes) h
+           cross join lateral (
+             select coalesce(sum(s.bytes), 0) as bytes from repository_usage s where s.repository_id = r.id) u
+           where h.bytes <> u.bytes limit 100"#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("auditing what repositories hold", error))
+}

@@ -1,9 +1,10 @@
 //! Rows of `repositories`.
 
-use crate::content::{Repository, RepositoryRecord};
+use crate::content::{Change, Repository, RepositoryRecord, Retention};
 use crate::failure::Failure;
 use crate::names::{Pattern, RepositoryName};
 use sqlx::PgConnection;
+use sqlx::types::Json;
 
 /// The repository of this name.
 pub async fn find(
@@ -12,7 +13,7 @@ pub async fn find(
 ) -> Result<Option<Repository>, Failure> {
     sqlx::query_as!(
         Repository,
-        r#"select id, name as "name: RepositoryName", floating as "floating: Vec<Pattern>"
+        r#"select id, name as "name: RepositoryName", floating as "floating: Vec<Pattern>", quota_bytes
            from repositories where name = $1"#,
         name as &RepositoryName
     )
@@ -27,14 +28,19 @@ pub async fn insert(
     name: &RepositoryName,
     description: &str,
     floating: &[Pattern],
+    quota_bytes: Option<i64>,
+    retention: Option<&Retention>,
     by: i64,
 ) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"insert into repositories(name, description, floating, created_by) values ($1, $2, $3, $4)
+        r#"insert into repositories(name, description, floating, quota_bytes, retention, created_by)
+           values ($1, $2, $3, $4, $5, $6)
            on conflict on constraint a_repository_name_is_unique do nothing returning id"#,
         name as &RepositoryName,
         description,
         floating as &[Pattern],
+        quota_bytes,
+        retention.map(Json) as Option<Json<&Retention>>,
         by
     )
     .fetch_optional(connection)
@@ -48,13 +54,21 @@ pub async fn change(
     id: i64,
     description: Option<&str>,
     floating: Option<&[Pattern]>,
+    quota_bytes: &Change<i64>,
+    retention: &Change<Retention>,
 ) -> Result<(), Failure> {
     sqlx::query!(
-        "update repositories set description = coalesce($2, description), floating = coalesce($3, floating)
+        "update repositories set description = coalesce($2, description), floating = coalesce($3, floating),
+           quota_bytes = case when $4 then $5 else quota_bytes end,
+           retention = case when $6 then $7 else retention end
          where id = $1",
         id,
         description,
-        floating as Option<&[Pattern]>
+        floating as Option<&[Pattern]>,
+        quota_bytes.is_given(),
+        quota_bytes.value().copied(),
+        retention.is_given(),
+        retention.value().map(Json) as Option<Json<&Retention>>
     )
     .execute(connection)
     .await
@@ -70,7 +84,10 @@ pub async fn record(
     sqlx::query_as!(
         RepositoryRecord,
         r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
-                  p.name as created_by, r.created_at
+                  p.name as created_by, r.created_at, r.quota_bytes,
+                  r.retention as "retention: Json<Retention>",
+                  (select coalesce(sum(u.bytes), 0)::bigint from repository_usage u
+                   where u.repository_id = r.id) as "used_bytes!"
            from repositories r join principals p on p.id = r.created_by where r.name = $1"#,
         name as &RepositoryName
     )
@@ -89,7 +106,10 @@ pub async fn page(
     sqlx::query_as!(
         RepositoryRecord,
         r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
-                  p.name as created_by, r.created_at
+                  p.name as created_by, r.created_at, r.quota_bytes,
+                  r.retention as "retention: Json<Retention>",
+                  (select coalesce(sum(u.bytes), 0)::bigint from repository_usage u
+                   where u.repository_id = r.id) as "used_bytes!"
            from repositories r join principals p on p.id = r.created_by
            where r.name > $2 and exists (select from unnest($1::text[]) prefix where starts_with(r.name, prefix))
            order by r.name limit $3"#,

@@ -8,13 +8,14 @@
 
 mod lease;
 mod refused;
+mod room;
 mod sweep;
 
 pub(super) use lease::LEASE;
 pub use refused::UploadRefused;
 
 use super::store::uploads as store;
-use super::{blobs, ensure_repository, repository};
+use super::{blobs, ensure_repository, quotas, repository};
 use crate::access::{Grant, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -112,7 +113,7 @@ impl Uploads {
         let uploads = self.clone();
         to_its_end(async move {
             let mut held = uploads.claim(&grant, id, incoming.start).await?;
-            uploads.take(&mut held, incoming).await?;
+            uploads.take(&grant, &mut held, incoming).await?;
             uploads.save(&held, Lease::Released).await?;
             drop(slot);
             Ok(held.staged.offset_bytes())
@@ -143,7 +144,7 @@ impl Uploads {
                 claimed => claimed?,
             };
             if let Some(incoming) = incoming {
-                uploads.take(&mut held, incoming).await?;
+                uploads.take(&grant, &mut held, incoming).await?;
                 // Before anything moves: a finish that is cut off is repeated from here.
                 if !held.staged.stays_in_postgres() {
                     uploads.save(&held, Lease::Kept).await?;
@@ -188,8 +189,9 @@ impl Uploads {
         let uploads = self.clone();
         to_its_end(async move {
             let Incoming { body, declared_bytes, .. } = incoming;
-            let limit_bytes = uploads.bounds.blob_bytes;
-            let blob = uploads.store.write(body, digest.algorithm(), limit_bytes, declared_bytes).await?;
+            let room = uploads.room(&grant, 0, declared_bytes).await?;
+            let written = uploads.store.write(body, digest.algorithm(), room.bytes(), declared_bytes).await;
+            let blob = written.map_err(|refused| room.explain(refused))?;
             drop(slot);
             if *blob.digest() != digest {
                 let actual = blob.digest().clone();
@@ -208,19 +210,26 @@ impl Uploads {
 
     /// Takes a body in. After a refusal the lease is released, and the session is where it was, or
     /// where an interrupted body left it.
-    async fn take<S, E>(&self, held: &mut Held, incoming: Incoming<S>) -> Result<(), UploadRefused>
+    async fn take<S, E>(
+        &self,
+        grant: &Grant<Push>,
+        held: &mut Held,
+        incoming: Incoming<S>,
+    ) -> Result<(), UploadRefused>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Display,
     {
         let Incoming { declared_bytes, body, .. } = incoming;
         let before = held.staged.offset_bytes();
-        let room = self.bounds.blob_bytes.saturating_sub(before);
-        if declared_bytes.is_some_and(|bytes| bytes > room) {
-            let refused = UploadRefused::TooLarge { limit_bytes: self.bounds.blob_bytes };
-            return Err(self.release(held, refused).await);
+        let room = match self.room(grant, before, declared_bytes).await {
+            Ok(room) => room,
+            Err(failure) => return Err(self.release(held, failure.into()).await),
+        };
+        if declared_bytes.is_some_and(|bytes| bytes > room.bytes()) {
+            return Err(self.release(held, room.refusal()).await);
         }
-        let limit_bytes = before + declared_bytes.unwrap_or(room);
+        let limit_bytes = before + declared_bytes.unwrap_or(room.bytes());
         let mut staged = held.staged.clone();
         let taking = self.store.append(&mut staged, held.token, body, limit_bytes);
         match self.holding(held, taking).await? {
@@ -243,7 +252,7 @@ impl Uploads {
             Err(WriteRefused::TooLarge { .. }) => {
                 let refused = match declared_bytes {
                     Some(declared_bytes) => UploadRefused::WrongLength { declared_bytes },
-                    None => UploadRefused::TooLarge { limit_bytes: self.bounds.blob_bytes },
+                    None => room.refusal(),
                 };
                 Err(self.release(held, refused).await)
             }
@@ -274,10 +283,15 @@ impl Uploads {
                 }
                 Ok(blob)
             }
-            Err(refused) => match held {
-                Some(held) => Err(self.release(held, refused).await),
-                None => Err(refused),
-            },
+            Err(refused) => {
+                if let Some(held) = held {
+                    return Err(self.release(held, refused).await);
+                }
+                if matches!(refused, UploadRefused::OverQuota(_)) {
+                    self.store.discard(blob).await;
+                }
+                Err(refused)
+            }
         }
     }
 
@@ -296,6 +310,9 @@ impl Uploads {
             return Err(UploadRefused::OutOfOrder { offset_bytes: held.staged.offset_bytes() });
         }
         if linked.new_to_repository {
+            if let Some(over) = quotas::over_quota(&mut tx, &home, blob.size_bytes()).await? {
+                return Err(UploadRefused::OverQuota(over));
+            }
             let event = Event {
                 kind: Kind::BlobPushed,
                 at: database_time(&mut tx).await?,

@@ -1,5 +1,6 @@
 //! Why an upload was not taken.
 
+use crate::content::OverQuota;
 use crate::failure::Failure;
 use crate::names::Digest;
 use crate::storage::WriteRefused;
@@ -38,6 +39,8 @@ pub enum UploadRefused {
         /// The most that it may have.
         limit: u32,
     },
+    /// More than the repository may hold.
+    OverQuota(OverQuota),
     /// A fault of ours.
     Failed(Failure),
 }

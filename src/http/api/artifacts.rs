@@ -270,6 +270,9 @@ impl From<ArtifactRefused> for Problem {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "file-too-large", text)
                     .with("limit_bytes", limit_bytes)
             }
+            ArtifactRefused::OverQuota(over) => Self::new(StatusCode::CONFLICT, "quota-exceeded", text)
+                .with("quota_bytes", over.quota_bytes)
+                .with("used_bytes", over.used_bytes),
             ArtifactRefused::Interrupted(_) => Self::new(StatusCode::BAD_REQUEST, "body-interrupted", text),
             ArtifactRefused::Failed(failure) => failure.into(),
         }

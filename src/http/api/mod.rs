@@ -22,6 +22,7 @@ pub mod known_good;
 pub mod policies;
 pub mod promotions;
 pub mod repositories;
+pub mod retention;
 pub mod rollbacks;
 pub mod scans;
 pub mod signers;
@@ -65,6 +66,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(policies::routes())
         .merge(promotions::routes())
         .merge(repositories::routes())
+        .merge(retention::routes())
         .merge(rollbacks::routes())
         .merge(scans::routes())
         .merge(signers::routes())

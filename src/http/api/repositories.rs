@@ -4,9 +4,10 @@ use super::Problem;
 use super::extract::{Json, Query};
 use crate::access::{Action, Administer, Scope};
 use crate::app::App;
-use crate::content::{self, RepositoryRecord, Rules};
+use crate::content::{self, Change, RepositoryRecord, Retention, Rules};
 use crate::failure::Failure;
 use crate::http::Caller;
+use crate::jobs;
 use crate::names::{Pattern, RepositoryName};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -38,6 +39,15 @@ struct RepositoryRequest {
     /// What people read about it, at most 4096 characters.
     description: Option<String>,
     tags: Option<TagRules>,
+    /// Bytes that its blobs and manifests may have; null takes the bound away.
+    #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 0)]
+    quota_bytes: Change<i64>,
+    /// What is kept of its versions. `GET /api/v1/retention` says what would go; nothing does before
+    /// `enforce` is true. Null keeps everything.
+    #[serde(default)]
+    #[schema(value_type = Option<Retention>)]
+    retention: Change<Retention>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +55,12 @@ struct RepositoryDocument {
     name: RepositoryName,
     description: String,
     tags: TagRules,
+    /// Bytes that it may hold; null is no bound.
+    quota_bytes: Option<i64>,
+    /// Bytes that it holds, blobs and manifests.
+    used_bytes: i64,
+    /// What is kept of its versions; null is everything.
+    retention: Option<Retention>,
     created_by: String,
     created_at: DateTime<Utc>,
 }
@@ -55,6 +71,9 @@ impl From<RepositoryRecord> for RepositoryDocument {
             name: record.name,
             description: record.description,
             tags: TagRules { floating: record.floating },
+            quota_bytes: record.quota_bytes,
+            used_bytes: record.used_bytes,
+            retention: record.retention.map(|json| json.0),
             created_by: record.created_by,
             created_at: record.created_at,
         }
@@ -137,8 +156,33 @@ async fn put(
             "a description has at most {MAX_DESCRIPTION} characters, none NUL"
         )));
     }
-    let rules = Rules { description: request.description, floating: request.tags.map(|tags| tags.floating) };
+    if request.quota_bytes.value().is_some_and(|bytes| *bytes < 0) {
+        return Err(Problem::invalid("quota_bytes is a number of bytes, or null for no bound"));
+    }
+    let rules = Rules {
+        description: request.description,
+        floating: request.tags.map(|tags| tags.floating),
+        quota_bytes: request.quota_bytes,
+        retention: request.retention,
+    };
+    if let Some(retention) = rules.retention.value() {
+        check(retention)?;
+    }
     let put = content::put_repository(&app.db, &grant, &rules).await?;
+    if rules.retention.value().is_some_and(|retention| retention.enforce) {
+        jobs::want(&mut *app.db.acquire().await?, jobs::RETENTION).await?;
+    }
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(RepositoryPut { repository: put.record.into(), frozen: put.frozen })))
+}
+
+/// Rules of a retention, and tags of a rule, at the most.
+const MAX_RULES: usize = 100;
+
+fn check(retention: &Retention) -> Result<(), Problem> {
+    let tags = |tags: usize| (1..=MAX_RULES).contains(&tags);
+    if retention.rules.len() <= MAX_RULES && retention.rules.iter().all(|rule| tags(rule.tags.len())) {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!("retention has at most {MAX_RULES} rules, each with 1 to {MAX_RULES} tags")))
 }

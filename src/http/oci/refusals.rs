@@ -1,7 +1,7 @@
 //! What the rooms refuse, as the specification's errors. Exhaustive: a new refusal gets its words.
 
 use super::{Code, OciError};
-use crate::content::{DeleteRefused, InvalidManifest, PushRefused};
+use crate::content::{DeleteRefused, InvalidManifest, OverQuota, PushRefused};
 use crate::http::body::{Broken, NotTaken};
 use axum::http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -32,6 +32,7 @@ impl From<PushRefused> for OciError {
                 Self::new(StatusCode::CONFLICT, Code::Denied, message)
                     .detail(json!({"tag": tag, "current": current, "deleted": hidden}))
             }
+            PushRefused::OverQuota(over) => over.into(),
             PushRefused::Failed(failure) => failure.into(),
         }
     }
@@ -66,5 +67,12 @@ impl From<NotTaken> for OciError {
             NotTaken::NoRoom => Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message)
                 .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
         }
+    }
+}
+
+impl From<OverQuota> for OciError {
+    fn from(over: OverQuota) -> Self {
+        let detail = json!({"quota_bytes": over.quota_bytes, "used_bytes": over.used_bytes});
+        Self::new(StatusCode::FORBIDDEN, Code::Denied, over.to_string()).detail(detail)
     }
 }

@@ -23,7 +23,10 @@ pub async fn start(mut visit: Visit, repository: RepositoryName) -> Result<Respo
         let digest = parse_digest(digest)?;
         let grace = visit.app.config.blob_grace;
         if let Some(source) = source(&visit)
-            && blobs::mount(&visit.app.db, &grant, &source, &digest, grace).await?.is_some()
+            && blobs::mount(&visit.app.db, &grant, &source, &digest, grace)
+                .await
+                .map_err(|why| refused(why, &repository, None))?
+                .is_some()
         {
             return Ok(created(&repository, &digest));
         }
@@ -198,6 +201,7 @@ fn refused(why: UploadRefused, repository: &RepositoryName, session: Option<Uuid
         UploadRefused::TooManySessions { limit } => {
             later(&format!("{limit} upload sessions of yours are open; finish or cancel some"))
         }
+        UploadRefused::OverQuota(over) => over.into(),
         UploadRefused::Failed(failure) => failure.into(),
     }
 }

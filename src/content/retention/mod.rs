@@ -1,0 +1,166 @@
+//! Retention: what a repository keeps of its versions, and letting go of the rest.
+//!
+//! A plan says first what would go and why; only rules that are enforced take it. Each version goes in
+//! a transaction of its own with all that belongs to it, under locks and looked at again: a tag, a pin
+//! or a promotion that came meanwhile keeps it. Its blobs become garbage, which collection takes.
+
+mod family;
+mod rules;
+
+pub use rules::{Expired, Named, Retention, RetentionRule};
+
+use super::referrers::subject_of_tag;
+use super::store::{manifests, retention as store};
+use super::{Holder, Repository, repositories, tags};
+use crate::access::Principal;
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::{Digest, RepositoryName, Tag};
+use crate::postgres::{Scopes, database_time};
+use family::family;
+use serde_json::json;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A version that would go.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The manifest.
+    pub digest: Digest,
+    /// The tags that would be let go of with it; write-once names stay reserved for it.
+    pub tags: BTreeSet<Tag>,
+    /// Why no rule keeps it.
+    pub why: Vec<String>,
+    /// What goes with it: its referrers, and parts that nothing else needs.
+    pub with: Vec<Digest>,
+    /// What keeps it, whatever the rules say; nothing goes then.
+    pub held_by: Vec<Holder>,
+}
+
+/// A repository with rules that are enforced.
+#[derive(Clone, Debug)]
+pub struct Enforced {
+    /// The row's id.
+    pub repository_id: i64,
+    /// Its name.
+    pub repository: RepositoryName,
+    /// Its rules.
+    pub retention: Retention,
+}
+
+/// The next repository whose retention is enforced, behind this one.
+pub async fn next_enforced(connection: &mut PgConnection, after: i64) -> Result<Option<Enforced>, Failure> {
+    store::next_enforced(connection, after).await
+}
+
+/// The versions that the rules do not keep now, by digest. The names of one repository are in memory
+/// while they are judged.
+pub async fn expired(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    retention: &Retention,
+) -> Result<BTreeMap<Digest, Expired>, Failure> {
+    let now = database_time(connection).await?;
+    let names = store::names(connection, repository_id).await?;
+    let names = names.into_iter().filter(|named| subject_of_tag(&named.tag).is_none()).collect();
+    let mut expired = retention.judge(names, now);
+    if let Some(span) = retention.untagged_for {
+        let before = now - span.delta();
+        for untagged in store::untagged(connection, repository_id, before).await? {
+            let why = format!(
+                "no tag names it, no index lists it, it is of {} and {span} are kept",
+                untagged.pushed_at.format("%Y-%m-%dT%H:%M:%SZ")
+            );
+            expired.insert(untagged.digest, Expired { tags: BTreeSet::new(), why: vec![why] });
+        }
+    }
+    Ok(expired)
+}
+
+/// What would happen to these: what goes with each, and what holds it. Changes nothing.
+pub async fn plan(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    expired: impl IntoIterator<Item = (Digest, Expired)>,
+) -> Result<Vec<Planned>, Failure> {
+    let mut planned = Vec::new();
+    for (digest, Expired { tags, why }) in expired {
+        let family = family(connection, repository_id, &digest).await?;
+        let with = family.members.into_keys().filter(|member| *member != digest).collect();
+        planned.push(Planned { digest, tags, why, with, held_by: family.holders });
+    }
+    Ok(planned)
+}
+
+/// Lets go of a version and its family, in the caller's transaction, unless something holds it or came
+/// meanwhile. Returns how many manifests went. The order is that of every delete: the repository's
+/// scope, the manifests by digest, their tags by name, the events.
+pub async fn expire(
+    connection: &mut PgConnection,
+    enforced: &Enforced,
+    digest: &Digest,
+    expired: &Expired,
+    by: &Principal,
+) -> Result<usize, Failure> {
+    Scopes::push(enforced.repository_id).lock(connection).await?;
+    let repository = repositories::repository(connection, &enforced.repository).await?;
+    let Some(repository) = repository else { return Ok(0) };
+    if store::retention(connection, repository.id).await?.as_ref() != Some(&enforced.retention) {
+        return Ok(0);
+    }
+    let seen = family(connection, repository.id, digest).await?;
+    for member in seen.members.keys() {
+        manifests::lock(connection, repository.id, member).await?;
+    }
+    // Again, behind the locks: what was tagged, listed, pinned or attached before them is seen now, and
+    // what comes later finds them gone.
+    let family = family(connection, repository.id, digest).await?;
+    let own = family.members.get(digest).cloned().unwrap_or_default();
+    let same = family.members.keys().eq(seen.members.keys());
+    let unnamed = own.iter().all(|tag| expired.tags.contains(tag) || subject_of_tag(tag).is_some());
+    if !same || !unnamed || !family.holders.is_empty() {
+        return Ok(0);
+    }
+    let members: Vec<Digest> = family.members.keys().cloned().collect();
+    let mut named: Vec<(&Tag, &Digest)> = Vec::new();
+    for (member, tags) in &family.members {
+        named.extend(tags.iter().map(|tag| (tag, member)));
+    }
+    named.sort_unstable();
+    for (tag, member) in named {
+        tags::remove(connection, &repository, by, tag, Some(member)).await?;
+    }
+    store::delete(connection, repository.id, &members).await?;
+    record(connection, &repository, digest, expired, &members, by).await?;
+    Ok(members.len())
+}
+
+/// An event for every manifest that went, so that each one's story has its end.
+async fn record(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    digest: &Digest,
+    expired: &Expired,
+    members: &[Digest],
+    by: &Principal,
+) -> Result<(), Failure> {
+    let at = database_time(connection).await?;
+    for member in members {
+        let facts = if member == digest {
+            json!({"tags": expired.tags, "why": expired.why})
+        } else {
+            json!({"with": digest})
+        };
+        let event = Event {
+            kind: Kind::ManifestExpired,
+            at,
+            principal: by,
+            repository: Some((repository.id, &repository.name)),
+            environment: None,
+            digest: Some(member),
+            facts,
+        };
+        ledger::append(connection, event).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! What retention reads and deletes.
+
+use crate::content::{Enforced, Named, Retention};
+use crate::failure::Failure;
+use crate::names::{Digest, RepositoryName, Tag};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+/// The next repository whose retention is enforced.
+pub async fn next_enforced(connection: &mut PgConnection, after: i64) -> Result<Option<Enforced>, Failure> {
+    let row = sqlx::query!(
+        r#"select id, name as "name: RepositoryName", retention as "retention!: Json<Retention>"
+           from repositories where id > $1 and retention @> '{"enforce": true}' order by id limit 1"#,
+        after
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("looking for enforced retention", error))?;
+    Ok(row.map(|row| Enforced { repository_id: row.id, repository: row.name, retention: row.retention.0 }))
+}
+
+/// The repository's rules.
+pub async fn retention(
+    connection: &mut PgConnection,
+    repository_id: i64,
+) -> Result<Option<Retention>, Failure> {
+    let found = sqlx::query_scalar!(
+        r#"select retention as "retention: Json<Retention>" from repositories where id = $1"#,
+        repository_id
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a repository's retention", error))?;
+    Ok(found.flatten().map(|json| json.0))
+}
+
+/// Every tag that names something now, write-once or floating, with the time at which it came to. Not
+/// those of what refers to a manifest that is here: that lives as long as its subject.
+pub async fn names(connection: &mut PgConnection, repository_id: i64) -> Result<Vec<Named>, Failure> {
+    sqlx::query_as!(
+        Named,
+        r#"select t.name as "tag!: Tag", t.digest as "digest!: Digest", t.claimed_at as "at!"
+           from tags t
+           where t.repository_id = $1
+             and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
+             and not exists (select from manifests m join manifests s on s.repository_id = $1 and s.digest = m.subject
+                             where m.repository_id = $1 and m.digest = t.digest)
+           union all
+           select f.name, f.digest, f.moved_at
+           from (select distinct on (name) name, digest, moved_at from floating_tags
+                 where repository_id = $1 order by name, id desc) f
+           where f.digest is not null
+             and not exists (select from tags t where t.repository_id = $1 and t.name = f.name)
+             and not exists (select from manifests m join manifests s on s.repository_id = $1 and s.digest = m.subject
+                             where m.repository_id = $1 and m.digest = f.digest)"#,
+        repository_id
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading the names of a repository", error))
+}
+
+/// A manifest that nothing names.
+pub struct Untagged {
+    pub digest: Digest,
+    pub pushed_at: DateTime<Utc>,
+}
+
+/// Manifests from before a time that no tag names, no index lists, and whose subject, if they have one,
+/// is not there.
+pub async fn untagged(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    before: DateTime<Utc>,
+) -> Result<Vec<Untagged>, Failure> {
+    sqlx::query_as!(
+        Untagged,
+        r#"select m.digest as "digest: Digest", m.pushed_at from manifests m
+           where m.repository_id = $1 and m.pushed_at < $2
+             and not exists (
+               select from tags t where t.repository_id = $1 and t.digest = m.digest
+               and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name))
+             and not exists (
+               select from floating_tags f where f.repository_id = $1 and f.digest = m.digest
+               and not exists (select from floating_tags n
+                               where n.repository_id = $1 and n.name = f.name and n.id > f.id)
+               and not exists (select from tags t where t.repository_id = $1 and t.name = f.name))
+             and not exists (
+               select from manifest_children c where c.repository_id = $1 and c.child = m.digest)
+             and (m.subject is null or not exists (
+               select from manifests s where s.repository_id = $1 and s.digest = m.subject))
+           order by m.digest"#,
+        repository_id,
+        before
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for manifests that nothing names", error))
+}
+
+/// What refers to these manifests, by subject or by one of these floating tags.
+pub async fn referring(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+    tags: &[String],
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select m.digest as "digest!: Digest" from manifests m
+           where m.repository_id = $1 and m.subject = any($2)
+           union
+           select f.digest from floating_tags f
+           join manifests m on m.repository_id = $1 and m.digest = f.digest
+           where f.repository_id = $1 and f.name = any($3)
+             and not exists (select from floating_tags n
+                             where n.repository_id = $1 and n.name = f.name and n.id > f.id)"#,
+        repository_id,
+        digests as &[Digest],
+        tags
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what refers to a manifest", error))
+}
+
+/// The children of these manifests that no other index lists.
+pub async fn only_children(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select distinct c.child as "child: Digest" from manifest_children c
+           where c.repository_id = $1 and c.manifest = any($2)
+             and not exists (select from manifest_children o where o.repository_id = $1
+                             and o.child = c.child and o.manifest <> all($2))"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for the parts of a manifest", error))
+}
+
+/// Deletes the manifests, which the caller has locked, with what they refer to and the pins that have
+/// run out.
+pub async fn delete(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<(), Failure> {
+    sqlx::query!(
+        r#"with blobs as (delete from manifest_blobs where repository_id = $1 and manifest = any($2)),
+                children as (delete from manifest_children where repository_id = $1 and manifest = any($2)),
+                over as (delete from pins where repository_id = $1 and digest = any($2)
+                         and until <= clock_timestamp())
+           delete from manifests where repository_id = $1 and digest = any($2)"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("letting go of manifests", error))?;
+    Ok(())
+}

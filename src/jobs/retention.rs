@@ -1,0 +1,91 @@
+//! Retention as a job: repository after repository, each version in its own transaction, resting in
+//! between.
+
+use super::lease::{Due, Lease, Taken};
+use super::pace::Pace;
+use crate::content;
+use crate::failure::Failure;
+use crate::identity;
+use crate::names::Digest;
+use crate::postgres::Db;
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Its name among the leases.
+pub const NAME: &str = "retention";
+
+/// How far retention has come, saved with every version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retained {
+    /// The repository that is done, by its row id.
+    after: i64,
+    /// Manifests that went.
+    pub manifests: u64,
+    /// Versions that no rule keeps and that something holds, or that changed meanwhile.
+    pub left: u64,
+}
+
+/// Lets go of what enforced rules do not keep, if it is due and no other replica does; `None` when it is
+/// not this replica's turn, or when it was stopped or lost its lease before the end.
+pub async fn retain(
+    db: &Db,
+    pace: Pace,
+    due: Due,
+    stop: &CancellationToken,
+) -> Result<Option<Retained>, Failure> {
+    let Taken::Ours(lease, state) = Lease::take::<Retained>(db, NAME, due).await? else {
+        return Ok(None);
+    };
+    let mut retained = state.unwrap_or_default();
+    loop {
+        let mut connection = db.acquire().await?;
+        let Some(enforced) = content::next_enforced(&mut connection, retained.after).await? else { break };
+        let expired = content::expired(&mut connection, enforced.repository_id, &enforced.retention).await?;
+        drop(connection);
+        for (digest, expired) in &expired {
+            if stop.is_cancelled() {
+                lease.release(&mut *db.acquire().await?).await?;
+                return Ok(None);
+            }
+            let began = Instant::now();
+            if !one(db, &lease, &mut retained, &enforced, digest, expired).await? {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pace.rest_after(began.elapsed())) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        retained.after = enforced.repository_id;
+    }
+    lease.finish(&mut *db.acquire().await?, &retained).await?;
+    Ok(Some(retained))
+}
+
+/// One version; `false` when the lease is lost. A version that cannot go is left, and the run goes on.
+async fn one(
+    db: &Db,
+    lease: &Lease,
+    retained: &mut Retained,
+    enforced: &content::Enforced,
+    digest: &Digest,
+    expired: &content::Expired,
+) -> Result<bool, Failure> {
+    let mut tx = db.begin().await?;
+    if !lease.keep(&mut tx).await? {
+        return Ok(false);
+    }
+    let went = content::expire(&mut tx, enforced, digest, expired, &identity::service()).await?;
+    let went = u64::try_from(went).unwrap_or_default();
+    let before = retained.clone();
+    retained.manifests += went;
+    retained.left += u64::from(went == 0);
+    lease.save(&mut tx, retained).await?;
+    if let Err(error) = tx.commit().await {
+        *retained = before;
+        return Err(Failure::new("letting go of a version", error));
+    }
+    metrics::counter!("proofmark_collected_total", "what" => "manifests").increment(went);
+    Ok(true)
+}

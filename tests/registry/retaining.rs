@@ -1,0 +1,149 @@
+//! Retention keeps what its rules say and whatever is in use, and says first what would go.
+
+use crate::harness::Registry;
+use crate::harness::oci::Document;
+use proofmark::access::Role;
+use proofmark::jobs::{Due, Retained};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+impl Registry {
+    async fn retention(&self, rules: Value) {
+        let body = json!({"name": "app", "retention": rules, "tags": {"floating": ["latest", "sha256-*"]}});
+        let put = self.admin().put("/api/v1/repositories").json(&body).send().await.unwrap();
+        assert!(put.status().is_success(), "{}", put.text().await.unwrap());
+    }
+
+    async fn plan(&self) -> Vec<Value> {
+        let page = self.admin().document("/api/v1/retention?repository=app").await;
+        page["items"].as_array().unwrap().clone()
+    }
+
+    /// Lets go now, as soon as nobody else does.
+    async fn retain(&self) -> Retained {
+        let stop = CancellationToken::new();
+        let ours = async {
+            loop {
+                if let Some(done) = self.app.retain(Due::Now, &stop).await.unwrap() {
+                    return done;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), ours).await.expect("the lease becomes free")
+    }
+}
+
+fn rules(enforce: bool) -> Value {
+    json!({"enforce": enforce, "untagged_for": "0s",
+           "rules": [{"tags": ["v*"]}, {"tags": ["nightly-*"], "keep_last": 1}]})
+}
+
+#[tokio::test]
+async fn what_no_rule_keeps_is_planned_first_and_goes_with_its_referrers_and_parts() {
+    let registry = Registry::collecting().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    registry.retention(rules(false)).await;
+    let child = Document::marked("child");
+    let old = Document::index(&[&child]);
+    let sbom = old.referrer("application/vnd.example.sbom");
+    let about_sbom = sbom.referrer("application/vnd.example.signature");
+    let signature = Document::marked("a signature of cosign's");
+    let (new, release, loose) =
+        (Document::marked("new"), Document::marked("release"), Document::marked("loose"));
+    ci.pushes("app", &child.digest, &child).await;
+    ci.pushes("app", "nightly-1", &old).await;
+    for referrer in [&sbom, &about_sbom, &loose] {
+        ci.pushes("app", &referrer.digest, referrer).await;
+    }
+    ci.pushes("app", &format!("{}.sig", old.digest.replace(':', "-")), &signature).await;
+    ci.pushes("app", "nightly-2", &new).await;
+    ci.pushes("app", "v1", &release).await;
+    let about_new = new.referrer("application/vnd.example.sbom");
+    ci.pushes("app", &about_new.digest, &about_new).await;
+
+    let planned = registry.plan().await;
+    let of = |document: &Document| planned.iter().find(|item| item["digest"] == document.digest.as_str());
+    assert_eq!(planned.len(), 2, "{planned:#?}");
+    let version = of(&old).unwrap();
+    assert_eq!(version["tags"], json!(["nightly-1"]));
+    let why = version["why"][0].as_str().unwrap();
+    assert_eq!(why, "nightly-1 matches nightly-*; it is number 2 of the newest and 1 are kept");
+    let mut with: Vec<&str> =
+        version["with"].as_array().unwrap().iter().map(|d| d.as_str().unwrap()).collect();
+    let mut family = [&child, &sbom, &about_sbom, &signature].map(|document| document.digest.as_str());
+    with.sort_unstable();
+    family.sort_unstable();
+    assert_eq!(with, family);
+    assert!(of(&loose).unwrap()["why"][0].as_str().unwrap().starts_with("no tag names it"));
+    assert_eq!(registry.retain().await.manifests, 0, "rules that are not enforced take nothing");
+
+    registry.retention(rules(true)).await;
+    registry.retain().await;
+    assert_eq!(registry.plan().await, Vec::<Value>::new());
+    for gone in [&old, &child, &sbom, &about_sbom, &signature, &loose] {
+        assert_eq!(ci.digest_of("app", &gone.digest).await, None);
+    }
+    for kept in [&new, &about_new, &release] {
+        assert_eq!(ci.digest_of("app", &kept.digest).await, Some(kept.digest.clone()));
+    }
+    assert_eq!(ci.digest_of("app", "nightly-1").await, None);
+    let refused = ci.push("app", "nightly-1", &release).await;
+    assert_eq!(refused.status(), 409, "its name stays reserved");
+    let expired = "select count(*) from events where kind = 'manifest.expired'";
+    let expired: i64 = sqlx::query_scalar(expired).fetch_one(&mut *registry.sql().await).await.unwrap();
+    assert_eq!(expired, 6);
+    assert_eq!(admin.get("/api/v1/retention?repository=none").send().await.unwrap().status(), 404);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn what_is_promoted_or_tagged_meanwhile_stays() {
+    let registry = Registry::collecting().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    registry.environment("prod", "{ min_age: 0s }").await;
+    let promoted = ci.push_release("app", "nightly-1", "one").await;
+    let answer = registry.admin().promote("app", &promoted, "prod").await;
+    assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+    let (listed, tagged, last) =
+        (Document::marked("listed"), Document::marked("tagged"), Document::marked("last"));
+    ci.pushes("app", "nightly-2", &listed).await;
+    ci.pushes("app", "v1", &Document::index(&[&listed])).await;
+    ci.pushes("app", "nightly-3", &tagged).await;
+    ci.pushes("app", "nightly-4", &last).await;
+    registry.retention(rules(false)).await;
+    let planned = registry.plan().await;
+    let held =
+        |digest: &str| planned.iter().find(|item| item["digest"] == digest).unwrap()["held_by"].clone();
+    assert_eq!(held(promoted.as_str())[0]["pin"]["reason"], "promoted to prod");
+    assert!(held(&listed.digest)[0]["index"].is_string());
+    assert_eq!(held(&tagged.digest), json!([]));
+
+    // Judged before somebody tags it: the tag is seen when it is locked.
+    let mut sql = registry.sql().await;
+    let home = proofmark::content::repository(&mut sql, &"app".parse().unwrap()).await.unwrap().unwrap();
+    let text: Value = rules(true);
+    let retention: proofmark::content::Retention = serde_json::from_value(text).unwrap();
+    let judged = proofmark::content::expired(&mut sql, home.id, &retention).await.unwrap();
+    drop(sql);
+    ci.pushes("app", "v2", &tagged).await;
+    sqlx::query("update repositories set retention = $1 where name = 'app'")
+        .bind(json!(retention))
+        .execute(&mut *registry.sql().await)
+        .await
+        .unwrap();
+    let enforced = proofmark::content::Enforced { repository_id: home.id, repository: home.name, retention };
+    let by = proofmark::identity::service();
+    for (digest, expired) in &judged {
+        let mut tx = registry.app.db.begin().await.unwrap();
+        assert_eq!(proofmark::content::expire(&mut tx, &enforced, digest, expired, &by).await.unwrap(), 0);
+        tx.commit().await.unwrap();
+    }
+    let done = registry.retain().await;
+    assert_eq!((done.manifests, done.left), (0, 2));
+    for reference in ["nightly-1", "nightly-2", "nightly-3", "nightly-4", "v2"] {
+        assert!(ci.digest_of("app", reference).await.is_some(), "{reference}");
+    }
+    registry.check().await;
+}
