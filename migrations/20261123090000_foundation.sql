@@ -32,6 +32,11 @@ begin
   return new;
 end $$;
 
+-- Times that callers give lie in years of four digits: RFC 3339 has no other, so one row beyond would
+-- make every answer that shows it unreadable.
+create function can_be_written(at timestamptz) returns bool language sql immutable parallel safe
+  return at >= '1970-01-01 00:00:00Z'::timestamptz and at < '10000-01-01 00:00:00Z'::timestamptz;
+
 create table principals(
   id bigint generated always as identity primary key,
   name text collate "C" not null constraint a_principal_name_is_unique unique,

@@ -12,8 +12,8 @@ create table signers(
   -- Globs; what the key is believed for.
   repositories text[] collate "C" not null,
   predicate_types text[] collate "C" not null,
-  valid_from timestamptz not null,
-  valid_until timestamptz,
+  valid_from timestamptz not null constraint a_signers_time_can_be_written check (can_be_written(valid_from)),
+  valid_until timestamptz constraint a_signers_end_can_be_written check (can_be_written(valid_until)),
   registered_by bigint not null references principals,
   registered_at timestamptz not null default clock_timestamp(),
   constraint a_key_is_registered_once_a_scheme unique (key_id, scheme)
@@ -25,7 +25,8 @@ create trigger signers_never_change before update or delete on signers
 create table signer_revocations(
   id bigint generated always as identity primary key,
   signer_id bigint not null constraint a_signer_is_revoked_once unique references signers,
-  distrusted_from timestamptz not null,
+  distrusted_from timestamptz not null
+    constraint a_revocations_time_can_be_written check (can_be_written(distrusted_from)),
   compromised bool not null,
   reason text collate "C" not null,
   revoked_by bigint not null references principals,

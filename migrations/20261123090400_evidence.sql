@@ -47,11 +47,12 @@ create table scan_runs(
   scanner_version text collate "C" not null,
   -- How new its vulnerability database was; null when neither report nor uploader says, which a gate
   -- on the database's age takes for too old. Never newer than received_at.
-  database_updated_at timestamptz,
+  database_updated_at timestamptz
+    constraint a_databases_time_can_be_written check (can_be_written(database_updated_at)),
   -- When the scanner says it ran, or else when its report came; never newer than received_at. The
   -- newest run of a scanner is the one with the greatest (scanned_at, id): an old report that comes
   -- late takes nothing's place.
-  scanned_at timestamptz not null,
+  scanned_at timestamptz not null constraint a_scans_time_can_be_written check (can_be_written(scanned_at)),
   finding_set text collate "C" not null references finding_sets,
   -- The OCI artifact that holds the raw report and refers to the subject.
   report text collate "C" not null,

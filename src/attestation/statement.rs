@@ -25,6 +25,16 @@ pub struct Subject {
     pub name: Option<String>,
     /// Its digests, hexadecimal by algorithm.
     pub digest: BTreeMap<String, String>,
+    /// What else is said of it; nothing is concluded from it but in our own summaries.
+    #[serde(default)]
+    pub annotations: Value,
+}
+
+impl Subject {
+    /// Whether it has the digest.
+    pub fn is(&self, digest: &Digest) -> bool {
+        self.digest.get(digest.algorithm().as_str()).is_some_and(|hex| hex == digest.hex())
+    }
 }
 
 /// Why a payload is not a statement.
@@ -82,10 +92,7 @@ struct Image {
 impl Statement {
     /// Whether one of the subjects has the digest.
     pub fn is_about(&self, digest: &Digest) -> bool {
-        let algorithm = digest.algorithm().as_str();
-        self.subjects
-            .iter()
-            .any(|subject| subject.digest.get(algorithm).is_some_and(|hex| hex == digest.hex()))
+        self.subjects.iter().any(|subject| subject.is(digest))
     }
 
     /// The subjects' digests of the algorithms that content is stored under.
@@ -143,7 +150,7 @@ impl Statement {
         let digest = claim.critical.image.digest;
         let of = (digest.algorithm().as_str().to_owned(), digest.hex().to_owned());
         Ok(Self {
-            subjects: vec![Subject { name: None, digest: BTreeMap::from([of]) }],
+            subjects: vec![Subject { name: None, digest: BTreeMap::from([of]), annotations: Value::Null }],
             predicate_type: COSIGN_SIGN.to_owned(),
             predicate: json!({"identity": claim.critical.identity, "optional": claim.optional}),
         })

@@ -16,10 +16,13 @@
 //! openssl pkeyutl -verify -pubin -inkey summary.pub -rawin -in pae.bin -sigfile sig.bin
 //! jq '.subject, .predicate' payload.json                   # digest, resourceUri, PASSED, .../valid_until
 //! ```
+//!
+//! A subject with the annotation `proofmark.kind` is an artifact's file: it says nothing of a manifest
+//! that has the same bytes.
 
 use super::envelope::Envelope;
 use super::scheme::{PublicKey, Scheme};
-use super::statement::Statement;
+use super::statement::{Statement, Subject};
 use super::verify::{Unproved, verify};
 use crate::failure::Failure;
 use crate::keys::{KeyRole, Trust, TrustedKey, TrustedScheme};
@@ -54,9 +57,24 @@ pub struct Verification<'a> {
     pub valid_until: DateTime<Utc>,
 }
 
+/// What the bytes of a subject are. Whoever may push chooses a file's bytes freely, a manifest's among
+/// them, so that an artifact's file was promoted says nothing of a manifest that has the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// A manifest: what was promoted, or a child of the index that was.
+    Manifest,
+    /// The file of an artifact that is one file.
+    File,
+}
+
+/// The annotation of a subject that is a file.
+const KIND: (&str, &str) = ("proofmark.kind", "file");
+
 /// A subject of a summary.
 #[derive(Clone, Copy, Debug)]
 pub struct SummarySubject<'a> {
+    /// What it is.
+    pub kind: SubjectKind,
     /// For people: a version, a platform, a file's name.
     pub name: &'a str,
     /// The digests of the same bytes, one for each algorithm.
@@ -75,11 +93,7 @@ pub struct Input {
 /// The statement for a promotion, as canonical JSON: the same input gives the same bytes.
 pub fn build(trust: &Trust, verification: &Verification<'_>) -> Result<Vec<u8>, Failure> {
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-    let subjects: Vec<Value> = verification
-        .subjects
-        .iter()
-        .map(|subject| json!({"name": subject.name, "digest": digests(subject.digests.iter().copied())}))
-        .collect();
+    let subjects: Vec<Value> = verification.subjects.iter().map(SummarySubject::written).collect();
     let mut predicate = json!({
         "verifier": {"id": trust.verifier_id, "version": {"proofmark": env!("CARGO_PKG_VERSION")}},
         "timeVerified": time(verification.time_verified),
@@ -103,6 +117,27 @@ pub fn build(trust: &Trust, verification: &Verification<'_>) -> Result<Vec<u8>, 
     .map_err(|error| Failure::new("writing a verification summary", error))
 }
 
+impl SummarySubject<'_> {
+    fn written(&self) -> Value {
+        let mut subject = json!({"name": self.name, "digest": digests(self.digests.iter().copied())});
+        match self.kind {
+            SubjectKind::Manifest => {}
+            SubjectKind::File => subject["annotations"] = json!({KIND.0: KIND.1}),
+        }
+        subject
+    }
+}
+
+impl SubjectKind {
+    fn of(subject: &Subject) -> Self {
+        if subject.annotations.get(KIND.0).is_some_and(|kind| kind == KIND.1) {
+            Self::File
+        } else {
+            Self::Manifest
+        }
+    }
+}
+
 fn digests<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Map<String, Value> {
     digests.into_iter().map(|d| (d.algorithm().as_str().to_owned(), d.hex().into())).collect()
 }
@@ -110,8 +145,10 @@ fn digests<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Map<String, Val
 /// What a consumer wants to be told.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectations<'a> {
-    /// The bytes at hand: a manifest, a child of an index, or the file of an artifact.
+    /// The bytes at hand.
     pub digest: &'a Digest,
+    /// What they are used as.
+    pub kind: SubjectKind,
     /// The repository it came from.
     pub repository: &'a RepositoryName,
     /// Where it is to run.
@@ -159,6 +196,10 @@ pub enum Refused {
     OtherPredicate(String),
     #[error("it is about something else: {0} is not among its subjects")]
     OtherSubject(Digest),
+    #[error("{0} is an artifact's file there and no manifest: check the file itself (`--file`)")]
+    OnlyAFile(Digest),
+    #[error("{0} is a manifest there and no artifact's file: check it by its digest (`--digest`)")]
+    OnlyAManifest(Digest),
     #[error("its verifier is {found}, and the trust file's key belongs to {expected}")]
     OtherVerifier { found: String, expected: String },
     #[error("it is for {found}, not for {expected}")]
@@ -208,9 +249,7 @@ pub fn check(envelope: &[u8], trust: &Trust, expected: &Expectations<'_>) -> Res
     if statement.predicate_type != PREDICATE_TYPE {
         return Err(Refused::OtherPredicate(statement.predicate_type));
     }
-    if !statement.is_about(expected.digest) {
-        return Err(Refused::OtherSubject(expected.digest.clone()));
-    }
+    is_about(&statement, expected)?;
     let valid_until = statement.predicate.get(trust.valid_until_field()).cloned();
     let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
     let said: Predicate = serde_json::from_value(statement.predicate).map_err(malformed)?;
@@ -241,6 +280,18 @@ pub fn check(envelope: &[u8], trust: &Trust, expected: &Expectations<'_>) -> Res
         levels: said.verified_levels,
         time_verified: said.time_verified,
         valid_until,
+    })
+}
+
+fn is_about(statement: &Statement, expected: &Expectations<'_>) -> Result<(), Refused> {
+    let mut kinds = statement.subjects.iter().filter(|s| s.is(expected.digest)).map(SubjectKind::of);
+    let Some(first) = kinds.next() else { return Err(Refused::OtherSubject(expected.digest.clone())) };
+    if first == expected.kind || kinds.any(|kind| kind == expected.kind) {
+        return Ok(());
+    }
+    Err(match expected.kind {
+        SubjectKind::Manifest => Refused::OnlyAFile(expected.digest.clone()),
+        SubjectKind::File => Refused::OnlyAManifest(expected.digest.clone()),
     })
 }
 

@@ -6,7 +6,7 @@ use super::hashing::hash;
 use super::output::{Output, at};
 use super::stop::{Stop, gates_in_words};
 use super::time::Lifetime;
-use crate::attestation::summary::{self, Checked, Expectations};
+use crate::attestation::summary::{self, Checked, Expectations, SubjectKind};
 use crate::keys::Trust;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ struct Bytes {
     /// The artifact's file
     #[arg(long, value_name = "FILE", requires = "trust")]
     file: Option<PathBuf>,
-    /// Its digest, or its manifest's
+    /// The manifest's digest, of what is about to run
     #[arg(long, requires = "trust")]
     digest: Option<Digest>,
 }
@@ -76,13 +76,14 @@ impl Verify {
         let trust: Trust = serde_json::from_slice(&read(trust, "the trust file")?)
             .map_err(|error| Stop::Usage(format!("{} is no trust file: {error}", trust.display())))?;
         let envelope = envelope(read(Path::new(&self.subject), "the summary")?)?;
-        let digest = match (&self.offline.bytes.digest, &self.offline.bytes.file) {
-            (Some(digest), _) => digest.clone(),
-            (None, Some(file)) => hash(file, output.bar(None, "hashing")).await?.1,
+        let (digest, kind) = match (&self.offline.bytes.digest, &self.offline.bytes.file) {
+            (Some(digest), _) => (digest.clone(), SubjectKind::Manifest),
+            (None, Some(file)) => (hash(file, output.bar(None, "hashing")).await?.1, SubjectKind::File),
             (None, None) => return Err(Stop::Usage("give --file or --digest".into())),
         };
         let expected = Expectations {
             digest: &digest,
+            kind,
             repository,
             environment: &self.environment,
             level: self.offline.level.as_deref(),

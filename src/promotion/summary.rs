@@ -3,7 +3,7 @@
 use super::lane::Judged;
 use super::store::promotions::FileOf;
 use crate::attestation::IN_TOTO;
-use crate::attestation::summary::{Input, SummarySubject, Verification, build};
+use crate::attestation::summary::{Input, SubjectKind, SummarySubject, Verification, build};
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::names::{Digest, Tag};
@@ -35,12 +35,14 @@ pub(super) fn sign(
         .map(|child| (child.platform.as_deref().unwrap_or("child"), [&child.digest, &child.sha256]))
         .collect();
     let mut subjects = vec![SummarySubject {
+        kind: SubjectKind::Manifest,
         name: version.map_or(subject.repository.as_str(), Tag::as_str),
         digests: &own,
     }];
-    subjects.extend(children.iter().map(|(name, digests)| SummarySubject { name, digests }));
+    let (manifest, of_one) = (SubjectKind::Manifest, SubjectKind::File);
+    subjects.extend(children.iter().map(|(name, digests)| SummarySubject { kind: manifest, name, digests }));
     let of_file = file.map(|file| (file.name.as_deref().unwrap_or("file"), [&file.digest]));
-    subjects.extend(of_file.iter().map(|(name, digests)| SummarySubject { name, digests }));
+    subjects.extend(of_file.iter().map(|(name, digests)| SummarySubject { kind: of_one, name, digests }));
     let (policy_uri, policy_digest) = policy(keys, judged)?;
     let payload = build(
         keys.trust(),

@@ -2,7 +2,7 @@
 
 use crate::harness::Registry;
 use proofmark::access::Role;
-use proofmark::attestation::summary::{self, SummarySubject, Verification};
+use proofmark::attestation::summary::{self, SubjectKind, SummarySubject, Verification};
 use proofmark::names::Digest;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -179,7 +179,7 @@ fn signed_summary(registry: &Registry, file: &Digest) -> Vec<u8> {
     let verification = Verification {
         repository: &"payments/api".parse().unwrap(),
         environment: &"prod".parse().unwrap(),
-        subjects: &[SummarySubject { name: "app", digests: &[file] }],
+        subjects: &[SummarySubject { kind: SubjectKind::File, name: "app", digests: &[file] }],
         policy_uri: "https://registry.example/policies/prod/default",
         policy_digest: &Digest::sha256(b"a policy"),
         inputs: &[],

@@ -2,7 +2,7 @@
 
 use crate::harness::{Registry, fresh_database, sha256};
 use proofmark::attestation::IN_TOTO;
-use proofmark::attestation::summary::{self, Expectations, Input, SummarySubject, Verification};
+use proofmark::attestation::summary::{self, Expectations, Input, SubjectKind, SummarySubject, Verification};
 use proofmark::keys::{self, Keys, Source, Trust};
 use proofmark::postgres::{Db, Options};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ async fn openssl_alone_checks_what_the_registry_signed() {
         &Verification {
             repository: &repository,
             environment: &environment,
-            subjects: &[SummarySubject { name: "1.0.0", digests: &[&digest] }],
+            subjects: &[SummarySubject { kind: SubjectKind::Manifest, name: "1.0.0", digests: &[&digest] }],
             policy_uri: "https://registry.example/policy",
             policy_digest: &sha256(b"policy"),
             inputs: &[Input { uri: "a".into(), digest: sha256(b"a") }],
@@ -104,6 +104,7 @@ async fn openssl_alone_checks_what_the_registry_signed() {
     .unwrap();
     let envelope = registry.app.keys.sign_summary(IN_TOTO, &statement);
     let expected = Expectations {
+        kind: SubjectKind::Manifest,
         digest: &digest,
         repository: &repository,
         environment: &environment,

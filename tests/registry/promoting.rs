@@ -1,5 +1,6 @@
 //! Promoting: what the policy asks for, decided under locks, recorded, and decided again.
 
+use crate::harness::oci::Document;
 use crate::harness::{Found, Registry, expect, header};
 use proofmark::access::Role;
 use proofmark::names::Digest;
@@ -77,6 +78,7 @@ async fn a_release_that_meets_every_gate_is_promoted_with_a_signed_summary() {
 
     let expected = proofmark::attestation::summary::Expectations {
         digest: &digest,
+        kind: proofmark::attestation::summary::SubjectKind::Manifest,
         repository: &"app".parse().unwrap(),
         environment: &"prod".parse().unwrap(),
         level: Some("PROOFMARK_SIGNED_BY"),
@@ -287,5 +289,41 @@ async fn a_repeated_request_with_its_key_is_answered_and_not_done_again() {
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     let other = json!({"repository": "app", "version": "1.0", "environment": "prod"});
     assert_eq!(expect(send(&other).await, 422).await["code"], "idempotency-key-reused");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_promoted_file_vouches_for_no_manifest_that_has_its_bytes() {
+    use proofmark::attestation::summary::{Expectations, Refused, SubjectKind, check};
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    registry.environment("prod", "").await;
+    let evil = Document::marked("evil");
+    let path = "/api/v1/artifacts?repository=app&version=1.0&filename=config.json";
+    let put = ci.put(path).body(evil.body.clone()).send().await.unwrap();
+    let file: Digest = serde_json::from_value(expect(put, 201).await["digest"].take()).unwrap();
+    let evil_digest: Digest = evil.digest.parse().unwrap();
+    let trust = registry.app.keys.trust();
+    let vouches = async |kind| {
+        let made = expect(promoter.promote("app", &file, "prod").await, 201).await;
+        let expected = Expectations {
+            digest: &evil_digest,
+            kind,
+            repository: &"app".parse().unwrap(),
+            environment: &"prod".parse().unwrap(),
+            level: None,
+            max_age: None,
+            at: proofmark::clock::now(),
+        };
+        check(made["summary"].to_string().as_bytes(), trust, &expected).map(|_| ())
+    };
+    assert_eq!(vouches(SubjectKind::File).await, Ok(()));
+    assert_eq!(vouches(SubjectKind::Manifest).await, Err(Refused::OnlyAFile(evil_digest.clone())));
+
+    ci.pushes("other", "6.6.6", &evil).await;
+    for kind in [SubjectKind::Manifest, SubjectKind::File] {
+        assert_eq!(vouches(kind).await, Err(Refused::OtherSubject(evil_digest.clone())));
+    }
     registry.check().await;
 }

@@ -1,6 +1,6 @@
 //! Refusing: wrong roles, wrong inputs, and the race between a block and promotions.
 
-use crate::harness::{Registry, expect};
+use crate::harness::{Registry, Signing, expect};
 use proofmark::access::Role;
 use serde_json::{Value, json};
 
@@ -196,5 +196,60 @@ async fn no_promotion_is_decided_after_an_acknowledged_block() {
     .await
     .unwrap();
     assert_eq!(late, 0, "promotions that overlooked a block");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_time_that_not_everybody_can_read_is_kept_nowhere() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("prod", "").await;
+    let digest = admin.push_release("app", "1.0", "one").await;
+    expect(admin.promote("app", &digest, "prod").await, 201).await;
+    let lane = json!({"repository": "app", "environment": "prod", "digest": digest, "reason": "why"});
+    let pem = Signing::new(1).pem();
+    let signer = json!({"name": "ci", "public_key": pem, "repositories": ["**"], "predicate_types": ["**"]});
+    registry.admin().post_document("/api/v1/signers", &signer, 201).await;
+    let signer = json!({"name": "x", "public_key": pem, "scheme": "ed25519ph", "repositories": ["**"],
+                        "predicate_types": ["**"]});
+    let doors = [
+        ("/api/v1/approvals", "until", &lane),
+        ("/api/v1/blocks", "until", &lane),
+        ("/api/v1/holds", "until", &json!({"repository": "app", "environment": "prod", "reason": "why"})),
+        ("/api/v1/signers", "valid_from", &signer),
+        ("/api/v1/signers", "valid_until", &signer),
+        ("/api/v1/signers/ci/revocation", "at", &json!({"reason": "why"})),
+    ];
+    for (path, member, body) in doors {
+        for time in ["+262000-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "-0005-01-01T00:00:00Z"] {
+            let mut body = body.clone();
+            body[member] = json!(time);
+            let refused = admin.post_document(path, &body, 422).await;
+            assert!(refused["detail"].as_str().unwrap().contains("1970 to 9999"), "{path}: {refused}");
+        }
+    }
+    let path =
+        format!("/api/v1/scans?repository=app&digest={digest}&database_updated_at=-0005-01-01T00:00:00Z");
+    admin.post_document(&path, &json!({}), 400).await;
+    expect(admin.known_good("app", "prod").await, 200).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_database_itself_keeps_no_time_that_cannot_be_written() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "").await;
+    for year in ["10000", "1969", "262000"] {
+        let refused = sqlx::query(
+            "insert into holds(environment_id, why, until, by, at)
+             select e.id, 'why', make_timestamptz($1, 1, 1, 0, 0, 0, 'UTC'), p.id, clock_timestamp()
+             from environments e cross join principals p limit 1",
+        )
+        .bind(year.parse::<i32>().unwrap())
+        .execute(&mut *registry.sql().await)
+        .await
+        .unwrap_err();
+        assert!(refused.to_string().contains("a_holds_end_can_be_written"), "{refused}");
+    }
     registry.check().await;
 }

@@ -44,8 +44,8 @@ impl Case {
                 repository: &repository,
                 environment: &environment,
                 subjects: &[
-                    SummarySubject { name: "1.0.0", digests: &[&digest] },
-                    SummarySubject { name: "app.tar", digests: &[&file] },
+                    SummarySubject { kind: SubjectKind::Manifest, name: "1.0.0", digests: &[&digest] },
+                    SummarySubject { kind: SubjectKind::File, name: "app.tar", digests: &[&file] },
                 ],
                 policy_uri: "https://registry.example/proofmark/environments/prod/policies/main",
                 policy_digest: &Digest::sha256(b"policy"),
@@ -63,6 +63,7 @@ impl Case {
     fn expected(&self) -> Expectations<'_> {
         Expectations {
             digest: &self.digest,
+            kind: SubjectKind::Manifest,
             repository: &self.repository,
             environment: &self.environment,
             level: Some("PROOFMARK_PROMOTED"),
@@ -95,8 +96,18 @@ fn a_summary_passes_for_what_it_was_made_for() {
     let checked = check(&case.signed(), &case.trust, &case.expected()).unwrap();
     assert_eq!(checked.resource_uri, "registry.example/env/prod/team/app");
     assert_eq!(checked.valid_until, at("2026-12-23T10:00:00Z"));
-    let file = Expectations { digest: &case.file, ..case.expected() };
+    let file = Expectations { digest: &case.file, kind: SubjectKind::File, ..case.expected() };
     assert_eq!(check(&case.signed(), &case.trust, &file).unwrap().digest, case.file);
+}
+
+#[test]
+fn a_file_that_was_promoted_vouches_for_no_manifest_of_the_same_bytes() {
+    let case = Case::new();
+    let check = |digest, kind| {
+        check(&case.signed(), &case.trust, &Expectations { digest, kind, ..case.expected() }).unwrap_err()
+    };
+    assert_eq!(check(&case.file, SubjectKind::Manifest), Refused::OnlyAFile(case.file.clone()));
+    assert_eq!(check(&case.digest, SubjectKind::File), Refused::OnlyAManifest(case.digest.clone()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::idempotency::Once;
 use super::page::{Page, PageOf};
 use crate::access::{Approve, Lane};
 use crate::app::App;
+use crate::clock::Moment;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
@@ -13,7 +14,6 @@ use crate::promotion::{self, ApprovalRow, NewApproval, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -32,7 +32,7 @@ struct ApprovalRequest {
     environment: EnvironmentName,
     reason: Reason,
     /// Until when it counts; until it is taken back when absent.
-    until: Option<DateTime<Utc>>,
+    until: Option<Moment>,
 }
 
 /// An act that ends something.
@@ -66,7 +66,8 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     let request: ApprovalRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
     let grant = caller.may::<Approve, _>(&lane)?;
-    let new = NewApproval { digest: request.digest, reason: request.reason, until: request.until };
+    let new =
+        NewApproval { digest: request.digest, reason: request.reason, until: request.until.map(Into::into) };
     let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::approve(&db, &grant, &new).await?)) };
     once.answer(&app, &caller, act).await
 }

@@ -4,6 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use crate::access::{Pull, Push};
 use crate::app::App;
+use crate::clock::Moment;
 use crate::content::{self, ArtifactCursor, ArtifactFilter, ArtifactRecord};
 use crate::failure::Failure;
 use crate::http::{Caller, body};
@@ -65,7 +66,7 @@ struct ListQuery {
     /// Only of this type: `artifactType`, or an image's config type.
     artifact_type: Option<String>,
     /// Only what was pushed after this time.
-    pushed_after: Option<DateTime<Utc>>,
+    pushed_after: Option<Moment>,
     /// The `next` of an earlier page.
     cursor: Option<String>,
     /// Artifacts of a page at the most [default: 100, at most 1000].
@@ -162,7 +163,7 @@ async fn list(
     let filter = ArtifactFilter {
         version: query.version,
         artifact_type: query.artifact_type,
-        pushed_after: query.pushed_after,
+        pushed_after: query.pushed_after.map(Into::into),
     };
     let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
     let found = content::repository(&mut connection, &query.repository).await?;

@@ -5,6 +5,7 @@ use super::extract::Query;
 use crate::access::Everything;
 use crate::app::App;
 use crate::audit::{self, Auditor, Question};
+use crate::clock::Moment;
 use crate::failure::Failure;
 use crate::http::Caller;
 use crate::ledger::{Kind, Logged};
@@ -15,7 +16,6 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,9 +43,9 @@ struct EventsQuery {
     /// Only by this principal.
     principal: Option<String>,
     /// Only at or after this time.
-    since: Option<DateTime<Utc>>,
+    since: Option<Moment>,
     /// Only before this time.
-    until: Option<DateTime<Utc>>,
+    until: Option<Moment>,
     /// From this index of the log on: the `next` of an earlier page, or its `size` to follow.
     cursor: Option<String>,
     /// Events at the most [default: 100 in a JSON page, which has at most 1000; all of them as lines].
@@ -126,8 +126,8 @@ impl EventsQuery {
             digest: self.digest,
             kind: kind.map_err(|unknown| Problem::invalid(unknown.to_string()))?,
             principal: self.principal,
-            since: self.since,
-            until: self.until,
+            since: self.since.map(Into::into),
+            until: self.until.map(Into::into),
         })
     }
 }

@@ -7,6 +7,7 @@ use super::idempotency::Once;
 use super::page::{Page, PageOf};
 use crate::access::{EveryLane, Lane};
 use crate::app::App;
+use crate::clock::Moment;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
@@ -14,7 +15,6 @@ use crate::promotion::{self, BlockRow, BlockScope, NewBlock, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,7 +35,7 @@ struct BlockRequest {
     environment: Option<EnvironmentName>,
     reason: Reason,
     /// Until when; until it is lifted when absent.
-    until: Option<DateTime<Utc>>,
+    until: Option<Moment>,
 }
 
 /// The right that a block of this scope needs.
@@ -60,7 +60,8 @@ fn scope(
 async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
     let request: BlockRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
-    let new = NewBlock { digest: request.digest, reason: request.reason, until: request.until };
+    let new =
+        NewBlock { digest: request.digest, reason: request.reason, until: request.until.map(Into::into) };
     let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::block(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }

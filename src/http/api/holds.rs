@@ -6,6 +6,7 @@ use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
+use crate::clock::Moment;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::postgres::Db;
@@ -13,7 +14,6 @@ use crate::promotion::{self, HoldRow, HoldScope, NewHold, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -33,7 +33,7 @@ struct HoldRequest {
     environment: Option<EnvironmentName>,
     reason: Reason,
     /// Until when; until it is lifted when absent.
-    until: Option<DateTime<Utc>>,
+    until: Option<Moment>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,7 +71,7 @@ fn scope(
 async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
     let request: HoldRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
-    let new = NewHold { reason: request.reason, until: request.until };
+    let new = NewHold { reason: request.reason, until: request.until.map(Into::into) };
     let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::hold(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }

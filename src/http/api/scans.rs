@@ -4,6 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query, Unread};
 use crate::access::{Action, InEnvironment, Place, Pull, Scope};
 use crate::app::App;
+use crate::clock::Moment;
 use crate::content;
 use crate::evidence::{self, Among, FindingsQuestion, Found, FoundAt, Recorded, Run, RunsQuestion, Severity};
 use crate::http::Caller;
@@ -40,7 +41,7 @@ struct RecordQuery {
     scanner: Option<ScannerName>,
     /// How new the scanner's vulnerability database was. Only for reports that do not say (Trivy's
     /// without its `VulnerabilityDB`); where one does, the report is believed.
-    database_updated_at: Option<DateTime<Utc>>,
+    database_updated_at: Option<Moment>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -80,6 +81,7 @@ async fn record(
     let grant = caller.may(&query.repository)?;
     let report = body.document().await?;
     let RecordQuery { repository, digest, scanner, database_updated_at } = query;
+    let database_updated_at = database_updated_at.map(Into::into);
     let scan = RecordScan { subject: digest.clone(), report, scanner, database_updated_at };
     let rules = intake::ScanRules {
         order: &app.severity_order,

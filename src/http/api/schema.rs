@@ -1,8 +1,9 @@
 //! Names in the OpenAPI document: strings with what they look like.
 
 use crate::access::Role;
+use crate::clock::Moment;
 use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -20,6 +21,18 @@ macro_rules! string_schema {
         impl ToSchema for $name {}
     )*};
 }
+
+impl PartialSchema for Moment {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("a time within the years 1970 to 9999"))
+            .examples(["2027-01-31T12:00:00Z"])
+            .into()
+    }
+}
+impl ToSchema for Moment {}
 
 string_schema! {
     Digest: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",

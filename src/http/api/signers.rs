@@ -5,6 +5,7 @@ use super::extract::{Json, Path, Unread};
 use crate::access::{Administer, Audit, Everything};
 use crate::app::App;
 use crate::attestation::{self, NewRevocation, NewSigner, Scheme, Signer, SignerRefused};
+use crate::clock::Moment;
 use crate::http::Caller;
 use crate::names::Pattern;
 use axum::extract::State;
@@ -36,9 +37,9 @@ struct SignerRequest {
     /// Predicate types it is believed for, as patterns.
     predicate_types: Vec<Pattern>,
     /// What was received from here on counts; whenever it was received, when absent.
-    valid_from: Option<DateTime<Utc>>,
+    valid_from: Option<Moment>,
     /// Until when.
-    valid_until: Option<DateTime<Utc>>,
+    valid_until: Option<Moment>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,7 +48,7 @@ struct SignerRevocation {
     /// Why.
     reason: String,
     /// What was received from here on does not count; now when absent.
-    at: Option<DateTime<Utc>>,
+    at: Option<Moment>,
     /// The key is in other hands: nothing counts, whenever it was received.
     #[serde(default)]
     compromised: bool,
@@ -134,6 +135,7 @@ async fn register_signer(
     let grant = caller.may::<Administer, _>(&Everything)?;
     let SignerRequest { name, public_key, scheme, repositories, predicate_types, valid_from, valid_until } =
         body.json().await?;
+    let (valid_from, valid_until) = (valid_from.map(Into::into), valid_until.map(Into::into));
     let new = NewSigner { name, public_key, scheme, repositories, predicate_types, valid_from, valid_until };
     let signer = attestation::register(&app.db, &grant, &new).await?;
     Ok((StatusCode::CREATED, Json(signer.into())))
@@ -153,7 +155,7 @@ async fn revoke_signer(
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
     let SignerRevocation { reason, at, compromised } = body.json().await?;
-    let revocation = NewRevocation { at, compromised, reason };
+    let revocation = NewRevocation { at: at.map(Into::into), compromised, reason };
     let signer = attestation::revoke(&app.db, &grant, &name, &revocation).await?;
     Ok((StatusCode::CREATED, Json(signer.into())))
 }

@@ -138,7 +138,8 @@ pub struct FileOf {
 }
 
 /// The file, where the manifest is an artifact of exactly one: whoever has the file in hand can
-/// check the summary without the manifest.
+/// check the summary without the manifest. A file that has the bytes of some repository's manifest is
+/// left out: whoever reads the summary and not what kind a subject is would take one for the other.
 pub async fn file_of(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -153,7 +154,8 @@ pub async fn file_of(
              where repository_id = $1 and digest = $2 and artifact_type is not null and length(body) < 65536
                and config_media_type = 'application/vnd.oci.empty.v1+json'
            ) m cross join lateral (select m.layers -> 0 as layer) l
-           where jsonb_typeof(layers) = 'array' and jsonb_array_length(layers) = 1"#,
+           where jsonb_typeof(layers) = 'array' and jsonb_array_length(layers) = 1
+             and not exists (select from manifests other where other.sha256 = layer ->> 'digest')"#,
         repository_id,
         digest as &Digest,
     )
