@@ -1,6 +1,6 @@
 //! The answer to the deployer's question, with what a deployer needs to check it alone.
 
-use super::facts::{Papers, Promotion};
+use super::facts::{Promotion, Release};
 use super::standing::Standing;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
@@ -123,8 +123,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(promotion: Promotion, reasons: Vec<String>) -> Self {
-        let Promotion { manifest, version, promoted_at, .. } = promotion;
+    pub(super) fn new(promotion: &Promotion, reasons: Vec<String>) -> Self {
+        let Promotion { manifest, version, promoted_at, .. } = promotion.clone();
         Self { digest: manifest, version, promoted_at, reasons }
     }
 }
@@ -133,16 +133,17 @@ impl KnownGood {
     /// Puts the answer together; `repository` is how clients name it.
     pub(super) fn new(
         repository: &str,
-        promotion: Promotion,
-        papers: Papers,
+        release: &Release,
+        promotion: &Promotion,
         case: &Case,
         standing: Standing,
         passed_over: Vec<Candidate>,
     ) -> Result<Self, Failure> {
-        let summary = String::from_utf8(papers.summary.unwrap_or_default())
+        let summary = String::from_utf8(release.summary.clone().unwrap_or_default())
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
         let summary = RawValue::from_string(summary)
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
+        let promotion = promotion.clone();
         let index = case.child.is_some().then(|| promotion.manifest.clone());
         let digest = case.child.clone().unwrap_or(promotion.manifest);
         Ok(Self {
@@ -150,7 +151,7 @@ impl KnownGood {
             digest,
             index,
             version: promotion.version,
-            media_type: papers.media_type,
+            media_type: release.media_type.clone(),
             promoted_at: promotion.promoted_at,
             promoted_by: promotion.promoted_by,
             decision: promotion.decision,
@@ -169,7 +170,7 @@ impl KnownGood {
             summary,
             event: EventSeen {
                 id: promotion.event_id,
-                leaf: STANDARD.encode(papers.leaf.unwrap_or_default()),
+                leaf: STANDARD.encode(release.leaf.as_deref().unwrap_or_default()),
             },
             log_proof: None,
         })

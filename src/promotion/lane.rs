@@ -1,7 +1,7 @@
 //! One lane, a repository in an environment: found by name, then locked.
 
 use super::Refused;
-use super::facts;
+use super::facts::{self, Release};
 use super::store::{environments, policies, promotions};
 use crate::access::{Lane, Principal};
 use crate::content;
@@ -13,6 +13,7 @@ use crate::postgres::{Scopes, Tx};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use std::sync::Arc;
 
 /// A lane with its row ids.
 #[derive(Clone, Debug)]
@@ -79,8 +80,7 @@ pub(super) struct Judged {
     pub case: Case,
     pub policies: Policies,
     pub decision: Decision,
-    /// The SHA-512 of the same bytes.
-    pub sha512: Digest,
+    pub release: Arc<Release>,
 }
 
 /// A yes that still holds: the decision was made from facts that were gathered in this very
@@ -124,22 +124,14 @@ impl<'tx> LockedLane<'tx> {
     /// statement and so after the locks.
     pub async fn judge(&mut self, digest: &Digest, action: Action) -> Result<Judged, Refused> {
         let place = &self.place;
-        let gathered = facts::gather(
-            self.tx,
-            facts::Wanted {
-                repository: &place.repository,
-                environment: &place.environment,
-                digest: Some(digest),
-                promotion: None,
-                promoting: true,
-            },
-        )
-        .await?;
+        let (repository, environment) = (&place.repository, &place.environment);
+        let wanted = facts::Wanted { repository, environment, digest: Some(digest), promotion: None };
+        let gathered = facts::gather_for_promotion(self.tx, wanted).await?;
         let Some(gathered) = gathered else { return Err(Refused::UnknownArtifact(digest.to_string())) };
         let policies = facts::policies(self.tx, &gathered).await?;
         let case = Case { action, at: gathered.now, child: None, facts: gathered.facts };
         let decision = decide(&policies, &case)?;
-        Ok(Judged { case, policies, decision, sha512: gathered.papers.sha512 })
+        Ok(Judged { case, policies, decision, release: gathered.release })
     }
 
     /// The yes, if that is the decision; the lane and the decision back if it is not.

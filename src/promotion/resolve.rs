@@ -2,7 +2,7 @@
 //! question with today's facts; nothing is written.
 
 use super::answer::{Candidate, KnownGood};
-use super::facts::{self, Gathered, Papers, Promotion, Wanted};
+use super::facts::{self, Gathered, Promotion, Wanted};
 use super::standing::{Standing, standing};
 use super::store::{environments, promotions};
 use crate::access::{Grant, Pull};
@@ -12,6 +12,7 @@ use crate::policy::{Action, Case, Platform, Verdict, reasons};
 use crate::postgres::Db;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Versions looked at for one answer. Behind so many refused ones in a row, somebody should look
 /// before anything older runs.
@@ -55,7 +56,7 @@ pub enum NoKnownGood {
 }
 
 /// Answers with the newest promotion that is still good: the lane's newest, or else the versions
-/// before it, each of other bytes. Each candidate is gathered by one statement, which is one
+/// before it, each of other bytes. What is judged of each is gathered by one statement, which is one
 /// snapshot; as a rule the first is the answer.
 pub async fn known_good(
     db: &Db,
@@ -102,21 +103,21 @@ impl Walk<'_> {
             environment: self.question.environment,
             digest: None,
             promotion,
-            promoting: false,
         };
-        let Some(mut gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
-        let Some(promotion) = gathered.promotion.take() else { return Ok(None) };
+        let Some(gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
+        let release = Arc::clone(&gathered.release);
+        let Some(promotion) = &release.promotion else { return Ok(None) };
         self.newest.get_or_insert(promotion.id);
-        if promotion.present && self.question.purpose == Purpose::Rollback {
+        if gathered.present && self.question.purpose == Purpose::Rollback {
             return Ok(None);
         }
         let reasons = match child(self.question.platform, &gathered.facts.subject.platforms) {
             Ok(child) => {
-                let (case, standing, papers) = judge(connection, &promotion, gathered, child).await?;
+                let (case, standing) = judge(connection, promotion, gathered, child).await?;
                 if standing.verdict == Verdict::Allow {
                     let over = std::mem::take(&mut self.passed_over);
                     let reference = format!("{}/{}", self.question.registry, self.grant.repository());
-                    return KnownGood::new(&reference, promotion, papers, &case, standing, over).map(Some);
+                    return KnownGood::new(&reference, &release, promotion, &case, standing, over).map(Some);
                 }
                 reasons(&standing.gates)
             }
@@ -155,10 +156,10 @@ pub(super) async fn judge(
     promotion: &Promotion,
     gathered: Gathered,
     child: Option<Digest>,
-) -> Result<(Case, Standing, Papers), Failure> {
+) -> Result<(Case, Standing), Failure> {
     let policies = facts::policies(connection, &gathered).await?;
-    let action = Action::Serve { running: promotion.present };
+    let action = Action::Serve { running: gathered.present };
     let case = Case { action, at: gathered.now, child, facts: gathered.facts };
     let standing = standing(promotion, &policies, &case);
-    Ok((case, standing, gathered.papers))
+    Ok((case, standing))
 }

@@ -27,7 +27,7 @@ pub(super) fn sign(
     let subject = &judged.case.facts.subject;
     let validity = TimeDelta::from_std(validity).map_err(|error| Failure::new("dating a summary", error))?;
     let valid_until = (judged.case.at + validity).trunc_subsecs(0);
-    let own = [&subject.digest, &subject.sha256, &judged.sha512];
+    let own = [&subject.digest, &subject.sha256, &judged.release.sha512];
     let children: Vec<(&str, [&Digest; 2])> = subject
         .platforms
         .iter()

@@ -12,6 +12,7 @@ use crate::policy::{GateResult, Verdict, reasons};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// The answer.
@@ -60,9 +61,10 @@ pub async fn verify(
     if carrying.is_none() {
         return Ok(never());
     }
-    let wanted = Wanted { repository, environment, digest: None, promotion: carrying, promoting: false };
-    let Some(mut gathered) = facts::gather(&mut connection, wanted).await? else { return Ok(never()) };
-    let Some(promotion) = gathered.promotion.take() else { return Ok(never()) };
+    let wanted = Wanted { repository, environment, digest: None, promotion: carrying };
+    let Some(gathered) = facts::gather(&mut connection, wanted).await? else { return Ok(never()) };
+    let release = Arc::clone(&gathered.release);
+    let Some(promotion) = &release.promotion else { return Ok(never()) };
     let subject = &gathered.facts.subject;
     let itself = subject.digest == *digest || subject.sha256 == *digest;
     let platform = subject.platforms.iter().find(|p| p.digest == *digest || p.sha256 == *digest);
@@ -71,14 +73,14 @@ pub async fn verify(
         let message = format!("{digest} is part of {}, but not an image that runs", subject.digest);
         return Ok(no(Some(digest), message));
     }
-    let (case, standing, _) = judge(&mut connection, &promotion, gathered, child).await?;
+    let (case, standing) = judge(&mut connection, promotion, gathered, child).await?;
     Ok(Verification {
         verdict: standing.verdict,
         digest: Some(digest.clone()),
-        index: case.child.map(|_| promotion.manifest),
-        version: promotion.version,
+        index: case.child.map(|_| promotion.manifest.clone()),
+        version: promotion.version.clone(),
         promoted_at: Some(promotion.promoted_at),
-        decision_id: Some(promotion.decision),
+        decision_id: Some(promotion.decision.clone()),
         reasons: reasons(&standing.gates),
         gates: standing.gates,
         warnings: standing.warnings,

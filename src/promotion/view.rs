@@ -10,6 +10,7 @@ use crate::names::{Digest, Reference, Tag};
 use crate::policy::{Verdict, reasons};
 use crate::postgres::Db;
 use sqlx::PgConnection;
+use std::sync::Arc;
 
 /// The tag of a view that follows promotion: the known-good version.
 pub const CURRENT: &str = "current";
@@ -96,20 +97,16 @@ async fn judge(
     if promotion.is_none() {
         return Ok(None);
     }
-    let wanted = Wanted {
-        repository: &lane.repository,
-        environment: &lane.environment,
-        digest: None,
-        promotion,
-        promoting: false,
-    };
-    let Some(mut gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
-    let Some(promotion) = gathered.promotion.take() else { return Ok(None) };
+    let wanted =
+        Wanted { repository: &lane.repository, environment: &lane.environment, digest: None, promotion };
+    let Some(gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
+    let release = Arc::clone(&gathered.release);
+    let Some(promotion) = &release.promotion else { return Ok(None) };
     // An image of an index is judged for itself; the index, and what is no image, for all of it.
     let platforms = &gathered.facts.subject.platforms;
     let child = platforms.iter().find(|p| !p.is_document() && (p.digest == *digest || p.sha256 == *digest));
     let child = child.map(|platform| platform.digest.clone());
-    let (_, standing, _) = resolve::judge(connection, &promotion, gathered, child).await?;
+    let (_, standing) = resolve::judge(connection, promotion, gathered, child).await?;
     Ok(Some(match standing.verdict {
         Verdict::Allow => Vec::new(),
         Verdict::Deny | Verdict::Defer { .. } => reasons(&standing.gates),

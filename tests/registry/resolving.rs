@@ -161,6 +161,59 @@ async fn an_expired_summary_is_not_known_good_until_it_is_promoted_again() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_of_a_release_is_no_answer_once_another_is_newer() {
+    let scene = scene("").await;
+    let other = scene.registry.replica().await;
+    let elsewhere = scene.deployer.at(&other.url);
+    let ask =
+        async |client: &Client| expect(client.known_good("app", "prod").await, 200).await["digest"].clone();
+    for version in ["1.0", "1.1"] {
+        let digest = scene.promoted(version).await;
+        assert_eq!(ask(&scene.deployer).await, json!(digest));
+        assert_eq!(ask(&elsewhere).await, json!(digest));
+    }
+    let newest = scene.builder.push_release("app", "1.2", "1.2").await;
+    scene.registry.scanned(&newest, "trivy", 5, &[]).await;
+    expect(scene.promoter.at(&other.url).promote("app", &newest, "prod").await, 201).await;
+    assert_eq!(ask(&scene.deployer).await, json!(newest));
+    let body = json!({"repository": "app", "environment": "prod", "reason": "errors"});
+    let back = scene.promoter.post_document("/api/v1/rollbacks", &body, 201).await;
+    for client in [&scene.deployer, &elsewhere] {
+        assert_eq!(ask(client).await, back["digest"]);
+    }
+    other.check().await;
+    scene.registry.check().await;
+}
+
+/// A statement of this size costs more to plan than to run.
+#[tokio::test]
+async fn the_statement_that_gathers_facts_is_planned_once_and_not_for_each_question() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    scene.promoted("1.0").await;
+    // Leave one connection to the service, so that it is known which one answers.
+    let mut taken = Vec::new();
+    for _ in 1..scene.registry.app.db.pool().options().get_max_connections() {
+        taken.push(scene.registry.sql().await);
+    }
+    for _ in 0..20 {
+        expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    }
+    let (generic, custom): (i64, i64) = sqlx::query_as(
+        "select sum(generic_plans)::bigint, sum(custom_plans)::bigint from pg_prepared_statements
+         where statement like '%as materialized%attestation_subjects%'",
+    )
+    .fetch_one(&mut *scene.registry.sql().await)
+    .await
+    .unwrap();
+    assert!(
+        generic >= 15 && custom <= 5,
+        "{generic} times the plan that was made once, {custom} times a new one"
+    );
+    drop(taken);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
 async fn versions_that_went_to_and_fro_are_looked_at_once_and_never_answered_as_the_way_back() {
     let scene = scene("").await;
     let oldest = scene.promoted("1.0").await;

@@ -8,4 +8,5 @@ pub mod facts;
 pub mod holds;
 pub mod policies;
 pub mod promotions;
+pub mod releases;
 pub mod views;

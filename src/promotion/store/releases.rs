@@ -1,0 +1,134 @@
+//! What never changes of a manifest in a lane: its bytes, what an index holds, and its promotion.
+
+use super::facts::Wanted;
+use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName, MediaType, RepositoryName, Tag};
+use crate::policy::Platform;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use std::collections::BTreeSet;
+
+/// A manifest in a lane, and the promotion that it was found by.
+#[derive(Debug)]
+pub struct Release {
+    pub repository_id: i64,
+    pub environment_id: i64,
+    pub digest: Digest,
+    pub sha256: Digest,
+    pub sha512: Digest,
+    pub media_type: MediaType,
+    pub pushed_at: DateTime<Utc>,
+    pub pushed_by: String,
+    /// The children that are images, at every depth.
+    pub platforms: Json<BTreeSet<Platform>>,
+    /// The SHA-256 of every manifest below it.
+    pub below: Vec<Digest>,
+    pub promotion: Option<Json<Promotion>>,
+    pub summary: Option<Vec<u8>>,
+    pub leaf: Option<Vec<u8>>,
+}
+
+/// A promotion that stands, or stood, in the lane.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Promotion {
+    pub id: i64,
+    pub manifest: Digest,
+    pub version: Option<Tag>,
+    pub decision: Digest,
+    pub valid_until: DateTime<Utc>,
+    pub event_id: i64,
+    pub promoted_by: String,
+    pub promoted_at: DateTime<Utc>,
+    pub previous: Option<Previous>,
+}
+
+/// The newest promotion of other bytes before.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Previous {
+    pub manifest: Digest,
+    pub version: Option<Tag>,
+    pub promoted_at: DateTime<Utc>,
+}
+
+impl Release {
+    /// The SHA-256 of its bytes and of all below it: a block on any of them counts.
+    pub fn bytes(&self) -> Vec<&Digest> {
+        std::iter::once(&self.sha256).chain(&self.below).collect()
+    }
+
+    /// The SHA-256 of what may be scanned of it: the images of an index, or itself.
+    pub fn images(&self) -> Vec<&Digest> {
+        if self.below.is_empty() {
+            return vec![&self.sha256];
+        }
+        self.platforms.iter().map(|platform| &platform.sha256).collect()
+    }
+
+    /// About how much memory it takes.
+    pub fn size_bytes(&self) -> usize {
+        let papers = [&self.summary, &self.leaf].into_iter().flatten().map(Vec::len).sum::<usize>();
+        papers + 1500 + 300 * (self.platforms.len() + self.below.len())
+    }
+}
+
+/// The manifest, or that of a promotion. Nothing when there is no such repository, environment,
+/// manifest or promotion.
+pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<Option<Release>, Failure> {
+    sqlx::query_as!(
+        Release,
+        r#"with recursive
+        lane as materialized (
+          select r.id as repository_id, e.id as environment_id, p.*
+          from repositories r cross join environments e
+          left join lateral (
+            select * from promotions q
+            where q.repository_id = r.id and q.environment_id = e.id and q.id <= coalesce($4, 9223372036854775807)
+            order by q.id desc limit 1
+          ) p(promotion_id, of_repository, of_environment) on $3::text is null
+          where r.name = $1 and e.name = $2
+        ),
+        subject as materialized (
+          select m.* from lane l join manifests m
+            on m.repository_id = l.repository_id and m.digest = coalesce($3, l.manifest)
+        ),
+        family(digest, platform, depth) as (
+          select c.child, c.platform, 1 from subject s join manifest_children c
+            on c.repository_id = s.repository_id and c.manifest = s.digest
+          union
+          select c.child, coalesce(c.platform, f.platform), f.depth + 1
+          from family f cross join subject s join manifest_children c
+            on c.repository_id = s.repository_id and c.manifest = f.digest
+          where f.depth < 4
+        ),
+        members as materialized (
+          select f.digest, m.sha256, f.platform,
+            not exists (select from manifest_children c
+                        where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
+          from family f cross join subject s join manifests m
+            on m.repository_id = s.repository_id and m.digest = f.digest
+        )
+        select l.repository_id, l.environment_id, s.digest as "digest: Digest", s.sha256 as "sha256: Digest",
+          s.sha512 as "sha512: Digest", s.media_type as "media_type: MediaType", s.pushed_at,
+          (select name from principals where id = s.pushed_by) as "pushed_by!",
+          (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform)), '[]')
+            from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
+          array(select distinct sha256 from members) as "below!: Vec<Digest>",
+          case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
+            'version', l.version, 'decision', l.decision, 'valid_until', l.valid_until, 'event_id', l.event_id,
+            'promoted_by', (select name from principals where id = l.promoted_by), 'promoted_at', l.promoted_at,
+            'previous', (select json_build_object('manifest', b.manifest, 'version', b.version,
+                           'promoted_at', b.promoted_at) from promotions b where b.id = l.previous_id)
+          ) end as "promotion: Json<Promotion>",
+          l.summary as "summary?", (select leaf from events where id = l.event_id) as "leaf?"
+        from subject s cross join lane l"#,
+        wanted.repository as &RepositoryName,
+        wanted.environment as &EnvironmentName,
+        wanted.digest as Option<&Digest>,
+        wanted.promotion,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a release", error))
+}
