@@ -71,6 +71,26 @@ skopeo_syncs_a_repository_out_and_into_another() {
   equal "$(_remote_digest "$name:2.0")" "$(_remote_digest "$image:2.0")"
 }
 
+skopeo_copies_between_registries_and_formats_and_back() {
+  local other
+  other=127.0.0.1:$(free_ports 1)
+  crane registry serve --address "$other" > other.log 2>&1 &
+  other_pid=$!
+  trap 'kill $other_pid; wait $other_pid || true; rm -rf "$here"' EXIT
+  wait_ready 'the other registry' $other_pid other.log curl -sf "http://$other/v2/"
+  _push --digestfile pushed "oci:$WORK/images/first" "docker://$image:1.0"
+  sk reader copy -q "${copy_insecure[@]}" "docker://$image:1.0" "docker://$other/mirror:1.0"
+  sk builder copy -q "${copy_insecure[@]}" "docker://$other/mirror:1.0" "docker://$image/back:1.0"
+  equal "$(_remote_digest "$image/back:1.0")" "$(cat pushed)"
+  # Into docker's format there, and into OCI's again here: other manifests of the same layers.
+  sk reader copy -q "${copy_insecure[@]}" --format v2s2 "docker://$image:1.0" "docker://$other/mirror:docker"
+  sk builder copy -q "${copy_insecure[@]}" --format oci "docker://$other/mirror:docker" "docker://$image/back:oci"
+  sk reader inspect --raw --tls-verify=false "docker://$image/back:oci" > again.json
+  equal "$(jq -r .mediaType again.json)" application/vnd.oci.image.manifest.v1+json
+  equal "$(jq -c '[.layers[].digest]' again.json)" \
+    "$(sk reader inspect --raw --tls-verify=false "docker://$image:1.0" | jq -c '[.layers[].digest]')"
+}
+
 buildah_builds_pushes_and_pulls_an_image() {
   local container
   printf 'hello from %s\n' "$repository" > greeting

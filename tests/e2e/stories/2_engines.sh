@@ -68,7 +68,7 @@ address = "$here/containerd/socket"
 C
   containerd --config containerd/config.toml > containerd/log 2>&1 &
   containerd_pid=$!
-  trap 'kill $containerd_pid && wait $containerd_pid; rm -rf "$here"' EXIT
+  trap 'kill $containerd_pid; wait $containerd_pid || true; rm -rf "$here"' EXIT
   wait_ready containerd $containerd_pid containerd/log _ctr version
 }
 _ctr() { ctr --address "$here/containerd/socket" "$@"; }

@@ -122,6 +122,28 @@ the_newest_promotion_answers_and_a_block_takes_it_back() {
   _promote 409 "$second" "$environment"
 }
 
+a_client_that_speaks_only_oci_follows_promotion_through_the_view() {
+  _path
+  local first second view=$server/env/$environment/$repository
+  first=$(push_something 1.0)
+  second=$(push_something 1.1)
+  _pull() { rm -rf pulled && oras pull --plain-http --registry-config "$(auth_file deployer)" -o pulled "$view:$1"; }
+  refused _pull current
+  _all_the_way "$first"
+  _pull current
+  equal "$(sk deployer inspect --tls-verify=false --raw "docker://$view:current" | sha256sum | cut -c1-64)" "${first#sha256:}"
+  refused _pull 1.1
+  _all_the_way "$second"
+  _pull 1.1
+  equal "$(sk deployer list-tags --tls-verify=false "docker://$view" | jq -c .Tags)" '["1.0","1.1","current"]'
+  equal "$(oras resolve --plain-http --registry-config "$(auth_file deployer)" "$view:current")" "$second"
+  api 201 promoter POST blocks -H 'Content-Type: application/json' --data-binary \
+    "{\"repository\": \"$repository\", \"digest\": \"$second\", \"environment\": \"$environment\", \"reason\": \"bad release\"}"
+  equal "$(oras resolve --plain-http --registry-config "$(auth_file deployer)" "$view:current")" "$first"
+  refused _pull 1.1
+  refused oras push --plain-http --registry-config "$(auth_file builder)" "$view:2.0" something
+}
+
 verify_answers_for_one_digest() {
   _path
   local good other
