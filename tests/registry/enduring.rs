@@ -10,8 +10,8 @@ use std::time::Duration;
 const MIB: usize = 1 << 20;
 
 /// A registry whose object store is reached through a relay.
-async fn behind_a_relay(retry_seconds: u64) -> (Registry, Client, Relay) {
-    let (storage, relay) = bucket_behind_a_relay(retry_seconds).await;
+async fn behind_a_relay(retry_seconds: u64, silence_seconds: u64) -> (Registry, Client, Relay) {
+    let (storage, relay) = bucket_behind_a_relay(retry_seconds, silence_seconds).await;
     let registry = Registry::with(|settings| settings.storage = Some(storage)).await;
     let ci = registry.client(Role::Pusher, "**").await;
     (registry, ci, relay)
@@ -27,7 +27,7 @@ async fn a_store_that_is_busy_or_drops_connections_is_asked_again_and_nothing_is
         Fault::Status(500),
         Fault::Truncated,
     ];
-    let (registry, ci, relay) = behind_a_relay(60).await;
+    let (registry, ci, relay) = behind_a_relay(60, 30).await;
     let replica = registry.replica().await;
     // Two of three requests fail, each time in another way.
     relay.plan(|_, before| (before % 3 != 2).then(|| FAULTS[before % 6]).filter(|_| before < 90));
@@ -57,7 +57,7 @@ async fn a_store_that_is_busy_or_drops_connections_is_asked_again_and_nothing_is
 
 #[tokio::test]
 async fn an_object_that_breaks_off_or_falls_silent_is_read_on_from_there() {
-    let (registry, ci, relay) = behind_a_relay(30).await;
+    let (registry, ci, relay) = behind_a_relay(60, 2).await;
     let bytes = noise(1, 6 * MIB);
     let digest = ci.push_blob("app", &bytes).await;
     for fault in [Fault::Truncated, Fault::Stalled(Duration::from_mins(1))] {
@@ -77,7 +77,7 @@ async fn an_object_that_breaks_off_or_falls_silent_is_read_on_from_there() {
 
 #[tokio::test]
 async fn a_store_that_is_away_is_said_so_and_the_upload_goes_on_from_where_it_was() {
-    let (registry, ci, relay) = behind_a_relay(1).await;
+    let (registry, ci, relay) = behind_a_relay(2, 30).await;
     let bytes = noise(2, 13 * MIB);
     let location = ci.open_session("app").await;
     assert_eq!(ci.send_chunk(&location, 0, &bytes[..6 * MIB]).await.status(), 202);
@@ -113,7 +113,7 @@ async fn a_store_that_is_away_is_said_so_and_the_upload_goes_on_from_where_it_wa
 
 #[tokio::test]
 async fn an_upload_that_was_completed_without_our_hearing_of_it_is_found_complete() {
-    let (registry, ci, relay) = behind_a_relay(30).await;
+    let (registry, ci, relay) = behind_a_relay(60, 30).await;
     let bytes = noise(4, 11 * MIB);
     let location = ci.open_session("app").await;
     assert_eq!(ci.send_chunk(&location, 0, &bytes).await.status(), 202);
@@ -139,7 +139,7 @@ async fn an_upload_that_was_completed_without_our_hearing_of_it_is_found_complet
 
 #[tokio::test]
 async fn a_store_that_would_not_keep_blobs_safe_is_refused_at_start() {
-    let (storage, relay) = bucket_behind_a_relay(1).await;
+    let (storage, relay) = bucket_behind_a_relay(2, 30).await;
     let refused = async |said: &str| {
         let why = proofmark::storage::Store::open(&storage).await.unwrap_err().chain();
         assert!(why.contains(said), "{why}");

@@ -9,10 +9,11 @@ pub fn bucket() -> String {
 }
 
 /// The same, reached through something that can be told to misbehave; the store is asked again for so many
-/// seconds, and given up when it says nothing for one.
-pub async fn bucket_behind_a_relay(retry_seconds: u64) -> (String, Relay) {
+/// seconds, and an answer is given up that says nothing for so many.
+pub async fn bucket_behind_a_relay(retry_seconds: u64, silence_seconds: u64) -> (String, Relay) {
     let relay = Relay::to(&[&variable("AWS_ENDPOINT")]).await;
-    let manners = format!("endpoint={}&retry_seconds={retry_seconds}&silence_seconds=1", relay.url);
+    let manners =
+        format!("endpoint={}&retry_seconds={retry_seconds}&silence_seconds={silence_seconds}", relay.url);
     (format!("{}?{manners}", bucket()), relay)
 }
 
