@@ -90,6 +90,8 @@ create unique index an_envelope_is_recorded_once_a_subject
   on attestations(repository_id, carried_for, envelope, coalesce(beside, '')) where envelope is not null;
 create unique index an_opaque_referrer_is_recorded_once
   on attestations(repository_id, manifest) where envelope is null;
+create index attestations_newest on attestations(repository_id, id desc);
+create index attestations_by_artifact on attestations(repository_id, carried_for);
 create index attestations_by_source on attestations(source, commit_id) where source is not null;
 create index attestations_by_builder on attestations(builder) where builder is not null;
 create trigger attestations_never_change before update or delete on attestations

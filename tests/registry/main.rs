@@ -20,6 +20,7 @@ mod deleting;
 mod enduring;
 mod entering;
 mod filling;
+mod growing;
 mod keeping_keys;
 mod modelling;
 mod oci;

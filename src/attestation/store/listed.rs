@@ -60,12 +60,12 @@ pub async fn page(
            join principals p on p.id = a.received_by
            left join predicate_types t on t.id = a.predicate_type_id
            where a.repository_id = any($1)
-             and ($2::text is null or a.id in (
+             and ($2::text is null or a.id = any(array(
                select attestation_id from attestation_subjects
-               where repository_id = any($1) and digest in (select digest from asked)
+               where repository_id = any($1) and digest = any(array(select digest from asked))
                union
                select id from attestations
-               where repository_id = any($1) and carried_for in (select digest from asked)))
+               where repository_id = any($1) and carried_for = any(array(select digest from asked)))))
              and ($3::text is null or t.uri = $3)
              and ($4::text is null or exists (
                select from attestation_signatures g join signers n on n.id = g.signer_id

@@ -148,11 +148,16 @@ impl Registry {
         self.app.db.pool().acquire().await.unwrap()
     }
 
-    /// Stops the jobs and audits the whole house. Every test ends with it.
-    pub async fn check(mut self) {
+    /// Stops what runs beside the requests.
+    pub async fn stop_jobs(&mut self) {
         if let Some(jobs) = self.jobs.take() {
             jobs.stop().await;
         }
+    }
+
+    /// Stops the jobs and audits the whole house. Every test ends with it.
+    pub async fn check(mut self) {
+        self.stop_jobs().await;
         self.sequence_all().await;
         let mut connection = self.sql().await;
         let gaps: i64 = sqlx::query_scalar(
