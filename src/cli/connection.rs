@@ -7,7 +7,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the service on this machine listens.
 pub const LOCAL: &str = "http://127.0.0.1:8470";
@@ -96,6 +96,11 @@ pub struct Registry {
     token: Option<String>,
     http: reqwest::Client,
 }
+
+/// Pauses before a question without an answer is put again.
+const UNANSWERED: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
+/// How long a question is put again while the server is at work on it.
+const IN_PROGRESS: Duration = Duration::from_mins(2);
 
 /// Members of a query; those without a value are left out.
 pub type Query<'a> = &'a [(&'a str, Option<&'a str>)];
@@ -197,17 +202,29 @@ impl Registry {
     }
 
     /// POST with a JSON body and a key under which the server does it once, so that it is asked again
-    /// when the answer does not arrive.
+    /// when the answer does not arrive, and as long as an earlier asking is still being done.
     pub async fn post_once(&self, path: &str, body: &Value) -> Result<Value, Stop> {
         let key = uuid::Uuid::new_v4().to_string();
         let ask = || self.json(self.request(Method::POST, path).header("idempotency-key", &key).json(body));
-        for pause in [Duration::from_millis(300), Duration::from_secs(1)] {
-            match ask().await {
-                Err(Stop::Unanswered(_)) => tokio::time::sleep(pause).await,
-                answered => return answered,
+        let mut pauses = UNANSWERED.iter();
+        let patience = Instant::now() + IN_PROGRESS;
+        loop {
+            let answer = ask().await;
+            let pause = match &answer {
+                Err(Stop::Unanswered(_)) => pauses.next().copied(),
+                Err(stop) if stop.is("request-in-progress") => {
+                    (Instant::now() < patience).then_some(UNANSWERED[0])
+                }
+                Ok(_) | Err(Stop::Refused(_) | Stop::Usage(_)) => return answer,
+            };
+            match (pause, answer) {
+                (Some(pause), _) => tokio::time::sleep(pause).await,
+                (None, Err(Stop::Refused(_))) => {
+                    return Err(Stop::Unanswered("the registry is still at work on it: ask later".into()));
+                }
+                (None, answer) => return answer,
             }
         }
-        ask().await
     }
 
     /// PUT with a JSON body.
@@ -300,12 +317,16 @@ mod tests {
         let registry = Registry::new(server_url(&url).unwrap(), None, None).unwrap();
         let server = async {
             let first = serve_one(&listener, None).await;
+            let busy = r#"{"code": "request-in-progress", "detail": "wait"}"#;
+            let busy = format!("HTTP/1.1 409 Conflict\r\ncontent-length: {}\r\n\r\n{busy}", busy.len());
+            let second = serve_one(&listener, Some(&busy)).await;
             let answer = "HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n{\"id\": 7}";
-            (first, serve_one(&listener, Some(answer)).await)
+            [first, second, serve_one(&listener, Some(answer)).await]
         };
         let body = json!({});
-        let ((first, second), answer) = tokio::join!(server, registry.post_once("/x", &body));
-        assert_eq!((answer.unwrap()["id"].as_i64(), first), (Some(7), second));
+        let (keys, answer) = tokio::join!(server, registry.post_once("/x", &body));
+        assert_eq!(answer.unwrap()["id"].as_i64(), Some(7));
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     }
 
     #[test]

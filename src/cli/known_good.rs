@@ -48,12 +48,25 @@ enum Purpose {
     Rollback,
 }
 
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 impl KnownGood {
     /// Asks.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let repository = self.repository.parse(registry.base())?.repository;
-        let query =
-            [("repository", Some(repository.as_str())), ("environment", Some(self.environment.as_str()))];
+        let query = [
+            ("repository", Some(repository.as_str())),
+            ("environment", Some(self.environment.as_str())),
+            ("platform", self.platform.as_deref()),
+            ("for", Some(self.purpose.as_str())),
+        ];
         let good = registry.get("/api/v1/known-good", &query).await?;
         if let Some(path) = &self.summary {
             let summary = good.get("summary").filter(|summary| summary.is_object());

@@ -27,12 +27,17 @@ impl Stop {
         Self::Refused(json!({ "code": code, "detail": detail.into() }))
     }
 
+    /// Whether it is a no of this code.
+    pub fn is(&self, code: &str) -> bool {
+        matches!(self, Self::Refused(problem) if at(problem, "/code") == code)
+    }
+
     /// What a problem document of this status means to the caller.
     pub fn from_problem(status: reqwest::StatusCode, problem: Value) -> Self {
         match status.as_u16() {
             400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
             401 => Self::Unanswered(format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
-            429 | 500.. => Self::Unanswered(in_words(&problem)),
+            408 | 429 | 500.. => Self::Unanswered(in_words(&problem)),
             _ => Self::Refused(problem),
         }
     }
@@ -171,6 +176,7 @@ mod tests {
         let nobody = |code| Stop::Refused(json!({ "code": code })).for_nobody();
         assert!(matches!(nobody("not-found"), Stop::Unanswered(_)));
         assert!(matches!(nobody("no-known-good"), Stop::Refused(_)));
+        assert!(matches!(stop(408), Stop::Unanswered(_)));
         assert!(matches!(stop(400), Stop::Usage(_)));
         assert!(matches!(stop(401), Stop::Unanswered(_)));
     }

@@ -106,8 +106,11 @@ impl Token {
 
 impl Create {
     async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
-        let nothing_given =
-            connection.server.is_none() && self.role.is_empty() && connection.token()?.is_none();
+        // Whatever says more than "the first token" is asked of the service.
+        let nothing_given = connection.server.is_none()
+            && self.role.is_empty()
+            && self.expires_in.is_none()
+            && connection.token()?.is_none();
         let created = if self.own.local || nothing_given {
             self.on_own_host().await?
         } else {

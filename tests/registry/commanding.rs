@@ -166,6 +166,11 @@ async fn the_servers_own_host_makes_the_first_administrator() {
     let registry = Registry::start().await;
     let shell = Shell::at(&registry.url, None);
     let url = registry.database_url();
+    // Who asks for less than an administrator's token without an end is not given one.
+    let mut ending =
+        shell.command(&["token", "create", "brief", "--expires-in", "1h", "--database-url", &url]);
+    let ended = ending.env_remove("PROOFMARK_SERVER").output().await.unwrap();
+    assert_eq!((ended.status.code(), ended.stdout.len()), (Some(3), 0));
     let created = shell.yes(&["token", "create", "first", "--local", "--database-url", &url]).await;
     let first = Shell::at(&registry.url, Some(created.trim()));
     let who = first.json(&["whoami"]).await;
@@ -328,6 +333,8 @@ async fn a_release_goes_from_push_to_known_good_by_commands_alone() {
     let good = admin.json(&["known-good", "payments/api", "--environment", "prod"]).await;
     let reference = admin.yes(&["known-good", "payments/api", "-e", "prod", "--format", "text"]).await;
     assert_eq!(good["reference"].as_str(), Some(reference.trim()));
+    let back = ["known-good", "payments/api", "-e", "prod", "--for", "rollback"];
+    assert_eq!(admin.run(&back).await.code, 1, "there is nothing to go back to");
     let decision = good["decision"].as_str().unwrap();
     assert!(admin.yes(&["decision", "show", decision]).await.contains("pass  signed_by"));
     assert!(admin.yes(&["decision", "replay", decision]).await.contains("The same answer"));
