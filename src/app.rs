@@ -75,6 +75,8 @@ impl App {
     /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
     /// makes the keys, and reads or makes the first administrator's token.
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
+        // Before anything is written: the database may be somebody else's.
+        let key_source = key_source(&config)?;
         db.migrate().await?;
         let store = Store::open(&config.storage).await?;
         if config.blob_redirect.is_some() && !store.can_redirect() {
@@ -82,7 +84,7 @@ impl App {
             return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));
         }
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config));
-        let keys = open_keys(&db, &config).await?;
+        let keys = open_keys(&db, &config, &key_source).await?;
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
                 .await
@@ -166,16 +168,23 @@ impl App {
     }
 }
 
+fn key_source(config: &Config) -> Result<Source, Failure> {
+    match (&config.keys, &config.database) {
+        (Some(path), _) => Ok(Source::Given(path.clone())),
+        (None, Database::Private(_)) => Ok(Source::Made(config.data.join("keys.json"))),
+        (None, Database::Given(_)) => Err(Failure::new(
+            "opening the registry's own keys",
+            "with DATABASE_URL the keys are given, so that every replica has the same: make them \
+             once with `proofmark key init FILE` and set PROOFMARK_KEYS to the file",
+        )),
+    }
+}
+
 /// Opens the registry's own keys; the first start writes its identity, with the event, at once.
-async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
-    let source = match (&config.keys, &config.database) {
-        (Some(path), _) => Source::Given(path.clone()),
-        (None, Database::Private(_)) => Source::Made(config.data.join("keys.json")),
-        (None, Database::Given(_)) => Source::Missing,
-    };
-    let public_name = config.public_name.as_deref().unwrap_or_else(|| without_scheme(&config.public_url));
+async fn open_keys(db: &Db, config: &Config, source: &Source) -> Result<Keys, Failure> {
+    let public_name = config.public_name.as_deref().unwrap_or_else(|| config.public_url.authority());
     let mut tx = db.begin().await?;
-    let opened = Keys::open(&mut tx, &source, public_name).await?;
+    let opened = Keys::open(&mut tx, source, public_name).await?;
     if opened.first {
         let trust = opened.keys.trust();
         let event = ledger::Event {
@@ -192,10 +201,6 @@ async fn open_keys(db: &Db, config: &Config) -> Result<Keys, Failure> {
     }
     tx.commit().await.map_err(|error| Failure::new("writing the registry's identity", error))?;
     Ok(opened.keys)
-}
-
-fn without_scheme(url: &str) -> &str {
-    url.split_once("://").map_or(url, |(_, rest)| rest)
 }
 
 fn bounds(config: &Config) -> Bounds {

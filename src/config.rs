@@ -2,6 +2,7 @@
 //! environment and of the configuration file.
 
 use crate::failure::Failure;
+use crate::names::PublicUrl;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -238,7 +239,7 @@ pub struct Config {
     pub storage: String,
     pub admin_token_file: Option<PathBuf>,
     pub keys: Option<PathBuf>,
-    pub public_url: String,
+    pub public_url: PublicUrl,
     pub public_name: Option<String>,
     pub transport: Transport,
     pub log_format: Option<LogFormat>,
@@ -383,9 +384,7 @@ impl Settings {
             data,
             admin_token_file: self.admin_token_file,
             keys: self.keys,
-            public_url: self
-                .public_url
-                .map_or_else(|| format!("{scheme}://{listen}"), |url| url.trim_end_matches('/').to_owned()),
+            public_url: public_url(self.public_url.as_deref(), scheme, listen)?,
             public_name: self.public_name,
             transport,
             log_format: self.log_format,
@@ -415,6 +414,19 @@ fn percent(given: u32) -> Result<u32, Unusable> {
         return Ok(given);
     }
     Err(Unusable(format!("PROOFMARK_BACKGROUND_PERCENT is 1 to 100, not {given}")))
+}
+
+/// The URL that was given, or the address that is listened on.
+fn public_url(given: Option<&str>, scheme: &str, listen: SocketAddr) -> Result<PublicUrl, Unusable> {
+    match given {
+        Some(url) => url
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|why| Unusable(format!("PROOFMARK_PUBLIC_URL {url:?}: {why}"))),
+        None => format!("{scheme}://{listen}").parse().map_err(|_| {
+            Unusable(format!("{listen} is no address that clients can reach: give PROOFMARK_PUBLIC_URL"))
+        }),
+    }
 }
 
 fn transport(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Transport, Unusable> {

@@ -32,7 +32,7 @@ pub async fn serve(app: App) -> Result<(), Failure> {
         });
     }
     let listener = bind(app.config.listen).await?;
-    tracing::info!(listen = %app.config.listen, url = app.config.public_url, "listening");
+    tracing::info!(listen = %app.config.listen, url = %app.config.public_url, "listening");
     serve_on(listener, app, handle).await
 }
 

@@ -31,8 +31,6 @@ pub enum Source {
     /// A file in the data directory, made at the first start. Only beside the private Postgres: two
     /// replicas over one database must not each make their own.
     Made(PathBuf),
-    /// Postgres is given and keys are not.
-    Missing,
 }
 
 /// The private keys, matched against the registered public ones, and the identity they sign under.
@@ -78,13 +76,6 @@ impl Keys {
                     file::init(path)?;
                 }
                 file::read(path)?
-            }
-            Source::Missing => {
-                return Err(Failure::new(
-                    OPENING,
-                    "with DATABASE_URL the keys are given, so that every replica has the same: make them \
-                     once with `proofmark key init FILE` and set PROOFMARK_KEYS to the file",
-                ));
             }
         };
         let (trust, first) = match registered {

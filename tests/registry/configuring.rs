@@ -41,7 +41,7 @@ fn the_file_fills_what_the_command_line_and_the_environment_leave_open() {
 #[test]
 fn plain_http_is_served_on_loopback_only_unless_somebody_says_so() {
     let settings = |insecure| Settings {
-        listen: Some("0.0.0.0:8470".parse().unwrap()),
+        listen: Some("192.0.2.1:8470".parse().unwrap()),
         data: Some("/nowhere".into()),
         insecure_http: insecure,
         ..Settings::default()
@@ -52,4 +52,21 @@ fn plain_http_is_served_on_loopback_only_unless_somebody_says_so() {
         "{refused}"
     );
     assert!(settings(Some(true)).resolve().is_ok());
+}
+
+#[test]
+fn clients_are_told_an_address_that_they_can_reach() {
+    let settings = |url: Option<&str>| Settings {
+        listen: Some("0.0.0.0:8470".parse().unwrap()),
+        public_url: url.map(str::to_owned),
+        data: Some("/nowhere".into()),
+        insecure_http: Some(true),
+        ..Settings::default()
+    };
+    for bad in [None, Some("registry.example"), Some("https://registry.example/base")] {
+        let refused = settings(bad).resolve().unwrap_err().to_string();
+        assert!(refused.contains("PROOFMARK_PUBLIC_URL"), "{refused}");
+    }
+    let config = settings(Some("https://registry.example/")).resolve().unwrap();
+    assert_eq!(config.public_url.authority(), "registry.example");
 }

@@ -1,8 +1,10 @@
 //! The registry's own keys: made once, never changed, and enough for a stranger to check what it says.
 
 use crate::harness::{Registry, fresh_database, sha256};
+use proofmark::app::App;
 use proofmark::attestation::IN_TOTO;
 use proofmark::attestation::summary::{self, Expectations, Input, SubjectKind, SummarySubject, Verification};
+use proofmark::config::Settings;
 use proofmark::keys::{self, Keys, Source, Trust};
 use proofmark::postgres::{Db, Options};
 use serde_json::{Value, json};
@@ -56,10 +58,24 @@ async fn replicas_that_start_at_once_write_one_identity() {
 }
 
 #[tokio::test]
+async fn a_database_is_left_alone_until_the_keys_are_given() {
+    let (db, directory) = (empty_database().await, tempfile::tempdir().unwrap());
+    sqlx::raw_sql("drop schema public cascade; create schema public").execute(db.pool()).await.unwrap();
+    let settings = Settings {
+        data: Some(directory.path().into()),
+        database_url: Some("postgres://somebody@elsewhere/theirs".into()),
+        ..Settings::default()
+    };
+    let refused = App::assemble(settings.resolve().unwrap(), db.clone()).await.err().unwrap().chain();
+    assert!(refused.contains("proofmark key init") && refused.contains("PROOFMARK_KEYS"), "{refused}");
+    let tables = "select count(*) from information_schema.tables where table_schema = 'public'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(db.pool()).await.unwrap(), 0);
+    db.close().await;
+}
+
+#[tokio::test]
 async fn a_replica_with_other_keys_or_without_its_keys_does_not_start() {
     let (db, directory) = (empty_database().await, tempfile::tempdir().unwrap());
-    let missing = open(&db, &Source::Missing, "registry.example").await.unwrap_err();
-    assert!(missing.contains("proofmark key init") && missing.contains("PROOFMARK_KEYS"), "{missing}");
     let absent = Source::Given(directory.path().join("absent.json"));
     let absent = open(&db, &absent, "registry.example").await.unwrap_err();
     assert!(absent.contains("proofmark key init"), "{absent}");

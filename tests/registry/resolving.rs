@@ -361,3 +361,18 @@ async fn a_promoted_index_carries_its_children_and_a_block_on_one_stops_it() {
     expect(scene.deployer.known_good("app", "prod").await, 404).await;
     scene.registry.check().await;
 }
+
+#[tokio::test]
+async fn a_reference_may_name_this_registrys_host_and_a_repository_may_have_dots() {
+    let scene = scene("scan: {max_age: 24h}").await;
+    let digest = scene.builder.push_release("acme.io/app", "1.0", "dotted").await;
+    scene.registry.scanned(&digest, "trivy", 5, &[]).await;
+    expect(scene.promoter.promote("acme.io/app", &digest, "prod").await, 201).await;
+    let host = scene.registry.url.trim_start_matches("http://");
+    for reference in [format!("acme.io/app@{digest}"), format!("{host}/acme.io/app:1.0")] {
+        let body = json!({"environment": "prod", "reference": reference});
+        let verdict = scene.deployer.post_document("/api/v1/verify", &body, 200).await;
+        assert_eq!(verdict["verdict"], "allow", "{verdict}");
+    }
+    scene.registry.check().await;
+}

@@ -227,8 +227,7 @@ fn parse_cursor(text: &str) -> Result<ArtifactCursor, Problem> {
 
 /// `<host>/<repository>@<digest>`, as OCI clients write it.
 fn reference(app: &App, repository: &RepositoryName, digest: &Digest) -> String {
-    let url = &app.config.public_url;
-    let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
+    let host = app.config.public_url.authority();
     format!("{host}/{repository}@{digest}")
 }
 

@@ -79,7 +79,7 @@ async fn known_good(
             Wanted::Rollback => Purpose::Rollback,
         },
         platform: asked.platform.as_deref(),
-        registry: host(&app.config.public_url),
+        registry: app.config.public_url.authority(),
     };
     let good = promotion::known_good(&app.db, &grant, &question).await;
     let good = good.map_err(|none| refusal(none, &caller, &asked))?;
@@ -98,11 +98,6 @@ async fn known_good(
 
 fn json_of(good: &KnownGood) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(good).map_err(|error| Failure::new("writing an answer", error))
-}
-
-/// How clients name the registry in a reference.
-pub(super) fn host(public_url: &str) -> &str {
-    public_url.split_once("://").map_or(public_url, |(_, host)| host)
 }
 
 fn matches(headers: &HeaderMap, etag: &str) -> bool {

@@ -22,7 +22,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct VerifyRequest {
-    /// `[registry/]repository@digest` or `[registry/]repository:version` ...
+    /// `[host/]repository@digest` or `[host/]repository:version`, with this registry's host ...
     reference: Option<String>,
     /// ... or a repository, with a digest or version.
     repository: Option<RepositoryName>,
@@ -41,7 +41,7 @@ async fn verify(
     Json(request): Json<VerifyRequest>,
 ) -> Result<Json<Verification>, Problem> {
     let (repository, what) = match (request.reference, request.repository) {
-        (Some(reference), None) => parse(&reference)?,
+        (Some(reference), None) => parse(&reference, app.config.public_url.authority())?,
         (None, Some(repository)) => (repository, what(request.digest, request.version)?),
         (Some(_), Some(_)) | (None, None) => {
             return Err(Problem::invalid(
@@ -53,15 +53,15 @@ async fn verify(
     Ok(Json(promotion::verify(&app.db, &grant, &request.environment, &what).await?))
 }
 
-/// A reference as container tools write it. What stands before the first slash is a registry when
-/// it could not be a part of a repository's name.
-fn parse(text: &str) -> Result<(RepositoryName, What), Problem> {
-    let invalid =
-        || Problem::invalid("a reference is [registry/]repository@digest or [registry/]repository:version");
-    let path = match text.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest,
-        Some(_) | None => text,
+/// A reference as container tools write it, with this registry's host before it or without: another
+/// dotted first part is the repository's own, as in `acme.io/app`.
+fn parse(text: &str, host: &str) -> Result<(RepositoryName, What), Problem> {
+    let invalid = || {
+        Problem::invalid(
+            "a reference is [host/]repository@digest or [host/]repository:version, with this registry's host",
+        )
     };
+    let path = text.strip_prefix(host).and_then(|rest| rest.strip_prefix('/')).unwrap_or(text);
     let (repository, reference) = match path.split_once('@') {
         // `repository:tag@digest`: the digest decides.
         Some((name, digest)) => (name.split_once(':').map_or(name, |(name, _)| name), digest),

@@ -101,7 +101,7 @@ fn docker_actions(denied: Denied) -> &'static str {
 /// 401 with docker's challenge: where to get a token, and for which scope.
 pub fn challenge(app: &App, message: &str, scope: Option<&str>) -> OciError {
     let url = &app.config.public_url;
-    let service = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
+    let service = url.authority();
     let scope =
         scope.map(|scope| format!(r#",scope="{scope}",error="insufficient_scope""#)).unwrap_or_default();
     let value = format!(r#"Bearer realm="{url}/auth/token",service="{service}"{scope}"#);
