@@ -69,6 +69,9 @@ create table attestations(
   why text collate "C",
   -- Set for statements only.
   predicate_type_id int references predicate_types,
+  -- The digest of the bytes that every signature covers. The envelope around them is signed by nobody,
+  -- so a statement that comes again is known by this. Set for statements only.
+  message text collate "C",
   -- SLSA provenance.
   builder text collate "C",
   source text collate "C",
@@ -84,6 +87,7 @@ create table attestations(
   received_by bigint not null references principals,
   received_at timestamptz not null default clock_timestamp(),
   constraint a_statement_has_a_predicate_type check ((form = 'statement') = (predicate_type_id is not null)),
+  constraint a_statement_has_its_message check ((form = 'statement') = (message is not null)),
   constraint what_is_verified_has_an_envelope check (form = 'opaque' or envelope is not null)
 );
 create unique index an_envelope_is_recorded_once_a_subject
@@ -123,15 +127,26 @@ create index attestation_subjects_by_attestation on attestation_subjects(attesta
 create table attestation_signatures(
   attestation_id bigint not null references attestations,
   signer_id bigint not null references signers,
-  primary key (attestation_id, signer_id)
+  -- Those of the attestation.
+  repository_id bigint not null,
+  message text collate "C" not null,
+  -- The attestation by which the repository received this key's signature of this message first. Its
+  -- time and its place in the order are those of the signature, however often, by whomever and inside
+  -- whatever envelope it comes again: who has no key makes nothing newer.
+  counts_from bigint not null references attestations,
+  primary key (attestation_id, signer_id),
+  constraint a_signature_counts_from_one_of_the_same_key
+    foreign key (counts_from, signer_id) references attestation_signatures(attestation_id, signer_id)
 );
+create unique index a_signature_counts_from_its_first_receipt
+  on attestation_signatures(repository_id, message, signer_id) where counts_from = attestation_id;
 create index attestation_signatures_by_signer on attestation_signatures(signer_id);
+create trigger attestation_signatures_never_change before update or delete on attestation_signatures
+  for each row execute function refuse_change();
 
--- Key ids that unverified signatures hint at, '' for a signature without a usable hint: registering a
--- signer judges what waits.
-create table attestation_hints(
-  attestation_id bigint not null references attestations,
-  hint text collate "C" not null,
-  primary key (attestation_id, hint)
+-- Statements with a signature that no registered key verifies: what a signer that is registered later
+-- is held against. What a signature hints at is not asked: hints are signed by nobody, and other tools
+-- have key ids of the same form.
+create table attestations_waiting(
+  attestation_id bigint primary key references attestations
 );
-create index attestation_hints_by_hint on attestation_hints(hint);

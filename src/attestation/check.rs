@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::received::Received;
 use super::scheme::PublicKey;
 use super::signers::Signer;
-use super::store::{attestations as store, signers};
+use super::store::{indexed as store, signers};
 use super::verify::signed_by;
 use crate::failure::Failure;
 use sqlx::PgConnection;
@@ -21,7 +21,7 @@ pub async fn check_attestations(connection: &mut PgConnection) -> Result<Vec<Str
     let known: HashMap<i64, Signer> = known.into_iter().map(|signer| (signer.id, signer)).collect();
     let (mut violations, mut last) = (Vec::new(), 0);
     loop {
-        let batch = store::indexed(connection, last, BATCH).await?;
+        let batch = store::page(connection, last, BATCH).await?;
         let Some(end) = batch.last() else { return Ok(violations) };
         last = end.id;
         for row in &batch {
@@ -38,9 +38,12 @@ fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static 
         return Some("its payload is no statement, and it is listed as one");
     };
     let keys: Option<Vec<&PublicKey>> = row.signers.iter().map(|id| known.get(id).map(|s| &s.key)).collect();
-    let all = keys.is_some_and(|keys| signed_by(&envelope, &keys).len() == keys.len());
+    let all = keys.is_some_and(|keys| signed_by(&envelope, &keys).keys.len() == keys.len());
     if !all {
         return Some("a recorded signature does not verify");
+    }
+    if row.misplaced || envelope.message_digest() != row.message {
+        return Some("its message is not the one that its signatures count for");
     }
     let subjects: BTreeSet<_> = statement.digests().collect();
     if subjects != row.subjects.iter().cloned().collect() || statement.predicate_type != row.predicate_type {

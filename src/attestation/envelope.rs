@@ -3,6 +3,7 @@
 use super::json::{self, Malformed};
 use super::scheme::KeyId;
 use crate::keys::pae;
+use crate::names::Digest;
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::DecodePaddingMode;
@@ -93,6 +94,11 @@ impl Envelope {
             Payload::Dsse { payload_type, bytes } => Cow::Owned(pae(payload_type, bytes)),
             Payload::SimpleSigning(bytes) => Cow::Borrowed(bytes),
         }
+    }
+
+    /// What a signed message is known by: all else about an envelope can be changed without a key.
+    pub(super) fn message_digest(&self) -> Digest {
+        Digest::sha256(&self.message())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attestations as people see them: with a verdict, judged when they are read.
 
 use super::signers::Signer;
-use super::store::{listed as store, signers};
+use super::store::{listed as store, signatures, signers};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
 use chrono::{DateTime, Utc};
@@ -62,7 +62,7 @@ pub struct Listed {
     pub predicate_type: Option<String>,
     /// How far it is believed.
     pub verdict: Verdict,
-    /// Why not further.
+    /// Why not further, or since when.
     pub reason: Option<String>,
     /// The signer that is trusted for it, or one whose key signed it.
     pub signer: Option<String>,
@@ -89,10 +89,18 @@ pub async fn attestations(
     filter: &AttestationFilter,
 ) -> Result<Vec<Listed>, Failure> {
     let rows = store::page(connection, repository_ids, filter).await?;
-    let ids: BTreeSet<i64> = rows.iter().flat_map(|row| row.signers.iter().copied()).collect();
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let signatures = signatures::of(connection, &ids).await?;
+    let ids: BTreeSet<i64> = signatures.iter().map(|signature| signature.signer_id).collect();
     let signers = signers::by_ids(connection, &ids.into_iter().collect::<Vec<_>>()).await?;
     let signers: HashMap<i64, Signer> = signers.into_iter().map(|signer| (signer.id, signer)).collect();
-    Ok(rows.into_iter().map(|row| judged(row, &signers)).collect())
+    let mut signed: HashMap<i64, Vec<Signed<'_>>> = HashMap::new();
+    for signature in &signatures {
+        if let Some(signer) = signers.get(&signature.signer_id) {
+            signed.entry(signature.attestation_id).or_default().push(Signed { signer, signature });
+        }
+    }
+    Ok(rows.into_iter().map(|row| judged(&signed.remove(&row.id).unwrap_or_default(), row)).collect())
 }
 
 /// The repository of an attestation, and its bytes exactly as received with their media type.
@@ -103,9 +111,14 @@ pub async fn envelope(
     store::envelope(connection, id).await
 }
 
-fn judged(row: store::Row, signers: &HashMap<i64, Signer>) -> Listed {
-    let of: Vec<&Signer> = row.signers.iter().filter_map(|id| signers.get(id)).collect();
-    let (verdict, reason, signer) = verdict(&row, &of);
+/// A signature with whose it is.
+struct Signed<'a> {
+    signer: &'a Signer,
+    signature: &'a signatures::Signature,
+}
+
+fn judged(proofs: &[Signed<'_>], row: store::Row) -> Listed {
+    let (verdict, reason, signer) = verdict(&row, proofs);
     Listed {
         id: row.id,
         manifest: row.manifest,
@@ -126,7 +139,7 @@ fn judged(row: store::Row, signers: &HashMap<i64, Signer>) -> Listed {
     }
 }
 
-fn verdict<'a>(row: &store::Row, signers: &[&'a Signer]) -> (Verdict, Option<String>, Option<&'a Signer>) {
+fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<String>, Option<&'a Signer>) {
     let kind = match (row.form.as_str(), &row.predicate_type) {
         ("statement", Some(predicate_type)) => predicate_type,
         ("opaque", _) => return (Verdict::Opaque, row.why.clone(), None),
@@ -135,16 +148,19 @@ fn verdict<'a>(row: &store::Row, signers: &[&'a Signer]) -> (Verdict, Option<Str
     };
     if !row.about {
         let why = "the signed statement is not about this artifact".to_owned();
-        return (Verdict::Untrusted, Some(why), signers.first().copied());
+        return (Verdict::Untrusted, Some(why), proofs.first().map(|one| one.signer));
     }
-    let trust = |signer: &Signer| signer.trusted_for(&row.repository, kind, row.received_at);
-    if let Some(trusted) = signers.iter().find(|signer| trust(signer).is_ok()) {
-        return (Verdict::Trusted, None, Some(trusted));
+    let trust = |one: &Signed<'_>| one.signer.trusted_for(&row.repository, kind, one.signature.received_at);
+    if let Some(Signed { signer, signature }) = proofs.iter().find(|one| trust(one).is_ok()) {
+        let again = signature.counts_from != row.id;
+        let since = || format!("the same as attestation {}, and as old", signature.counts_from);
+        return (Verdict::Trusted, again.then(since), Some(signer));
     }
-    let Some(signer) = signers.first() else {
+    let Some(first) = proofs.first() else {
         let why = row.why.clone().unwrap_or_else(|| "no registered key verifies its signature".to_owned());
         return (Verdict::Untrusted, Some(why), None);
     };
-    let why = trust(signer).err().map(|why| format!("{} signed it, but {why}", signer.signature.signer));
+    let signer = first.signer;
+    let why = trust(first).err().map(|why| format!("{} signed it, but {why}", signer.signature.signer));
     (Verdict::Untrusted, why, Some(signer))
 }

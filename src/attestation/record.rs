@@ -6,7 +6,7 @@ use super::received::{Form, Received};
 use super::scheme::{KeyId, PublicKey};
 use super::signers::Signer;
 use super::statement::{Statement, Unreadable};
-use super::store::{attestations as store, signers};
+use super::store::{attestations as store, signatures, signers, waiting};
 use super::verify::{Unproved, signed_by, why_not};
 use crate::access::Principal;
 use crate::content::Repository;
@@ -17,7 +17,7 @@ use crate::postgres::database_time;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How an attestation came into a repository.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,17 @@ pub struct Carrier<'a> {
 pub struct Recorded {
     /// The attestation.
     pub id: i64,
-    /// When it was received first, which trust is judged by.
-    pub received_at: DateTime<Utc>,
+    received_at: DateTime<Utc>,
+    /// Signers whose signature of the same message came before.
+    earlier: BTreeMap<i64, DateTime<Utc>>,
+}
+
+impl Recorded {
+    /// When the repository received the signer's signature of the message first, in whatever
+    /// envelope: what trust is judged by.
+    pub fn counts_from(&self, signer: &Signer) -> DateTime<Utc> {
+        self.earlier.get(&signer.id).copied().unwrap_or(self.received_at)
+    }
 }
 
 /// The signers whose keys may have signed what was received.
@@ -72,11 +81,7 @@ impl Known {
 
     fn accounts_for(&self, received: &Received) -> bool {
         match &received.form {
-            Form::Signed(envelope) => {
-                let signed: BTreeSet<&KeyId> =
-                    signed_by(envelope, &self.keys()).into_iter().map(|at| self.0[at].key.id()).collect();
-                received.hints().all(|hint| hint.is_some_and(|hint| signed.contains(hint)))
-            }
+            Form::Signed(envelope) => !signed_by(envelope, &self.keys()).waits,
             Form::Malformed(_) | Form::Opaque(_) => true,
         }
     }
@@ -87,13 +92,15 @@ pub(super) struct Content {
     pub(super) form: &'static str,
     pub(super) why: Option<String>,
     pub(super) statement: Option<Statement>,
+    pub(super) message: Option<Digest>,
     pub(super) signers: Vec<i64>,
-    /// Key ids that unverified signatures hint at.
-    pub(super) hints: BTreeSet<String>,
+    /// Whether a key that is registered later may have signed it.
+    pub(super) waits: bool,
 }
 
 /// Records what came in, in the caller's transaction. The same envelope for the same subject is one
-/// attestation, however often and by whatever manifest it comes. Appends an event for a new one.
+/// attestation, however often and by whatever manifest it comes. The same message in another envelope
+/// is listed, and counts from when it came first. Appends an event for a new one.
 pub async fn record(
     connection: &mut PgConnection,
     carrier: Carrier<'_>,
@@ -105,25 +112,41 @@ pub async fn record(
         if let Some(statement) = &content.statement {
             files::link(connection, carrier.repository.id, known.id, statement).await?;
         }
-        return Ok(known);
+        return sign(connection, known, &content).await;
     }
     store::keep_envelope(connection, received).await?;
     let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
-    let Some(recorded) = store::insert(connection, carrier, received, &content, &facts).await? else {
+    let Some(receipt) = store::insert(connection, carrier, received, &content, &facts).await? else {
         let known = store::find(connection, carrier, received).await?;
-        return known
-            .ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"));
+        let known =
+            known.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
+        return sign(connection, known, &content).await;
     };
-    let id = recorded.id;
+    let id = receipt.id;
     if let Some(statement) = &content.statement {
         store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
         files::link(connection, carrier.repository.id, id, statement).await?;
         store::insert_materials(connection, id, &facts.materials).await?;
     }
-    store::insert_signatures(connection, id, &content.signers).await?;
-    store::insert_hints(connection, id, &content.hints).await?;
+    let recorded = sign(connection, receipt, &content).await?;
     append(connection, carrier, id, received.digest(), &content).await?;
     Ok(recorded)
+}
+
+/// Notes who signed it, and whether it waits for another key. Of what is known this is noted already
+/// when all is well, and costs little to make sure of.
+async fn sign(
+    connection: &mut PgConnection,
+    receipt: store::Receipt,
+    content: &Content,
+) -> Result<Recorded, Failure> {
+    let store::Receipt { id, received_at } = receipt;
+    let first = signatures::insert(connection, &[id], &content.signers).await?;
+    let earlier = if first { BTreeMap::new() } else { signatures::received_earlier(connection, id).await? };
+    if content.waits {
+        waiting::insert(connection, id).await?;
+    }
+    Ok(Recorded { id, received_at, earlier })
 }
 
 /// The manifests of the repository that the statement is about: those that it names, in its order, at
@@ -158,12 +181,7 @@ fn content(received: &Received, known: &Known) -> Content {
         Form::Opaque(why) => return Content::without_statement("opaque", why),
     };
     let signed = signed_by(envelope, &known.keys());
-    let signers: Vec<i64> = signed.iter().map(|at| known.0[*at].id).collect();
-    let hints = received
-        .hints()
-        .filter(|hint| !signed.iter().any(|at| Some(known.0[*at].key.id()) == *hint))
-        .map(|hint| hint.map_or_else(String::new, |hint| hint.as_str().to_owned()))
-        .collect();
+    let signers: Vec<i64> = signed.keys.iter().map(|at| known.0[*at].id).collect();
     match received.claims() {
         Ok(statement) => {
             let why = signers.is_empty().then(|| why_not(envelope)).and_then(|unproved| match unproved {
@@ -172,7 +190,8 @@ fn content(received: &Received, known: &Known) -> Content {
                 Unproved::NoSignature | Unproved::Certificate => Some(unproved.to_string()),
                 Unproved::Foreign(why) | Unproved::Malformed(why) => Some(why),
             });
-            Content { form: "statement", why, statement: Some(statement), signers, hints }
+            let (message, waits) = (Some(envelope.message_digest()), signed.waits);
+            Content { form: "statement", why, statement: Some(statement), message, signers, waits }
         }
         Err(Unreadable::Malformed(why)) => Content::without_statement("malformed", &why),
         Err(Unreadable::Foreign(why)) => Content::without_statement("foreign", &why),
@@ -182,7 +201,7 @@ fn content(received: &Received, known: &Known) -> Content {
 impl Content {
     fn without_statement(form: &'static str, why: &str) -> Self {
         let why = Some(why.to_owned());
-        Self { form, why, statement: None, signers: Vec::new(), hints: BTreeSet::new() }
+        Self { form, why, statement: None, message: None, signers: Vec::new(), waits: false }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::scheme::{InvalidKey, PublicKey, Scheme};
 use super::store::signers as store;
-use super::waiting;
+use super::waiting::Search;
 use crate::access::{Administer, Everything, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -11,6 +11,7 @@ use crate::policy::{Revocation, Signature, Untrusted};
 use crate::postgres::{Db, Scopes, act, constraint, database_time, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgConnection;
 
 /// A registered signer.
 #[derive(Debug)]
@@ -129,14 +130,16 @@ pub async fn register(
     let key = PublicKey::from_pem(&new.public_key, new.scheme)?;
     check(new)?;
     act(|| async {
+        let mut connection = db.acquire().await?;
+        if let Some(known) = known(&mut connection, &key, new).await? {
+            return Ok(known);
+        }
+        let search = Search::begin(&mut connection, &key).await?;
+        drop(connection);
         let mut tx = db.begin().await?;
         Scopes::everything().lock(&mut tx).await?;
-        if let Some(known) = store::by_name(&mut tx, &new.name).await? {
-            return if same(&known, &key, new) {
-                Ok(known)
-            } else {
-                Err(SignerRefused::NameTaken(known.signature.signer))
-            };
+        if let Some(known) = known(&mut tx, &key, new).await? {
+            return Ok(known);
         }
         let at = database_time(&mut tx).await?;
         let id = match store::insert(&mut tx, new, &key, at, grant.principal().id).await {
@@ -146,7 +149,7 @@ pub async fn register(
             }
             other => other.map_err(|error| Failure::new("registering a signer", error))?,
         };
-        let judged = waiting::judge(&mut tx, id, &key).await?;
+        let judged = search.finish(&mut tx, id).await?;
         let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
             "repositories": new.repositories, "predicate_types": new.predicate_types,
             "valid_from": new.valid_from, "valid_until": new.valid_until, "judged": judged});
@@ -208,6 +211,18 @@ fn check(new: &NewSigner) -> Result<(), SignerRefused> {
         return Err(SignerRefused::Never);
     }
     Ok(())
+}
+
+/// The signer of this name, if it is this one.
+async fn known(
+    connection: &mut PgConnection,
+    key: &PublicKey,
+    new: &NewSigner,
+) -> Result<Option<Signer>, SignerRefused> {
+    match store::by_name(connection, &new.name).await? {
+        Some(known) if !same(&known, key, new) => Err(SignerRefused::NameTaken(known.signature.signer)),
+        known => Ok(known),
+    }
 }
 
 fn same(known: &Signer, key: &PublicKey, new: &NewSigner) -> bool {

@@ -57,20 +57,34 @@ impl From<Unreadable> for Unproved {
 /// Verifies first, then reads. Hints are not asked: every key may try every signature, and a key
 /// counts once, however many signatures it made.
 pub fn verify(envelope: &Envelope, keys: &[&PublicKey]) -> Result<Verified<Statement>, Unproved> {
-    let keys = signed_by(envelope, keys);
+    let keys = signed_by(envelope, keys).keys;
     if keys.is_empty() {
         return Err(why_not(envelope));
     }
     Ok(Verified { content: Statement::read(&envelope.payload)?, keys })
 }
 
-/// The places of the keys that signed the envelope.
-pub(super) fn signed_by(envelope: &Envelope, keys: &[&PublicKey]) -> BTreeSet<usize> {
+/// What some keys make of an envelope's signatures.
+#[derive(Default)]
+pub(super) struct Signed {
+    /// The places of the keys that signed it.
+    pub(super) keys: BTreeSet<usize>,
+    /// Whether it has a signature that none of them made: another key may have.
+    pub(super) waits: bool,
+}
+
+/// Holds every signature against every key.
+pub(super) fn signed_by(envelope: &Envelope, keys: &[&PublicKey]) -> Signed {
     let message = envelope.message();
-    let by_key = envelope.signatures.iter().filter(|signature| signature.material != Material::Certificate);
-    by_key
-        .filter_map(|signature| keys.iter().position(|key| key.verifies(&message, &signature.bytes)))
-        .collect()
+    let mut signed = Signed::default();
+    for signature in envelope.signatures.iter().filter(|one| one.material != Material::Certificate) {
+        if let Some(place) = keys.iter().position(|key| key.verifies(&message, &signature.bytes)) {
+            signed.keys.insert(place);
+        } else {
+            signed.waits = true;
+        }
+    }
+    signed
 }
 
 /// Why an envelope that no known key signed proves nothing.

@@ -1,9 +1,7 @@
 //! Attesting: signed statements about what a repository holds.
 
 use crate::access::{Attest, Grant, Principal};
-use crate::attestation::{
-    self, Carrier, Known, Malformed, Received, Recorded, Statement, Unproved, Verified,
-};
+use crate::attestation::{self, Carrier, Known, Malformed, Received, Signer, Statement, Unproved, Verified};
 use crate::content::{self, Attachment, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
@@ -130,15 +128,16 @@ impl Act<'_> {
             }
         }
         let mut attested = Vec::with_capacity(received.len());
-        for ((one, blob), (statement, signer)) in received.iter().zip(stored).zip(trusted) {
+        for ((one, blob), statement) in received.iter().zip(stored).zip(trusted) {
             let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
             let (repository, principal) = (self.repository, self.principal);
             let carrier = Carrier { repository, principal, manifest: &manifest, subject: &subject };
-            let Recorded { id, received_at } = attestation::record(&mut tx, carrier, one, &known).await?;
-            // What was pushed earlier keeps the time at which it came.
-            signed(one, &known, &repository.name, received_at)?;
+            let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
+            // What was received earlier keeps the time at which it came.
+            let since = |signer: &Signer| recorded.counts_from(signer);
+            let (_, signer) = signed(one, &known, &repository.name, since)?;
             attested.push(Attested {
-                id,
+                id: recorded.id,
                 envelope: one.digest().clone(),
                 manifest,
                 subjects: statement.content().digests().collect(),
@@ -180,26 +179,27 @@ impl Act<'_> {
     }
 }
 
-/// The statements of all documents, each with the name of a signer that is trusted for it now.
+/// The statements of all documents, if each has a signer that is trusted for it now.
 async fn trusted(
     connection: &mut PgConnection,
     repository: &Repository,
     received: &[Received],
-) -> Result<(Known, Vec<(Verified<Statement>, String)>), AttestRefused> {
+) -> Result<(Known, Vec<Verified<Statement>>), AttestRefused> {
     let known = Known::read(connection, received).await?;
     let now = database_time(connection).await?;
     let trusted = received
         .iter()
-        .map(|one| signed(one, &known, &repository.name, now))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|one| Ok(signed(one, &known, &repository.name, |_| now)?.0))
+        .collect::<Result<Vec<_>, AttestRefused>>()?;
     Ok((known, trusted))
 }
 
+/// What it states, with the name of a signer that is trusted for it, by when its signature came.
 fn signed(
     received: &Received,
     known: &Known,
     repository: &RepositoryName,
-    now: DateTime<Utc>,
+    since: impl Fn(&Signer) -> DateTime<Utc>,
 ) -> Result<(Verified<Statement>, String), AttestRefused> {
     let verified = received.verify(&known.keys()).map_err(|unproved| match unproved {
         Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => {
@@ -211,7 +211,7 @@ fn signed(
     let mut why = "no registered key verifies its signature".to_owned();
     let places: Vec<usize> = verified.keys().collect();
     for signer in places.into_iter().filter_map(|place| known.signers().get(place)) {
-        match signer.trusted_for(repository, kind, now) {
+        match signer.trusted_for(repository, kind, since(signer)) {
             Ok(()) => {
                 let name = signer.signature.signer.clone();
                 return Ok((verified, name));

@@ -47,14 +47,14 @@ insert into attestations
 overriding system value
 select x.* from copies c, taken, template, attestations t,
   jsonb_populate_record(t, jsonb_build_object('id', taken.attestation + c.n, 'repository_id', c.repository_id,
-    'carried_for', c.digest)) x
+    'carried_for', c.digest, 'message', c.digest)) x
 where t.repository_id = template.repository_id;
 
 insert into attestation_subjects
 select c.repository_id, c.digest, taken.attestation + c.n from copies c, taken;
 
 insert into attestation_signatures
-select taken.attestation + c.n, t.signer_id
+select taken.attestation + c.n, t.signer_id, c.repository_id, c.digest, taken.attestation + c.n
 from copies c, taken, template, attestations a join attestation_signatures t on t.attestation_id = a.id
 where a.repository_id = template.repository_id;
 

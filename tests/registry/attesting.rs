@@ -8,8 +8,8 @@ use proofmark::names::Digest;
 use serde_json::{Value, json};
 
 const COSIGN_SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
-const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
-const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
+pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// The signers that the fixtures' verdicts assume.
@@ -41,7 +41,8 @@ async fn register_fixture_signers(registry: &Registry) {
     }
 }
 
-fn verdicts(listed: &[Value]) -> Vec<&str> {
+/// The verdicts of a list.
+pub fn verdicts(listed: &[Value]) -> Vec<&str> {
     listed.iter().map(|one| one["verdict"].as_str().unwrap()).collect()
 }
 
@@ -470,6 +471,15 @@ async fn a_layer_that_another_writer_lost_from_cosigns_tag_stays_known() {
     registry.check().await;
 }
 
+/// Whether somebody wants a scope alone and has to wait for it.
+pub async fn somebody_waits_for_a_scope(registry: &Registry) -> bool {
+    let waits = sqlx::query_scalar(
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted
+           and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database()))",
+    );
+    waits.fetch_one(&mut *registry.sql().await).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_failed_test_result_waits_for_decisions_on_its_repository_and_no_other() {
     let registry = Registry::start().await;
@@ -493,17 +503,7 @@ async fn a_failed_test_result_waits_for_decisions_on_its_repository_and_no_other
     let failed = result("FAILED");
     let waiting = attester.post("/api/v1/attestations?repository=team/app").body(failed).send();
     let waiting = tokio::spawn(waiting);
-    loop {
-        let blocked: bool = sqlx::query_scalar(
-            "select exists (select from pg_locks where locktype = 'advisory' and not granted
-               and mode = 'ExclusiveLock' and database = (select oid from pg_database where datname = current_database()))",
-        )
-        .fetch_one(&mut *registry.sql().await)
-        .await
-        .unwrap();
-        if blocked {
-            break;
-        }
+    while !somebody_waits_for_a_scope(&registry).await {
         assert!(!waiting.is_finished(), "a FAILED result came between a decision and its facts");
         tokio::task::yield_now().await;
     }

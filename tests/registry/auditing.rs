@@ -1,6 +1,6 @@
 //! What happened: gapless, ordered, for auditors, and never changed.
 
-use crate::harness::{Client, Registry, expect};
+use crate::harness::{Client, PROVENANCE, Registry, expect};
 use futures::StreamExt;
 use proofmark::access::{Principal, Role};
 use proofmark::audit::{self, Step};
@@ -227,6 +227,8 @@ async fn furnished() -> (Registry, Digest) {
     let report = include_str!("../fixtures/trivy/debian-stretch.json");
     let scan = admin.post(&format!("/api/v1/scans?repository=team/app&digest={digest}")).body(report);
     assert_eq!(scan.send().await.unwrap().status(), 201);
+    registry.know_signer("ci").await;
+    registry.state(&digest, "ci", PROVENANCE, None).await;
     registry.environment("prod", "").await;
     assert_eq!(admin.promote("team/app", &digest, "prod").await.status(), 201);
     sequenced(&registry).await;
@@ -298,6 +300,11 @@ async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
         (
             "update events set leaf = leaf || ' '::bytea where kind = 'scan.recorded'",
             "its leaf is not canonical",
+        ),
+        ("update attestations set message = envelope", "its message is not the one that its signatures"),
+        (
+            "update attestation_signatures set message = 'sha256:00'",
+            "its message is not the one that its signatures",
         ),
         ("delete from log_entries where idx = 1", "the index 2 comes after 0"),
         ("update log_state set size = size + 1", "the log says that it has"),

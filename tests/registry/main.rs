@@ -10,6 +10,7 @@
 mod harness;
 
 mod attesting;
+mod attesting_again;
 mod auditing;
 mod bounding;
 mod collecting;

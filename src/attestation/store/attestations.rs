@@ -2,24 +2,31 @@
 
 use crate::attestation::facts::{Facts, Material};
 use crate::attestation::received::Received;
-use crate::attestation::record::{Carrier, Content, Recorded, kept_predicate};
+use crate::attestation::record::{Carrier, Content, kept_predicate};
 use crate::attestation::statement::Statement;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
 const RECORDING: &str = "recording an attestation";
 
+/// An attestation, and when it came.
+pub struct Receipt {
+    pub id: i64,
+    pub received_at: DateTime<Utc>,
+}
+
 /// The attestation that these bytes are for this subject, if it is known.
 pub async fn find(
     connection: &mut PgConnection,
     carrier: Carrier<'_>,
     received: &Received,
-) -> Result<Option<Recorded>, Failure> {
+) -> Result<Option<Receipt>, Failure> {
     sqlx::query_as!(
-        Recorded,
+        Receipt,
         "select id, received_at from attestations
          where repository_id = $1 and carried_for = $2 and envelope = $3 and coalesce(beside, '') = $4",
         carrier.repository.id,
@@ -53,17 +60,17 @@ pub async fn insert(
     received: &Received,
     content: &Content,
     facts: &Facts,
-) -> Result<Option<Recorded>, Failure> {
+) -> Result<Option<Receipt>, Failure> {
     let predicate_type_id = match &content.statement {
         Some(statement) => Some(predicate_type(connection, &statement.predicate_type).await?),
         None => None,
     };
     sqlx::query_as!(
-        Recorded,
+        Receipt,
         "insert into attestations(repository_id, carried_for, manifest, envelope, beside, form, why,
-           predicate_type_id, builder, source, source_ref, commit_id, result, configuration, predicate,
-           received_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+           predicate_type_id, message, builder, source, source_ref, commit_id, result, configuration,
+           predicate, received_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          on conflict do nothing returning id, received_at",
         carrier.repository.id,
         carrier.subject as &Digest,
@@ -73,6 +80,7 @@ pub async fn insert(
         content.form,
         content.why,
         predicate_type_id,
+        content.message.as_ref() as Option<&Digest>,
         facts.builder,
         facts.source,
         facts.source_ref,
@@ -211,73 +219,6 @@ pub async fn insert_materials(
     Ok(())
 }
 
-/// These signers' keys signed exactly these bytes.
-pub async fn insert_signatures(
-    connection: &mut PgConnection,
-    id: i64,
-    signers: &[i64],
-) -> Result<(), Failure> {
-    sqlx::query!(
-        "insert into attestation_signatures(attestation_id, signer_id)
-         select $1, s from unnest($2::bigint[]) s on conflict do nothing",
-        id,
-        signers,
-    )
-    .execute(connection)
-    .await
-    .map_err(|error| Failure::new(RECORDING, error))?;
-    Ok(())
-}
-
-/// What a signer that is registered later finds it by.
-pub async fn insert_hints(
-    connection: &mut PgConnection,
-    id: i64,
-    hints: &BTreeSet<String>,
-) -> Result<(), Failure> {
-    let hints: Vec<String> = hints.iter().cloned().collect();
-    sqlx::query!(
-        "insert into attestation_hints(attestation_id, hint) select $1, h from unnest($2::text[]) h",
-        id,
-        &hints,
-    )
-    .execute(connection)
-    .await
-    .map_err(|error| Failure::new(RECORDING, error))?;
-    Ok(())
-}
-
-/// An attestation that waits for a key.
-pub struct Waiting {
-    pub id: i64,
-    pub media_type: String,
-    pub body: Vec<u8>,
-    pub beside: Option<String>,
-}
-
-/// A page of what hints at the key, or at none.
-pub async fn waiting(
-    connection: &mut PgConnection,
-    key_id: &str,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<Waiting>, Failure> {
-    sqlx::query_as!(
-        Waiting,
-        "select a.id, e.media_type, e.body, a.beside
-         from attestations a join envelopes e on e.digest = a.envelope
-         where a.id > $2 and a.form = 'statement'
-           and a.id in (select attestation_id from attestation_hints where hint in ($1, ''))
-         order by a.id limit $3",
-        key_id,
-        after,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(|error| Failure::new("reading what waits for a signer", error))
-}
-
 /// The manifests of the repository whose bytes have one of the digests.
 pub async fn subjects_here(
     connection: &mut PgConnection,
@@ -303,51 +244,4 @@ pub async fn subjects_here(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new(RECORDING, error))
-}
-
-/// A statement as it is indexed, with its envelope.
-pub struct Indexed {
-    pub id: i64,
-    pub media_type: String,
-    pub body: Vec<u8>,
-    pub beside: Option<String>,
-    pub predicate_type: String,
-    pub builder: Option<String>,
-    pub source: Option<String>,
-    pub source_ref: Option<String>,
-    pub commit_id: Option<String>,
-    pub result: Option<String>,
-    pub configuration: Option<String>,
-    pub subjects: Vec<Digest>,
-    /// Files through which it counts for artifacts; of those whose artifact holds another, nothing.
-    pub files: Vec<Option<Digest>>,
-    pub signers: Vec<i64>,
-}
-
-/// A page of the statements, by id.
-pub async fn indexed(connection: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<Indexed>, Failure> {
-    sqlx::query_as!(
-        Indexed,
-        r#"select a.id, e.media_type, e.body, a.beside, t.uri as predicate_type, a.builder, a.source,
-             a.source_ref, a.commit_id, a.result, a.configuration,
-             array(select digest from attestation_subjects where attestation_id = a.id and file is null)
-               as "subjects!: Vec<Digest>",
-             array(select case when not exists (
-                     select from manifests m where m.repository_id = s.repository_id and m.sha256 = s.digest
-                       and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
-                                       and b.manifest = m.digest and b.blob = s.file)) then s.file end
-                   from attestation_subjects s where s.attestation_id = a.id and s.file is not null)
-               as "files!: Vec<Option<Digest>>",
-             array(select signer_id from attestation_signatures where attestation_id = a.id) as "signers!"
-           from attestations a
-           join envelopes e on e.digest = a.envelope
-           join predicate_types t on t.id = a.predicate_type_id
-           where a.id > $1 and a.form = 'statement'
-           order by a.id limit $2"#,
-        after,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(|error| Failure::new("auditing attestations", error))
 }

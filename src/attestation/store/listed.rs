@@ -18,7 +18,6 @@ pub struct Row {
     pub why: Option<String>,
     /// Whether the statement names the artifact that was asked about, or that it was carried for.
     pub about: bool,
-    pub signers: Vec<i64>,
     pub builder: Option<String>,
     pub source: Option<String>,
     pub commit_id: Option<String>,
@@ -52,8 +51,6 @@ pub async fn page(
                             or $2::text is null and (s.digest = a.carried_for or exists (
                               select from manifests m where m.repository_id = a.repository_id
                                 and m.digest = a.carried_for and s.digest in (m.sha256, m.sha512))))) as "about!",
-             array(select g.signer_id from attestation_signatures g where g.attestation_id = a.id
-                   order by g.signer_id) as "signers!",
              a.builder, a.source, a.commit_id, a.result, p.name as received_by, a.received_at
            from attestations a
            join repositories r on r.id = a.repository_id

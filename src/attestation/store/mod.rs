@@ -1,5 +1,8 @@
 //! The SQL of attestation, one file beside each rule file it serves.
 
 pub mod attestations;
+pub mod indexed;
 pub mod listed;
+pub mod signatures;
 pub mod signers;
+pub mod waiting;

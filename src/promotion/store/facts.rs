@@ -105,7 +105,7 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
                   json_build_object('distrusted_from', v.distrusted_from, 'compromised', v.compromised) end)) as signatures
               from attestation_signatures i join signers n on n.id = i.signer_id
               left join signer_revocations v on v.signer_id = n.id
-              where i.attestation_id = a.id
+              where i.attestation_id = a.id and i.counts_from = a.id
             ) g
             where about.repository_id = q.repository_id and about.digest = any(q.about)
               and g.signatures is not null) as "attestations!: Json<BTreeSet<Attestation>>",

@@ -1,0 +1,84 @@
+//! Rows of `attestation_signatures`.
+
+use crate::failure::Failure;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+
+const RECORDING: &str = "recording who signed an attestation";
+
+/// These signers' keys signed exactly these bytes. Says whether each signature of each message came
+/// for the first time.
+///
+/// What comes first is settled by a unique index, which waits for whoever is about to record the same.
+/// So what was found to be taken is read in a statement of its own, whose snapshot is newer.
+pub async fn insert(
+    connection: &mut PgConnection,
+    attestations: &[i64],
+    signers: &[i64],
+) -> Result<bool, Failure> {
+    let first = sqlx::query!(
+        "insert into attestation_signatures(attestation_id, signer_id, repository_id, message, counts_from)
+         select a.id, s.id, a.repository_id, a.message, a.id
+         from attestations a cross join unnest($2::bigint[]) s(id)
+         where a.id = any($1) order by a.id on conflict do nothing",
+        attestations,
+        signers,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    if first.rows_affected() == (attestations.len() * signers.len()) as u64 {
+        return Ok(true);
+    }
+    sqlx::query!(
+        "insert into attestation_signatures(attestation_id, signer_id, repository_id, message, counts_from)
+         select a.id, f.signer_id, a.repository_id, a.message, f.attestation_id
+         from attestations a join attestation_signatures f
+           on f.repository_id = a.repository_id and f.message = a.message and f.signer_id = any($2)
+             and f.counts_from = f.attestation_id
+         where a.id = any($1) order by a.id on conflict do nothing",
+        attestations,
+        signers,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))?;
+    Ok(false)
+}
+
+/// The signers of an attestation whose signature of the same message came before it, and when.
+pub async fn received_earlier(
+    connection: &mut PgConnection,
+    id: i64,
+) -> Result<BTreeMap<i64, DateTime<Utc>>, Failure> {
+    let of = of(connection, &[id]).await?;
+    Ok(of
+        .into_iter()
+        .filter(|one| one.counts_from != id)
+        .map(|one| (one.signer_id, one.received_at))
+        .collect())
+}
+
+/// A signature of a registered key on an attestation.
+pub struct Signature {
+    pub attestation_id: i64,
+    pub signer_id: i64,
+    /// The attestation by which it came first, and when that was.
+    pub counts_from: i64,
+    pub received_at: DateTime<Utc>,
+}
+
+/// The signatures on these attestations.
+pub async fn of(connection: &mut PgConnection, attestations: &[i64]) -> Result<Vec<Signature>, Failure> {
+    sqlx::query_as!(
+        Signature,
+        "select g.attestation_id, g.signer_id, g.counts_from, f.received_at
+         from attestation_signatures g join attestations f on f.id = g.counts_from
+         where g.attestation_id = any($1) order by g.attestation_id, g.signer_id",
+        attestations,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading who signed an attestation", error))
+}
