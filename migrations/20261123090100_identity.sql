@@ -29,10 +29,14 @@ create table grants(
   ended_by bigint references principals
 );
 create index grants_open on grants(principal_id) where ended_at is null;
--- The same role given again is the same grant. No environment is called '*'.
+-- The same role given again is the same grant. By a digest, since names of environments may be many; no
+-- environment is called '*'.
+create function grant_digest(repositories text, environments text[]) returns bytea
+language sql immutable parallel safe as $$
+  select sha256(convert_to(repositories || E'\n' || coalesce(array_to_string(environments, ','), '*'), 'UTF8'))
+$$;
 create unique index a_grant_is_given_once
-  on grants(principal_id, role, repositories, coalesce(environments, array['*' collate "C"]))
-  where ended_at is null;
+  on grants(principal_id, role, grant_digest(repositories, environments)) where ended_at is null;
 create trigger grants_only_end before update on grants
   for each row execute function refuse_change_but_ending();
 

@@ -9,12 +9,11 @@ use crate::identity::Callers;
 use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace, Retained};
 use crate::keys::{Keys, Source};
 use crate::postgres::{Db, database_time};
-use crate::storage::Store;
+use crate::storage::{Room, Store};
 use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What every request can reach. Cheap to clone.
@@ -40,8 +39,8 @@ pub struct Parts {
     pub severity_order: SeverityOrder,
     /// Bytes of manifests, in memory by digest.
     pub manifest_bodies: Bodies,
-    /// Room for documents and manifests in memory, in pieces of [`DOCUMENT_PIECE`].
-    pub document_room: Arc<Semaphore>,
+    /// Room for documents and manifests in memory.
+    pub document_room: Room,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -52,9 +51,6 @@ impl Deref for App {
         &self.0
     }
 }
-
-/// Bytes of one piece of the room for documents.
-pub const DOCUMENT_PIECE: u64 = 16 << 10;
 
 /// How often the log is sequenced.
 const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
@@ -98,9 +94,7 @@ impl App {
             None => SeverityOrder::default(),
         };
         let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
-        let pieces = config.limits.document_memory_bytes.div_ceil(DOCUMENT_PIECE);
-        let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let document_room = Arc::new(Semaphore::new(pieces));
+        let document_room = Room::of(config.limits.document_memory_bytes);
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts {
             config,

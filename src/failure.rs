@@ -12,6 +12,11 @@ pub struct Failure {
     cause: Box<dyn Error + Send + Sync>,
 }
 
+/// Others hold all the memory that there is for documents.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("others fill the memory that there is for documents; try again in a moment")]
+pub struct Overloaded;
+
 impl Failure {
     /// A failure with what was being done, in words such as `"reading a tag"`.
     pub fn new(doing: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -30,10 +35,13 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
-    /// Whether Postgres is away or has no connection to spare, or the object store does not answer as it
-    /// should, however often it was asked: nothing was done, or nothing is known of it, and the caller may
-    /// try again in a moment.
+    /// Whether Postgres is away or has no connection to spare, there is no room in memory, or the object
+    /// store does not answer as it should, however often it was asked: nothing was done, or nothing is
+    /// known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
+        if self.cause.is::<Overloaded>() {
+            return true;
+        }
         if let Some(error) = self.cause.downcast_ref() {
             return is_away(error);
         }

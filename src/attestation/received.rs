@@ -143,6 +143,14 @@ impl Received {
         self.beside.as_deref()
     }
 
+    /// How many signatures it has.
+    pub fn signatures(&self) -> usize {
+        match &self.form {
+            Form::Signed(envelope) => envelope.signatures.len(),
+            Form::Malformed(_) | Form::Opaque(_) => 0,
+        }
+    }
+
     /// What a transaction that records these locks. No signer is registered meanwhile (it would not
     /// judge what is not committed yet); what may turn a yes into a no takes its repository alone.
     pub fn scopes(received: &[Self], repository_id: i64) -> Scopes {

@@ -161,9 +161,9 @@ pub async fn register(
     .await
 }
 
-/// Every signer, by name.
-pub async fn signers(db: &Db) -> Result<Vec<Signer>, Failure> {
-    store::all(&mut *db.pool().acquire().await?).await
+/// Signers by name, after this one.
+pub async fn signers(db: &Db, after: &str, limit: i64) -> Result<Vec<Signer>, Failure> {
+    store::page(&mut *db.acquire().await?, after, limit).await
 }
 
 /// Revokes a signer, from a time on or wholly. Nothing is judged again here: trust is judged on
@@ -235,7 +235,7 @@ fn same(known: &Signer, key: &PublicKey, new: &NewSigner) -> bool {
 }
 
 async fn name_of(db: &Db, key: &PublicKey) -> Result<String, Failure> {
-    let known = signers(db).await?;
+    let known = signers(db, "", i64::MAX).await?;
     let other = known.into_iter().find(|s| (s.key.id(), s.key.scheme()) == (key.id(), key.scheme()));
     Ok(other.map_or_else(|| "another signer".to_owned(), |signer| signer.signature.signer))
 }

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
 use crate::postgres::{Db, constraint, database_time};
-use crate::storage::{ByteStream, Location, Store, StoredBlob};
+use crate::storage::{ByteStream, Location, Room, Store, StoredBlob};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde_json::json;
@@ -125,20 +125,25 @@ impl Blob {
         store.read(&self.location, 0..self.size_bytes).await
     }
 
-    /// Its bytes in memory; `None` when they are more than `limit_bytes`.
-    pub async fn read_whole(&self, store: &Store, limit_bytes: u64) -> Result<Option<Bytes>, Failure> {
+    /// Its bytes in memory, where there is room for them; `None` when they are more than `limit_bytes`.
+    pub async fn read_whole(
+        &self,
+        store: &Store,
+        room: &Room,
+        limit_bytes: u64,
+    ) -> Result<Option<Bytes>, Failure> {
         if self.size_bytes > limit_bytes {
             return Ok(None);
         }
-        if let Location::Inline(bytes) = &self.location {
-            return Ok(Some(bytes.clone()));
-        }
+        let mut taken = room.take();
+        let full = taken.grow(self.size_bytes).await;
+        full.map_err(|full| Failure::new("holding a blob in memory", full))?;
         let mut read = BytesMut::new();
         let mut stream = self.read(store).await?;
         while let Some(chunk) = stream.next().await {
             read.extend_from_slice(&chunk.map_err(|error| Failure::new("reading a blob", error))?);
         }
-        Ok(Some(read.freeze()))
+        Ok(Some(taken.hold(read)))
     }
 }
 

@@ -111,6 +111,10 @@ impl IntoResponse for Refused {
                 "the password is a Proofmark token; this one does not hold".into(),
             ),
             Self::Request(what) => (StatusCode::BAD_REQUEST, "UNSUPPORTED", format!("expected: {what}")),
+            Self::Failed(failure) if failure.is_overloaded() => {
+                tracing::error!(request_id = %request_id(), error = failure.chain(), "overloaded");
+                (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", "try again in a moment".into())
+            }
             Self::Failed(failure) => {
                 tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
                 let message = format!("internal error, request {}", request_id());
@@ -119,6 +123,9 @@ impl IntoResponse for Refused {
         };
         let body = Json(json!({ "errors": [{ "code": code, "message": message }] }));
         let mut response = (status, body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()

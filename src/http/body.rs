@@ -1,15 +1,14 @@
 //! A request's body: as a stream that ends when its sender falls silent, or whole in memory, of which
 //! there is so much for all requests together.
 
-use crate::app::{App, DOCUMENT_PIECE};
+use crate::app::App;
+use crate::failure::Overloaded;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use futures::stream::{self, BoxStream, StreamExt};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Why a body ended before its end.
@@ -59,12 +58,10 @@ pub enum NotTaken {
     #[error("the body broke off: {0}")]
     Broken(#[from] Broken),
     /// Other requests hold all the memory that there is for bodies.
-    #[error("the bodies of other requests fill the memory that there is for them; try again in a moment")]
-    NoRoom,
+    #[error(transparent)]
+    NoRoom(#[from] Overloaded),
 }
 
-/// How long a body waits for room before it is refused.
-const SOON: Duration = Duration::from_secs(2);
 /// Bytes that are set aside for a body on its word alone.
 const FIRST: u64 = 1 << 20;
 
@@ -81,7 +78,7 @@ pub async fn whole(app: &App, headers: &HeaderMap, body: Body, limit_bytes: u64)
     let deadline = Instant::now() + limits.document_time;
     let mut frames = stream(body, limits.body_idle);
     let mut read = BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0).min(FIRST)).unwrap_or(0));
-    let mut room = Room { all: Arc::clone(&app.document_room), taken: None };
+    let mut room = app.document_room.take();
     loop {
         let next = timeout_at(deadline, frames.next()).await;
         let Some(frame) = next.map_err(|_| NotTaken::Slow(limits.document_time))? else { break };
@@ -93,44 +90,5 @@ pub async fn whole(app: &App, headers: &HeaderMap, body: Body, limit_bytes: u64)
         room.grow(length).await?;
         read.extend_from_slice(&frame);
     }
-    if read.is_empty() {
-        return Ok(Bytes::new());
-    }
-    Ok(Bytes::from_owner(Held { bytes: read, _room: room }))
-}
-
-/// What a body has taken of the room for documents.
-struct Room {
-    all: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-impl Room {
-    /// Takes what is missing for so many bytes. Two bodies may each wait for what the other has: both
-    /// are refused then, and what they held is free.
-    async fn grow(&mut self, bytes: u64) -> Result<(), NotTaken> {
-        let pieces = usize::try_from(bytes.div_ceil(DOCUMENT_PIECE)).unwrap_or(usize::MAX);
-        let have = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(missing) = pieces.checked_sub(have).filter(|missing| *missing > 0) else { return Ok(()) };
-        let missing = u32::try_from(missing).map_err(|_| NotTaken::NoRoom)?;
-        let more = timeout(SOON, Arc::clone(&self.all).acquire_many_owned(missing)).await;
-        let more = more.ok().and_then(Result::ok).ok_or(NotTaken::NoRoom)?;
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            None => self.taken = Some(more),
-        }
-        Ok(())
-    }
-}
-
-/// Bytes with the room they take.
-struct Held {
-    bytes: BytesMut,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+    Ok(room.hold(read))
 }

@@ -1,5 +1,6 @@
 //! Attesting: signed statements about what a repository holds.
 
+use super::carried::MAX_SIGNATURES;
 use crate::access::{Attest, Grant, Principal};
 use crate::attestation::{self, Carrier, Known, Malformed, Received, Signer, Statement, Unproved, Verified};
 use crate::content::{self, Attachment, Repository, blobs};
@@ -70,6 +71,9 @@ pub async fn attest(
     let received = Received::documents(body)?;
     if received.len() > MAX_DOCUMENTS {
         return Err(Malformed(format!("one request takes at most {MAX_DOCUMENTS} documents")).into());
+    }
+    if received.iter().map(Received::signatures).sum::<usize>() > MAX_SIGNATURES {
+        return Err(Malformed(format!("one request takes at most {MAX_SIGNATURES} signatures")).into());
     }
     let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
     let repository = content::repository(&mut connection, grant.repository()).await?;

@@ -8,7 +8,7 @@ use crate::content::{self, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes};
-use crate::storage::Store;
+use crate::storage::{Room, Store};
 use bytes::Bytes;
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -21,6 +21,20 @@ pub(super) struct Carried {
     received: Vec<Received>,
     /// Why there is nothing to verify, where that is so.
     opaque: Option<String>,
+}
+
+/// Signatures of one act at the most: each may be tried with every registered key.
+pub(super) const MAX_SIGNATURES: usize = 1000;
+
+/// From where a pushed manifest's attestations are read, and how much of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// The object store.
+    pub store: &'a Store,
+    /// The memory that there is for them and for other documents.
+    pub room: &'a Room,
+    /// Bytes of all of them together.
+    pub document_bytes: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,14 +53,13 @@ struct Layer {
 }
 
 impl Carried {
-    /// Reads the layers that are attestations, together no more than `limit_bytes`. `None` when the
+    /// Reads the layers that are attestations, together no more than the bounds. `None` when the
     /// manifest refers to nothing. Layers that are missing are the push's to refuse.
     pub(super) async fn read(
         db: &Db,
-        store: &Store,
+        reading: Reading<'_>,
         grant: &Grant<Push>,
         push: &PushManifest,
-        limit_bytes: u64,
     ) -> Result<Option<Self>, Failure> {
         let mut layers = layers(&push.manifest.body);
         layers.retain(|layer| Received::is_layer(&layer.media_type));
@@ -62,18 +75,27 @@ impl Carried {
         let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
             return Ok(None);
         };
-        let mut left_bytes = limit_bytes;
+        let (mut left_bytes, mut left_signatures) = (reading.document_bytes, MAX_SIGNATURES);
         for layer in layers {
             let Some(blob) = blobs::find(&mut connection, repository.id, &layer.digest).await? else {
                 continue;
             };
-            let Some(bytes) = blob.read_whole(store, left_bytes).await? else {
-                carried.opaque =
-                    Some(format!("its layers have more than the {limit_bytes} bytes that are read"));
+            let Some(bytes) = blob.read_whole(reading.store, reading.room, left_bytes).await? else {
+                carried.opaque = Some(format!(
+                    "its layers have more than the {} bytes that are read",
+                    reading.document_bytes
+                ));
                 continue;
             };
             left_bytes -= bytes.len() as u64;
-            carried.received.extend(Received::layer(&layer.media_type, &layer.annotations, bytes));
+            let Some(one) = Received::layer(&layer.media_type, &layer.annotations, bytes) else { continue };
+            let Some(left) = left_signatures.checked_sub(one.signatures()) else {
+                carried.opaque =
+                    Some(format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried"));
+                continue;
+            };
+            left_signatures = left;
+            carried.received.push(one);
         }
         Ok(Some(carried))
     }

@@ -12,6 +12,7 @@ mod scan;
 
 pub use artifact::{ArtifactRefused, PutArtifact, Shelf, put_artifact};
 pub use attest::{AttestRefused, Attested, attest};
+pub use carried::Reading;
 pub use file::{Filename, InvalidFilename, PutFile};
 pub use push::{PushManifest, Pushed, push_manifest};
 pub use scan::{RecordScan, RecordedScan, Rules as ScanRules, ScanRefused, record_scan};

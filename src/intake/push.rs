@@ -1,6 +1,6 @@
 //! Pushing a manifest, with the tags it claims or moves and the evidence it carries.
 
-use super::carried::Carried;
+use super::carried::{Carried, Reading};
 use crate::access::{Grant, Push};
 use crate::attestation;
 use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
@@ -8,7 +8,6 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Tag;
 use crate::postgres::{Db, Scopes, act, database_time};
-use crate::storage::Store;
 use serde_json::json;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -39,15 +38,14 @@ pub struct Pushed {
 }
 
 /// Pushes in one transaction, tried once more when Postgres says that it lost a race. What the
-/// manifest carries about another one is read first (`document_bytes` at the most) and indexed with it.
+/// manifest carries about another one is read first, within its bounds, and indexed with it.
 pub async fn push_manifest(
     db: &Db,
-    store: &Store,
-    document_bytes: u64,
+    reading: Reading<'_>,
     grant: &Grant<Push>,
     push: &PushManifest,
 ) -> Result<Pushed, PushRefused> {
-    let carried = Carried::read(db, store, grant, push, document_bytes).await?;
+    let carried = Carried::read(db, reading, grant, push).await?;
     act(|| attempt(db, grant, push, carried.as_ref())).await
 }
 

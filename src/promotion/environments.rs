@@ -37,7 +37,7 @@ pub async fn put_environment(
     .await
 }
 
-/// Every environment; the caller's door filters by what they may see.
-pub async fn environments(db: &Db) -> Result<Vec<EnvironmentRow>, Failure> {
-    store::list(&mut *db.acquire().await?).await
+/// Environments by name, after this one; the caller's door filters by what they may see.
+pub async fn environments(db: &Db, after: &str, limit: i64) -> Result<Vec<EnvironmentRow>, Failure> {
+    store::list(&mut *db.acquire().await?, after, limit).await
 }

@@ -116,8 +116,10 @@ pub async fn holds(
     repository: Option<&RepositoryName>,
     environment: Option<&EnvironmentName>,
     ended: bool,
+    before: Option<i64>,
+    limit: i64,
 ) -> Result<Vec<HoldRow>, Failure> {
-    store::list(&mut *db.acquire().await?, repository, environment, ended).await
+    store::list(&mut *db.acquire().await?, repository, environment, ended, before, limit).await
 }
 
 /// A hold by its id, for the door to find out which right its lifting needs.

@@ -111,11 +111,13 @@ pub async fn end_policy(
     .await
 }
 
-/// Versions of policies, those in force first; all of them with `history`.
+/// Versions of policies, the newest first: those in force, or all of them with `history`.
 pub async fn policies(
     db: &Db,
     environment: Option<&EnvironmentName>,
     history: bool,
+    before: Option<i64>,
+    limit: i64,
 ) -> Result<Vec<PolicyRow>, Failure> {
-    store::list(&mut *db.acquire().await?, environment, history).await
+    store::list(&mut *db.acquire().await?, environment, history, before, limit).await
 }

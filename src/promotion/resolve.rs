@@ -132,7 +132,7 @@ impl Walk<'_> {
         if self.passed_over.is_empty()
             && environments::find(connection, self.question.environment).await?.is_none()
         {
-            let known = environments::list(connection).await?;
+            let known = environments::list(connection, "", i64::MAX).await?;
             return Ok(NoKnownGood::UnknownEnvironment(known.into_iter().map(|row| row.name).collect()));
         }
         Ok(NoKnownGood::Because(self.passed_over))

@@ -15,6 +15,7 @@ mod open;
 mod parts;
 mod probe;
 mod read;
+mod room;
 mod staged;
 mod store;
 
@@ -22,6 +23,7 @@ pub use append::WriteRefused;
 pub use blob::{Location, StoredBlob};
 pub use finish::FinishRefused;
 pub use read::ByteStream;
+pub use room::{PIECE, Room, Taken};
 pub use staged::Staged;
 pub use store::{Found, Place, Store};
 

@@ -3,7 +3,7 @@
 use crate::harness::{Registry, expect};
 use h2::Reason;
 use proofmark::access::Role;
-use proofmark::app::DOCUMENT_PIECE;
+use proofmark::storage::PIECE;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,12 +79,12 @@ async fn who_may_not_do_it_is_told_so_before_any_byte_of_the_body() {
 
 #[tokio::test]
 async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
-    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(4 * DOCUMENT_PIECE)).await;
+    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(4 * PIECE)).await;
     let admin = registry.admin();
     let line = "POST /api/v1/attestations?repository=team/app";
     let mut holder = Wire::begin(&registry, line, admin.token(), LARGE).await;
     holder.say(&vec![b' '; 60_000]).await;
-    while registry.app.document_room.available_permits() > 0 {
+    while registry.app.document_room.free_pieces() > 0 {
         tokio::task::yield_now().await;
     }
     let body = vec![b' '; 20_000];
@@ -98,7 +98,7 @@ async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
     // The bytes of whoever goes away are free for the next.
     drop(holder);
     assert_eq!(expect(post().await.unwrap(), 422).await["code"], "malformed-envelope");
-    while registry.app.document_room.available_permits() < 4 {
+    while registry.app.document_room.free_pieces() < 4 {
         tokio::task::yield_now().await;
     }
     registry.check().await;

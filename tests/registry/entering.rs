@@ -250,8 +250,10 @@ async fn the_same_role_given_again_is_the_same_grant() {
     let first = admin.post_document("/api/v1/grants", &give(json!(["prod", "staging"])), 201).await;
     let again = admin.post_document("/api/v1/grants", &give(json!(["staging", "prod", "prod"])), 200).await;
     assert_eq!(first["id"], again["id"]);
-    for other in [json!(null), json!([])] {
-        admin.post_document("/api/v1/grants", &give(other), 201).await;
+    let many: Vec<String> = (0..500).map(|number| format!("an-environment-of-{number}")).collect();
+    for other in [json!(null), json!([]), json!(many)] {
+        admin.post_document("/api/v1/grants", &give(other.clone()), 201).await;
+        admin.post_document("/api/v1/grants", &give(other), 200).await;
     }
     for _ in 0..2 {
         let issued = proofmark::identity::create_first_token(&registry.app.db, "admin").await.unwrap();

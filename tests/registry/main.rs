@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod attacking;
 mod attesting;
 mod attesting_again;
 mod auditing;

@@ -253,3 +253,34 @@ async fn the_database_itself_keeps_no_time_that_cannot_be_written() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn lists_of_environments_holds_and_policies_come_in_pages() {
+    let registry = Registry::start().await;
+    registry.admin().push_release("app", "1.0", "one").await;
+    let admin = registry.admin();
+    for number in 0..5 {
+        registry.environment(&format!("e{number}"), "").await;
+        let hold = json!({"repository": "app", "environment": format!("e{number}"), "reason": "x"});
+        admin.post_document("/api/v1/holds", &hold, 201).await;
+    }
+    for (list, member) in [
+        ("holds?repository=app", "environment"),
+        ("policies?repository=app", "environment"),
+        ("environments?", "name"),
+    ] {
+        let mut found = Vec::new();
+        let mut path = format!("/api/v1/{list}&limit=2");
+        loop {
+            let page = admin.document(&path).await;
+            let items = page["items"].as_array().unwrap();
+            assert!(items.len() <= 2, "{page}");
+            found.extend(items.iter().map(|item| item[member].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/api/v1/{list}&limit=2&cursor={next}");
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(found, ["e4", "e3", "e2", "e1", "e0"], "{list}");
+    }
+    registry.check().await;
+}

@@ -58,30 +58,39 @@ impl Row {
 
 /// Every signer, by name.
 pub async fn all(connection: &mut PgConnection) -> Result<Vec<Signer>, Failure> {
-    select(connection, None, None, None).await
+    page(connection, "", i64::MAX).await
+}
+
+/// Signers by name, after this one.
+pub async fn page(connection: &mut PgConnection, after: &str, limit: i64) -> Result<Vec<Signer>, Failure> {
+    select(connection, None, None, None, (after, limit)).await
 }
 
 /// The signer of this name.
 pub async fn by_name(connection: &mut PgConnection, name: &str) -> Result<Option<Signer>, Failure> {
-    Ok(select(connection, Some(name), None, None).await?.pop())
+    Ok(select(connection, Some(name), None, None, ALL).await?.pop())
 }
 
 /// The signers of these keys; one key may be registered with two schemes.
 pub async fn by_key_ids(connection: &mut PgConnection, ids: &[KeyId]) -> Result<Vec<Signer>, Failure> {
     let ids: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
-    select(connection, None, Some(&ids), None).await
+    select(connection, None, Some(&ids), None, ALL).await
 }
 
 /// The signers of these rows.
 pub async fn by_ids(connection: &mut PgConnection, ids: &[i64]) -> Result<Vec<Signer>, Failure> {
-    select(connection, None, None, Some(ids)).await
+    select(connection, None, None, Some(ids), ALL).await
 }
+
+/// From the first to the last.
+const ALL: (&str, i64) = ("", i64::MAX);
 
 async fn select(
     connection: &mut PgConnection,
     name: Option<&str>,
     key_ids: Option<&[String]>,
     ids: Option<&[i64]>,
+    (after, limit): (&str, i64),
 ) -> Result<Vec<Signer>, Failure> {
     let rows = sqlx::query_as!(
         Row,
@@ -96,10 +105,13 @@ async fn select(
            where ($1::text is null or s.name = $1)
              and ($2::text[] is null or s.key_id = any($2))
              and ($3::bigint[] is null or s.id = any($3))
-           order by s.name"#,
+             and s.name > $4
+           order by s.name limit $5"#,
         name,
         key_ids,
         ids,
+        after,
+        limit,
     )
     .fetch_all(connection)
     .await

@@ -79,7 +79,7 @@ struct ArtifactDetail {
     attestations: Vec<AttestationRecord>,
     /// The newest hundred; `/api/v1/scans` has all.
     scans: Vec<ScanItem>,
-    /// In every environment.
+    /// In every environment in which the caller has a role.
     standing: Vec<ArtifactStanding>,
 }
 
@@ -122,15 +122,21 @@ async fn record(
         referrers: referrers.into_iter().map(ArtifactReferrer::from).collect(),
         attestations: attestations.into_iter().map(AttestationRecord::from).collect(),
         scans: scans.into_iter().map(ScanItem::from).collect(),
-        standing: standing(&app, &grant, digest).await?,
+        standing: standing(&app, &caller, &grant, digest).await?,
     }))
 }
 
 /// Asked as deployers ask, environment by environment.
-async fn standing(app: &App, grant: &Grant<Pull>, digest: Digest) -> Result<Vec<ArtifactStanding>, Problem> {
+async fn standing(
+    app: &App,
+    caller: &Caller,
+    grant: &Grant<Pull>,
+    digest: Digest,
+) -> Result<Vec<ArtifactStanding>, Problem> {
     let what = What::Digest(digest);
     let mut standing = Vec::new();
-    for environment in promotion::environments(&app.db).await? {
+    let environments = promotion::environments(&app.db, "", i64::MAX).await?;
+    for environment in environments.into_iter().filter(|found| caller.authority().is_in(&found.name)) {
         let now = promotion::verify(&app.db, grant, &environment.name, &what).await?;
         standing.push(ArtifactStanding {
             environment: environment.name,

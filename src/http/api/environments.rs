@@ -1,7 +1,8 @@
 //! `/api/v1/environments`.
 
 use super::Problem;
-use super::extract::Json;
+use super::extract::{Json, Query};
+use super::page::{Page, PageOf};
 use crate::access::Administer;
 use crate::app::App;
 use crate::http::Caller;
@@ -34,11 +35,6 @@ struct EnvironmentMade {
     description: String,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct Environments {
-    items: Vec<EnvironmentRow>,
-}
-
 /// Makes an environment, or describes it anew.
 #[utoipa::path(put, path = "/api/v1/environments", tag = "promotion", request_body = EnvironmentRequest,
     responses((status = 200, body = EnvironmentMade), (status = 201, body = EnvironmentMade), (status = 404)))]
@@ -54,14 +50,21 @@ async fn put_environment(
     Ok((status, Json(EnvironmentMade { name, description })))
 }
 
-/// The environments in which the caller has any role.
-#[utoipa::path(get, path = "/api/v1/environments", tag = "promotion",
-    responses((status = 200, body = Environments), (status = 401)))]
-async fn list_environments(State(app): State<App>, caller: Caller) -> Result<Json<Environments>, Problem> {
+/// The environments in which the caller has any role, by name. A page may hold fewer than its limit and
+/// still have a next one.
+#[utoipa::path(get, path = "/api/v1/environments", tag = "promotion", params(PageOf),
+    responses((status = 200, body = Page<EnvironmentRow>), (status = 401)))]
+async fn list_environments(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<PageOf>,
+) -> Result<Json<Page<EnvironmentRow>>, Problem> {
     if caller.is_anonymous() {
         return Err(Problem::unauthenticated());
     }
-    let mut items = promotion::environments(&app.db).await?;
-    items.retain(|environment| caller.authority().is_in(&environment.name));
-    Ok(Json(Environments { items }))
+    let (after, limit) = page.bounds::<String>()?;
+    let found = promotion::environments(&app.db, after.as_deref().unwrap_or_default(), limit).await?;
+    let mut page = Page::of(found, limit, |environment| environment.name.clone());
+    page.items.retain(|environment| caller.authority().is_in(&environment.name));
+    Ok(Json(page))
 }

@@ -125,7 +125,7 @@ impl From<body::NotTaken> for Problem {
             body::NotTaken::Broken(body::Broken::Cut(_)) => {
                 Self::new(StatusCode::BAD_REQUEST, "body-interrupted", text)
             }
-            body::NotTaken::NoRoom => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
+            body::NotTaken::NoRoom(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
                 .header(RETRY_AFTER, HeaderValue::from_static("1")),
         }
     }

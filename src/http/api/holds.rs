@@ -4,6 +4,7 @@ use super::Problem;
 use super::approvals::Revocation;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
+use super::page::{Page, PageOf};
 use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
 use crate::clock::Moment;
@@ -14,7 +15,7 @@ use crate::promotion::{self, HoldRow, HoldScope, NewHold, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,11 +35,6 @@ struct HoldRequest {
     reason: Reason,
     /// Until when; until it is lifted when absent.
     until: Option<Moment>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Holds {
-    items: Vec<HoldRow>,
 }
 
 /// The right that a hold of this scope needs.
@@ -86,16 +82,20 @@ struct HoldsAsked {
     /// Ended ones too [default: false].
     #[serde(default)]
     ended: bool,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Items at the most [default: 100, at most 1000]; a page may hold fewer and still have a next one.
+    limit: Option<i64>,
 }
 
 /// Holds, the newest first.
 #[utoipa::path(get, path = "/api/v1/holds", tag = "promotion", params(HoldsAsked),
-    responses((status = 200, body = Holds), (status = 404)))]
+    responses((status = 200, body = Page<HoldRow>), (status = 404)))]
 async fn list_holds(
     State(app): State<App>,
     caller: Caller,
     Query(asked): Query<HoldsAsked>,
-) -> Result<Json<Holds>, Problem> {
+) -> Result<Json<Page<HoldRow>>, Problem> {
     match &asked.repository {
         Some(repository) => {
             caller.may::<Pull, _>(repository)?;
@@ -104,13 +104,15 @@ async fn list_holds(
         None => {}
     }
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
-    let mut items = promotion::holds(&app.db, repository, environment, asked.ended).await?;
-    items.retain(|hold| match (&hold.repository, &hold.environment) {
+    let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
+    let found = promotion::holds(&app.db, repository, environment, asked.ended, before, limit).await?;
+    let mut page = Page::of(found, limit, |hold| hold.id);
+    page.items.retain(|hold| match (&hold.repository, &hold.environment) {
         (Some(repository), _) => caller.may::<Pull, _>(repository).is_ok(),
         (None, Some(environment)) => caller.authority().is_in(environment),
         (None, None) => true,
     });
-    Ok(Json(Holds { items }))
+    Ok(Json(page))
 }
 
 /// Lifts a hold.

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::extract::{Document, Json, Path, Query};
+use super::page::{Page, PageOf};
 use crate::access::{Action, Administer, Everything, Pull, Scope};
 use crate::app::App;
 use crate::http::Caller;
@@ -10,7 +11,7 @@ use crate::policy::{Policy, PolicyName};
 use crate::promotion::{self, PolicyRow, PutPolicy, Reason, Refused};
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,11 +22,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(put_policy, list_policies))
         .routes(routes!(end_policy))
         .routes(routes!(policy_schema))
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Policies {
-    items: Vec<PolicyRow>,
 }
 
 /// Puts a policy (YAML or JSON) in force for its environment.
@@ -59,26 +55,33 @@ struct PoliciesAsked {
     /// Earlier versions too [default: false].
     #[serde(default)]
     history: bool,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Items at the most [default: 100, at most 1000]; a page may hold fewer and still have a next one.
+    limit: Option<i64>,
 }
 
-/// Policies as they were written, those in force first.
+/// Policies as they were written, the newest first.
 #[utoipa::path(get, path = "/api/v1/policies", tag = "promotion", params(PoliciesAsked),
-    responses((status = 200, body = Policies), (status = 404)))]
+    responses((status = 200, body = Page<PolicyRow>), (status = 404)))]
 async fn list_policies(
     State(app): State<App>,
     caller: Caller,
     Query(asked): Query<PoliciesAsked>,
-) -> Result<Json<Policies>, Problem> {
+) -> Result<Json<Page<PolicyRow>>, Problem> {
     if let Some(repository) = &asked.repository {
         caller.may::<Pull, _>(repository)?;
     } else if !caller.allows(Action::Audit, Everything.place()) {
         return Err(Problem::not_found());
     }
-    let mut items = promotion::policies(&app.db, asked.environment.as_ref(), asked.history).await?;
+    let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
+    let (environment, history) = (asked.environment.as_ref(), asked.history);
+    let found = promotion::policies(&app.db, environment, history, before, limit).await?;
+    let mut page = Page::of(found, limit, |row| row.id);
     if let Some(repository) = &asked.repository {
-        items.retain(|row| row.repositories.iter().any(|pattern| pattern.matches(repository.as_str())));
+        page.items.retain(|row| row.repositories.iter().any(|pattern| pattern.matches(repository.as_str())));
     }
-    Ok(Json(Policies { items }))
+    Ok(Json(page))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -1,7 +1,8 @@
 //! `/api/v1/signers`: the keys whose signatures count, and for what.
 
 use super::Problem;
-use super::extract::{Json, Path, Unread};
+use super::extract::{Json, Path, Query, Unread};
+use super::page::{Page, PageOf};
 use crate::access::{Administer, Audit, Everything};
 use crate::app::App;
 use crate::attestation::{self, NewRevocation, NewSigner, Scheme, Signer, SignerRefused};
@@ -82,11 +83,6 @@ struct RevocationRecord {
     revoked_at: DateTime<Utc>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct Signers {
-    items: Vec<SignerRecord>,
-}
-
 impl From<Signer> for SignerRecord {
     fn from(signer: Signer) -> Self {
         let revocation =
@@ -113,12 +109,19 @@ impl From<Signer> for SignerRecord {
     }
 }
 
-/// Every signer, revoked ones included.
-#[utoipa::path(get, path = "/api/v1/signers", tag = "attestations", responses((status = 200, body = Signers)))]
-async fn list_signers(State(app): State<App>, caller: Caller) -> Result<Json<Signers>, Problem> {
+/// Signers by name, revoked ones included.
+#[utoipa::path(get, path = "/api/v1/signers", tag = "attestations", params(PageOf),
+    responses((status = 200, body = Page<SignerRecord>)))]
+async fn list_signers(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<PageOf>,
+) -> Result<Json<Page<SignerRecord>>, Problem> {
     caller.may::<Audit, _>(&Everything)?;
-    let signers = attestation::signers(&app.db).await?;
-    Ok(Json(Signers { items: signers.into_iter().map(SignerRecord::from).collect() }))
+    let (after, limit) = page.bounds::<String>()?;
+    let signers = attestation::signers(&app.db, after.as_deref().unwrap_or_default(), limit).await?;
+    let items = signers.into_iter().map(SignerRecord::from).collect();
+    Ok(Json(Page::of(items, limit, |signer: &SignerRecord| signer.name.clone())))
 }
 
 /// Registers a signer, and judges what was pushed before and waits for its key. The same again

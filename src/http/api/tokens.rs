@@ -45,6 +45,9 @@ impl From<GrantRequest> for Binding {
     }
 }
 
+/// Grants that come with one token at the most.
+const MAX_GRANTS: usize = 100;
+
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
@@ -108,6 +111,9 @@ async fn create_token(
 ) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
     let grant = caller.may(&Everything)?;
     let request: TokenRequest = body.json().await?;
+    if request.grants.len() > MAX_GRANTS {
+        return Err(Problem::invalid(format!("a token comes with at most {MAX_GRANTS} grants")));
+    }
     let new = NewToken {
         principal: request.principal,
         grants: request.grants.into_iter().map(Binding::from).collect(),

@@ -4,7 +4,7 @@ use super::{Code, OciError, Visit};
 use crate::access::{Delete, Grant, Pull, Push};
 use crate::content::{self, Found, ParsedManifest};
 use crate::http::range;
-use crate::intake::{self, PushManifest};
+use crate::intake::{self, PushManifest, Reading};
 use crate::names::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -81,7 +81,9 @@ pub async fn put(
     }
     let push = PushManifest { manifest, tags };
     let app = &visit.app;
-    intake::push_manifest(&app.db, &app.store, limits.document_bytes, &grant, &push).await?;
+    let reading =
+        Reading { store: &app.store, room: &app.document_room, document_bytes: limits.document_bytes };
+    intake::push_manifest(&app.db, reading, &grant, &push).await?;
     pushed(&repository, &push)
 }
 

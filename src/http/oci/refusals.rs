@@ -64,7 +64,7 @@ impl From<NotTaken> for OciError {
             NotTaken::Broken(Broken::Cut(_)) => {
                 Self::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, message)
             }
-            NotTaken::NoRoom => Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message)
+            NotTaken::NoRoom(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message)
                 .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
         }
     }

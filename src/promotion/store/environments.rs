@@ -47,11 +47,18 @@ pub async fn put(
     Ok((row.id, row.new))
 }
 
-/// All of them, by name.
-pub async fn list(connection: &mut PgConnection) -> Result<Vec<EnvironmentRow>, Failure> {
+/// By name, after this one.
+pub async fn list(
+    connection: &mut PgConnection,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<EnvironmentRow>, Failure> {
     sqlx::query_as!(
         EnvironmentRow,
-        r#"select name as "name: EnvironmentName", description, created_at from environments order by name"#
+        r#"select name as "name: EnvironmentName", description, created_at from environments
+           where name > $1 order by name limit $2"#,
+        after,
+        limit,
     )
     .fetch_all(connection)
     .await

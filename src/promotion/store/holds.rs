@@ -150,15 +150,20 @@ pub async fn list(
     repository: Option<&RepositoryName>,
     environment: Option<&EnvironmentName>,
     ended: bool,
+    before: Option<i64>,
+    limit: i64,
 ) -> Result<Vec<HoldRow>, Failure> {
     rows!(
         "where (h.repository_id is null or r.name = $1)
              and (h.environment_id is null or $2::text is null or e.name = $2)
              and ($3 or h.ended_at is null)
-           order by h.id desc limit 1000",
+             and ($4::bigint is null or h.id < $4)
+           order by h.id desc limit $5",
         repository as Option<&RepositoryName>,
         environment as Option<&EnvironmentName>,
         ended,
+        before,
+        limit,
     )
     .fetch_all(connection)
     .await

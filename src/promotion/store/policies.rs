@@ -11,6 +11,8 @@ use utoipa::ToSchema;
 /// A version of a policy as a list shows it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PolicyRow {
+    /// Newer versions have higher ones.
+    pub id: i64,
     /// The environment it guards.
     pub environment: EnvironmentName,
     /// Its name.
@@ -154,16 +156,21 @@ pub async fn list(
     connection: &mut PgConnection,
     environment: Option<&EnvironmentName>,
     history: bool,
+    before: Option<i64>,
+    limit: i64,
 ) -> Result<Vec<PolicyRow>, Failure> {
     sqlx::query_as!(
         PolicyRow,
-        r#"select e.name as "environment: EnvironmentName", p.name, p.digest as "digest: Digest",
+        r#"select p.id, e.name as "environment: EnvironmentName", p.name, p.digest as "digest: Digest",
              p.repositories as "repositories: Vec<Pattern>", p.at, w.name as by, p.ended_at, d.source
            from policies p join policy_documents d on d.digest = p.digest join environments e on e.id = p.environment_id join principals w on w.id = p.by
            where ($1::text is null or e.name = $1) and ($2 or p.ended_at is null)
-           order by p.ended_at is not null, p.id desc limit 1000"#,
+             and ($3::bigint is null or p.id < $3)
+           order by p.id desc limit $4"#,
         environment as Option<&EnvironmentName>,
         history,
+        before,
+        limit,
     )
     .fetch_all(connection)
     .await
