@@ -8,9 +8,12 @@ create table blobs(
   object_key text collate "C" constraint an_object_has_one_row unique,
   bytes bytea,
   stored_at timestamptz not null default clock_timestamp(),
+  -- When its bytes were found lost or changed. It is answered as unknown until somebody pushes it again.
+  damaged_at timestamptz,
   constraint a_blob_is_inline_or_an_object check ((object_key is null) <> (bytes is null))
 );
 alter table blobs alter column bytes set storage external;
+create index blobs_damaged on blobs(digest) where damaged_at is not null;
 
 -- Bytes in the object store whose blob was collected. They go later, when nobody can be reading them
 -- any more and a backup that began before has its copy.

@@ -1,12 +1,14 @@
 //! Audit: the auditors' questions, and fsck.
 //!
 //! Knows how to read the whole log and the whole house. Promises that an export has no gap up to
-//! the size it names, and that nothing here holds a long snapshot or grows with what is read. Never
-//! changes anything.
+//! the size it names, and that nothing here holds a long snapshot or grows with what is read. Changes
+//! nothing but by a repair that was asked for.
 
 mod events;
 mod fsck;
+mod repair;
 mod store;
 
 pub use events::{Auditor, Page, Question, export, page};
-pub use fsck::{Progress, Report, Step, Violation, fsck};
+pub use fsck::{Checkpoint, Report, Run, Step, Violation, fsck, fsck_from};
+pub use repair::{Repair, repair};

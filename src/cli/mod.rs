@@ -20,6 +20,7 @@ mod audit;
 mod block;
 mod decision;
 mod environment;
+mod fsck;
 mod gc;
 mod grant;
 mod hold;
@@ -73,7 +74,7 @@ enum Command {
     /// Bring the database's schema up to date and stop
     Migrate(Box<server::Migrate>),
     /// Check every row against its bytes, every object against a row, and the log against itself
-    Fsck(Box<server::Fsck>),
+    Fsck(Box<fsck::Fsck>),
     /// Print the OpenAPI document of /api/v1
     Openapi,
     /// Print a completion script for a shell

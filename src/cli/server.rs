@@ -2,12 +2,10 @@
 
 use super::output::Output;
 use super::stop::Stop;
-use crate::audit::{self, Progress};
 use crate::config::{Config, Database, Settings};
 use crate::postgres::{self, Db, Options};
 use crate::server;
-use crate::storage::Store;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// Run the service
@@ -25,16 +23,6 @@ pub struct Serve {
 /// Bring the database's schema up to date and stop
 #[derive(clap::Args, Debug)]
 pub struct Migrate {
-    #[command(flatten)]
-    settings: Settings,
-}
-
-/// Check every row against its bytes, every object against a row, and the log against itself
-#[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Changes nothing, and runs beside a service that works. Exit code 1 lists what is wrong."
-)]
-pub struct Fsck {
     #[command(flatten)]
     settings: Settings,
 }
@@ -58,42 +46,6 @@ impl Migrate {
             None => "The schema is up to date".to_owned(),
         });
         Ok(())
-    }
-}
-
-impl Fsck {
-    /// Audits the whole house.
-    pub async fn run(self, output: Output) -> Result<(), Stop> {
-        let config = self.settings.resolve()?;
-        Host::must_be_here(&config)?;
-        let store = Store::open(&config.storage).await?;
-        let host = Host::open(config).await?;
-        let bar = output.bar(None, "checking");
-        let report = audit::fsck(&host.db, &store, &|progress: Progress| {
-            bar.set_position(progress.bytes);
-            bar.set_message(format!("{:?}, {} checked", progress.step, progress.checked));
-        })
-        .await;
-        bar.finish_and_clear();
-        host.close().await?;
-        let report = report?;
-        let document = json!(report);
-        if report.is_clean() {
-            output.answer(&document, || {
-                format!(
-                    "Everything holds: {} things and {} bytes were checked; {} orphaned objects wait for the sweep",
-                    report.checked, report.bytes, report.orphans
-                )
-            });
-            return Ok(());
-        }
-        let count = report.violations.len() as u64 + report.more_violations;
-        let mut problem =
-            json!({ "code": "violations", "detail": format!("{count} things are not as they should be") });
-        if let (Value::Object(problem), Value::Object(report)) = (&mut problem, document) {
-            problem.extend(report);
-        }
-        Err(Stop::Refused(problem))
     }
 }
 

@@ -76,9 +76,14 @@ pub async fn link(
     }
     let bytes_taken = loop {
         let inserted = store::insert(connection, blob).await?;
+        if inserted {
+            break true;
+        }
         // The row that was in the way may be collected before it can be locked.
-        if inserted || store::lock(connection, blob.digest()).await? {
-            break inserted;
+        match store::lock(connection, blob.digest()).await? {
+            None => {}
+            Some(true) => break false,
+            Some(false) => break store::heal(connection, blob).await?,
         }
     };
     let new_to_repository = store::insert_link(connection, repository_id, blob.digest(), grace).await?;
@@ -161,7 +166,7 @@ pub async fn mount(
     let Some(size_bytes) = store::size(&mut tx, from.id, digest).await? else { return Ok(None) };
     let into = super::ensure_repository(&mut tx, target).await?;
     if !protect(&mut tx, into.id, digest, grace).await? {
-        if !store::lock(&mut tx, digest).await? {
+        if store::lock(&mut tx, digest).await? != Some(true) {
             return Ok(None);
         }
         store::insert_link(&mut tx, into.id, digest, grace).await?;

@@ -1,14 +1,7 @@
-//! An audit of the tables: what must hold whatever happened. For fsck and for every test's end.
+//! An audit of the tables: what must hold whatever happened. For fsck and for every test's end. Each
+//! rule reads one snapshot, so it may run beside pushes; what reads bytes comes in pages.
 
-use super::store::check as store;
-use crate::failure::Failure;
-use sqlx::PgConnection;
-
-/// Everything that should hold and does not, in words; empty is well. Each rule reads one
-/// snapshot, so it may run beside pushes.
-pub async fn check_content(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
-    let mut violations = store::of_tags(connection).await?;
-    violations.extend(store::of_manifests(connection).await?);
-    violations.extend(store::of_usage(connection).await?);
-    Ok(violations)
-}
+pub use super::store::check::{
+    hidden as check_hidden, manifests_page, of_manifests as check_manifests,
+    of_small_blobs as check_small_blobs, of_tags as check_tags, of_usage as check_usage,
+};

@@ -86,6 +86,8 @@ kinds! {
     GrantGiven = "grant.given",
     /// A role was taken back.
     GrantEnded = "grant.ended",
+    /// What fsck found was repaired, as far as it can be.
+    RegistryRepaired = "registry.repaired",
     /// The registry's own identity and keys were written.
     IdentityWritten = "registry.identity-written",
 }

@@ -237,7 +237,7 @@ async fn furnished() -> (Registry, Digest) {
 
 /// What fsck says, one line for each violation.
 async fn audited(registry: &Registry) -> Vec<String> {
-    let report = audit::fsck(&registry.app.db, &registry.app.store, &|_| {}).await.unwrap();
+    let report = audit::fsck(&registry.app.db, &registry.app.store).await.unwrap();
     assert_eq!(report.is_clean(), report.violations.is_empty());
     report
         .violations
@@ -259,18 +259,20 @@ async fn tamper(registry: &Registry, sql: &'static str) {
 async fn fsck_finds_nothing_in_a_house_in_order_and_looks_at_all_of_it() {
     let (registry, _) = furnished().await;
     let steps = Mutex::new(Vec::new());
-    let tell = |progress: audit::Progress| {
+    let came_to = |checkpoint: &audit::Checkpoint| {
         let mut steps = steps.lock().unwrap();
-        if steps.last() != Some(&progress.step) {
-            steps.push(progress.step);
+        if steps.last() != Some(&checkpoint.step) {
+            steps.push(checkpoint.step);
         }
+        Ok(())
     };
-    let report = audit::fsck(&registry.app.db, &registry.app.store, &tell).await.unwrap();
+    let run = audit::Run { from: audit::Checkpoint::default(), bytes_per_second: None, came_to: &came_to };
+    let report = audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert!(report.bytes >= 100_000, "the object was read: {report:?}");
     assert_eq!((report.orphans, report.more_violations), (0, 0));
     let seen = steps.into_inner().unwrap();
-    for step in [Step::Content, Step::Objects, Step::Store, Step::Findings, Step::Promotions, Step::Log] {
+    for step in [Step::Content, Step::Manifests, Step::Objects, Step::Findings, Step::Promotions, Step::Log] {
         assert!(seen.contains(&step), "{step:?} is missing in {seen:?}");
     }
     registry.check().await;
@@ -280,7 +282,7 @@ async fn fsck_finds_nothing_in_a_house_in_order_and_looks_at_all_of_it() {
 async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
     for (sql, says) in [
         ("update manifests set body = body || '\\x20'::bytea", "a manifest is not the bytes of its digests"),
-        ("update manifests set body = 'x'::bytea", "Content: auditing manifests"),
+        ("update manifests set body = 'x'::bytea", "Manifests: auditing manifests"),
         ("update blobs set bytes = '\\x00'::bytea where bytes is not null and size_bytes = 2", "small blob"),
         (
             "update findings set severity = 'negligible' where position = 0",
@@ -340,7 +342,7 @@ async fn fsck_sees_an_object_that_changed_or_went_and_tells_orphans_apart() {
 
     std::fs::write(&path, &whole).unwrap();
     std::fs::write(path.with_file_name("left-behind"), "x").unwrap();
-    let report = audit::fsck(&registry.app.db, &registry.app.store, &|_| {}).await.unwrap();
+    let report = audit::fsck(&registry.app.db, &registry.app.store).await.unwrap();
     assert!(report.is_clean(), "an orphan is no violation: {report:?}");
     assert_eq!((report.orphans, report.orphan_bytes), (1, 1));
     assert!(report.some_orphans[0].ends_with("left-behind"));

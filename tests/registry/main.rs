@@ -34,6 +34,7 @@ mod pushing;
 mod pushing_blobs;
 mod racing;
 mod refusing;
+mod repairing;
 mod repeating;
 mod replicating;
 mod resolving;

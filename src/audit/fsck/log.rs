@@ -1,6 +1,6 @@
 //! The log against itself.
 
-use super::{Audit, Step};
+use super::Audit;
 use crate::audit::store::log::{self as rows, EventRow};
 use crate::failure::Failure;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -15,21 +15,22 @@ impl Audit<'_> {
     pub(super) async fn log(&mut self) -> Result<(), Failure> {
         let mut connection = self.db.acquire().await?;
         for what in rows::gaps(&mut connection).await? {
-            self.violation(Step::Log, what);
+            self.violation(what);
         }
         drop(connection);
-        let mut last = 0;
         loop {
+            let last = self.last().parse().unwrap_or_default();
             let page = rows::events(&mut *self.db.acquire().await?, last, PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
-            last = end.id;
+            let end = end.id;
             for event in &page {
                 if let Some(why) = event.disagrees() {
-                    self.violation(Step::Log, format!("event {}: {why}", event.id));
+                    self.violation(format!("event {}: {why}", event.id));
                 }
             }
             let bytes: u64 = page.iter().map(|event| event.leaf.len() as u64).sum();
-            self.looked(Step::Log, page.len() as u64, bytes);
+            self.looked(page.len() as u64, bytes).await;
+            self.came_to(end.to_string())?;
         }
     }
 }

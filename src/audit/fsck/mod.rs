@@ -3,34 +3,46 @@
 //!
 //! Runs beside a service that works: what comes and goes meanwhile is no violation, because each
 //! rule reads one snapshot or looks again before it complains. Memory stays bounded: rows come in
-//! pages, bytes in chunks.
+//! pages, bytes in chunks. Where it has come to is saved after each page, so that an audit of days goes
+//! on where it was cut off; and it may be told how many bytes a second it reads.
 
 mod bytes;
 mod log;
 mod promotions;
+mod rows;
 
-use crate::attestation;
-use crate::content;
+pub(super) use bytes::is_whole;
+
+use super::Repair;
 use crate::failure::Failure;
 use crate::postgres::Db;
 use crate::storage::Store;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Something that should hold and does not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// Where it was seen.
     pub step: Step,
     /// What is wrong, with the names of what it is wrong with.
     pub what: String,
+    /// What would set it right, if anything here can.
+    pub repair: Option<Repair>,
 }
 
 /// What the audit looks at, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Tags, manifests and small blobs.
+    /// Tags, and what repositories hold.
+    #[default]
     Content,
+    /// Manifests: their bytes, and what they need.
+    Manifests,
+    /// Blobs that lie in their rows.
+    SmallBlobs,
     /// Blobs in the object store, read whole.
     Objects,
     /// What lies in the object store and belongs to no row.
@@ -47,22 +59,35 @@ pub enum Step {
     Log,
 }
 
-/// How far a step has come.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// Which.
+const STEPS: [Step; 10] = [
+    Step::Content,
+    Step::Manifests,
+    Step::SmallBlobs,
+    Step::Objects,
+    Step::Store,
+    Step::Documents,
+    Step::Attestations,
+    Step::Findings,
+    Step::Promotions,
+    Step::Log,
+];
+
+/// Where an audit goes on, with what it has found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The step.
     pub step: Step,
-    /// Things looked at.
-    pub checked: u64,
-    /// Bytes read and hashed.
-    pub bytes: u64,
+    /// Behind this row of it; a step without one is done again.
+    pub last: String,
+    /// What was found so far.
+    pub report: Report,
 }
 
 /// Violations that are kept; more are counted.
 const MAX_VIOLATIONS: usize = 1000;
 
 /// What the audit found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// What is wrong, at most a thousand; empty is well.
     pub violations: Vec<Violation>,
@@ -87,67 +112,91 @@ impl Report {
     }
 }
 
+/// How an audit runs.
+pub struct Run<'a> {
+    /// Where it begins.
+    pub from: Checkpoint,
+    /// Bytes that it reads and hashes in a second at the most.
+    pub bytes_per_second: Option<u64>,
+    /// Told after each page how far it is; what it does with it is its own.
+    pub came_to: &'a (dyn Fn(&Checkpoint) -> Result<(), Failure> + Send + Sync),
+}
+
 /// The audit under way.
 struct Audit<'a> {
     db: &'a Db,
     store: &'a Store,
-    tell: &'a (dyn Fn(Progress) + Send + Sync),
-    report: Report,
+    run: Run<'a>,
+    began: Instant,
+    /// Bytes read in this run, not in those before it.
+    read_bytes: u64,
 }
 
-/// Audits everything, and tells how far it has come. Changes nothing.
-pub async fn fsck(
-    db: &Db,
-    store: &Store,
-    progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Report, Failure> {
-    let mut audit = Audit { db, store, tell: progress, report: Report::default() };
-    audit.content().await?;
-    audit.objects().await?;
-    audit.orphans().await?;
-    audit.documents().await?;
-    audit.attestations().await?;
-    audit.findings().await?;
-    audit.promotions().await?;
-    audit.log().await?;
-    Ok(audit.report)
+/// Audits everything from the beginning, as fast as it goes. Changes nothing.
+pub async fn fsck(db: &Db, store: &Store) -> Result<Report, Failure> {
+    let run = Run { from: Checkpoint::default(), bytes_per_second: None, came_to: &|_| Ok(()) };
+    fsck_from(db, store, run).await
+}
+
+/// Audits from a checkpoint to the end. Changes nothing.
+pub async fn fsck_from(db: &Db, store: &Store, run: Run<'_>) -> Result<Report, Failure> {
+    let first = run.from.step;
+    let mut audit = Audit { db, store, run, began: Instant::now(), read_bytes: 0 };
+    for step in STEPS.into_iter().filter(|step| *step >= first) {
+        if step != first {
+            audit.run.from.step = step;
+            audit.run.from.last.clear();
+        }
+        match step {
+            Step::Content => audit.content().await?,
+            Step::Manifests => audit.manifests().await?,
+            Step::SmallBlobs => audit.small_blobs().await?,
+            Step::Objects => audit.objects().await?,
+            Step::Store => audit.orphans().await?,
+            Step::Documents => audit.documents().await?,
+            Step::Attestations => audit.attestations().await?,
+            Step::Findings => audit.findings().await?,
+            Step::Promotions => audit.promotions().await?,
+            Step::Log => audit.log().await?,
+        }
+    }
+    Ok(audit.run.from.report)
 }
 
 impl Audit<'_> {
-    async fn content(&mut self) -> Result<(), Failure> {
-        match content::check_content(&mut *self.db.acquire().await?).await {
-            Ok(violations) => {
-                for what in violations {
-                    self.violation(Step::Content, what);
-                }
-            }
-            // A manifest that is no JSON any more stops the statement, not the audit.
-            Err(failure) => self.violation(Step::Content, failure.chain()),
-        }
-        self.looked(Step::Content, 1, 0);
-        Ok(())
+    /// The row that a page begins behind.
+    fn last(&self) -> String {
+        self.run.from.last.clone()
     }
 
-    async fn attestations(&mut self) -> Result<(), Failure> {
-        let violations = attestation::check_attestations(&mut *self.db.acquire().await?).await?;
-        for what in violations {
-            self.violation(Step::Attestations, what);
-        }
-        self.looked(Step::Attestations, 1, 0);
-        Ok(())
+    fn violation(&mut self, what: String) {
+        self.repairable(what, None);
     }
 
-    fn violation(&mut self, step: Step, what: String) {
-        if self.report.violations.len() < MAX_VIOLATIONS {
-            self.report.violations.push(Violation { step, what });
+    fn repairable(&mut self, what: String, repair: Option<Repair>) {
+        let step = self.run.from.step;
+        let report = &mut self.run.from.report;
+        if report.violations.len() < MAX_VIOLATIONS {
+            report.violations.push(Violation { step, what, repair });
         } else {
-            self.report.more_violations += 1;
+            report.more_violations += 1;
         }
     }
 
-    fn looked(&mut self, step: Step, things: u64, bytes: u64) {
-        self.report.checked += things;
-        self.report.bytes += bytes;
-        (self.tell)(Progress { step, checked: self.report.checked, bytes: self.report.bytes });
+    /// Counts what was looked at, and rests when it was read too fast.
+    async fn looked(&mut self, things: u64, bytes: u64) {
+        self.run.from.report.checked += things;
+        self.run.from.report.bytes += bytes;
+        self.read_bytes += bytes;
+        if let Some(rate) = self.run.bytes_per_second.filter(|rate| *rate > 0) {
+            let due = Duration::from_millis(self.read_bytes.saturating_mul(1000) / rate);
+            tokio::time::sleep_until(self.began + due).await;
+        }
+    }
+
+    /// Says that everything up to this row is done.
+    fn came_to(&mut self, last: String) -> Result<(), Failure> {
+        self.run.from.last = last;
+        (self.run.came_to)(&self.run.from)
     }
 }

@@ -22,7 +22,8 @@ pub async fn objects(
     sqlx::query_as!(
         ObjectRow,
         r#"select digest as "digest: Digest", size_bytes, object_key as "object_key!"
-           from blobs where object_key is not null and digest > $1 order by digest limit $2"#,
+           from blobs
+           where object_key is not null and damaged_at is null and digest > $1 order by digest limit $2"#,
         last,
         limit,
     )
@@ -43,13 +44,16 @@ pub async fn is_there(connection: &mut PgConnection, row: &ObjectRow) -> Result<
     .map_err(|error| Failure::new("reading a blob again", error))
 }
 
-/// Of these objects the ones that a row needs, with the size that it says.
+/// Of these objects the ones that a row needs or collection keeps for a while, with the size that is said.
 pub async fn needed(
     connection: &mut PgConnection,
     names: &[String],
 ) -> Result<HashMap<String, i64>, Failure> {
     let rows = sqlx::query!(
-        r#"select object_key as "object_key!", size_bytes from blobs where object_key = any($1)"#,
+        r#"select object_key as "object_key!", size_bytes as "size_bytes!" from blobs
+           where object_key = any($1) and damaged_at is null
+           union all
+           select object_key, size_bytes from doomed_objects where object_key = any($1)"#,
         names
     )
     .fetch_all(connection)

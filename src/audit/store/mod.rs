@@ -3,3 +3,4 @@
 pub(super) mod bytes;
 pub(super) mod log;
 pub(super) mod promotions;
+pub(super) mod repairs;

@@ -27,13 +27,44 @@ pub async fn insert(connection: &mut PgConnection, blob: &StoredBlob) -> Result<
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps the blob's row from being collected until the transaction ends; `false` when it is gone.
-pub async fn lock(connection: &mut PgConnection, digest: &Digest) -> Result<bool, Failure> {
-    sqlx::query_scalar!("select size_bytes from blobs where digest = $1 for key share", digest as &Digest)
-        .fetch_optional(connection)
-        .await
-        .map(|found| found.is_some())
-        .map_err(|error| Failure::new("locking a blob's row", error))
+/// Keeps the blob's row from being collected until the transaction ends; `None` when it is gone, else
+/// whether its bytes are whole as far as is known.
+pub async fn lock(connection: &mut PgConnection, digest: &Digest) -> Result<Option<bool>, Failure> {
+    sqlx::query_scalar!(
+        r#"select damaged_at is null as "whole!" from blobs where digest = $1 for key share"#,
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("locking a blob's row", error))
+}
+
+/// Gives a damaged blob its bytes again, and dooms the object that held it; `false` when somebody else
+/// has.
+pub async fn heal(connection: &mut PgConnection, blob: &StoredBlob) -> Result<bool, Failure> {
+    let (key, bytes) = match blob.location() {
+        Location::Inline(bytes) => (None, Some(&bytes[..])),
+        Location::Object(key) => (Some(key.as_str()), None),
+    };
+    let healed = sqlx::query_scalar!(
+        r#"with old as (
+             select digest, object_key, size_bytes from blobs
+             where digest = $1 and damaged_at is not null for no key update),
+           healed as (
+             update blobs b set object_key = $2, bytes = $3, damaged_at = null from old
+             where b.digest = old.digest returning true),
+           doomed as (
+             insert into doomed_objects(object_key, size_bytes)
+             select object_key, size_bytes from old where object_key is not null)
+           select true as "healed!" from healed"#,
+        blob.digest() as &Digest,
+        key,
+        bytes
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("giving a blob its bytes again", error))?;
+    Ok(healed.is_some())
 }
 
 /// Inserts the link with its protection, or protects the one that is there; whether it is new.
@@ -58,7 +89,7 @@ pub async fn insert_link(
     .map_err(|error| Failure::new("linking a blob", error))
 }
 
-/// Whether the link is protected for at least so long; `None` when there is none.
+/// Whether the link is protected for at least so long; `None` when there is none, or its blob is damaged.
 pub async fn is_protected(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -67,7 +98,8 @@ pub async fn is_protected(
 ) -> Result<Option<bool>, Failure> {
     sqlx::query_scalar!(
         r#"select protected_until >= clock_timestamp() + make_interval(secs => $3) as "enough!"
-           from blob_links where repository_id = $1 and digest = $2"#,
+           from blob_links where repository_id = $1 and digest = $2
+             and not exists (select from blobs where digest = $2 and damaged_at is not null)"#,
         repository_id,
         digest as &Digest,
         enough.as_secs_f64(),
@@ -106,7 +138,7 @@ pub async fn size(
 ) -> Result<Option<u64>, Failure> {
     let size = sqlx::query_scalar!(
         "select b.size_bytes from blob_links l join blobs b on b.digest = l.digest
-         where l.repository_id = $1 and l.digest = $2",
+         where l.repository_id = $1 and l.digest = $2 and b.damaged_at is null",
         repository_id,
         digest as &Digest,
     )
@@ -124,7 +156,7 @@ pub async fn find(
 ) -> Result<Option<Blob>, Failure> {
     let row = sqlx::query!(
         "select b.size_bytes, b.object_key, b.bytes from blob_links l join blobs b on b.digest = l.digest
-         where l.repository_id = $1 and l.digest = $2",
+         where l.repository_id = $1 and l.digest = $2 and b.damaged_at is null",
         repository_id,
         digest as &Digest,
     )

@@ -25,7 +25,7 @@ pub async fn keep_links(
         Link,
         r#"select l.digest as "digest: Digest", b.size_bytes
            from blob_links l join blobs b on b.digest = l.digest
-           where l.repository_id = $1 and l.digest = any($2)
+           where l.repository_id = $1 and l.digest = any($2) and b.damaged_at is null
            order by l.digest for key share of l"#,
         repository_id,
         digests as &[Digest]

@@ -169,7 +169,7 @@ impl Registry {
         .await
         .unwrap();
         assert_eq!(gaps, 0, "every event is logged once and the indices have no gaps");
-        let report = proofmark::audit::fsck(&self.app.db, &self.app.store, &|_| {}).await.unwrap();
+        let report = proofmark::audit::fsck(&self.app.db, &self.app.store).await.unwrap();
         assert!(report.is_clean(), "{:#?}", report.violations);
     }
 

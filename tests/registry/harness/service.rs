@@ -108,7 +108,7 @@ impl Service {
         let db = Db::connect(&Options::new(url, 2, Duration::from_secs(30))).await.unwrap();
         let objects = format!("file://{}", self.home.join("data/objects").display());
         let store = Store::open(&objects).await.unwrap();
-        let report = audit::fsck(&db, &store, &|_| {}).await.unwrap();
+        let report = audit::fsck(&db, &store).await.unwrap();
         assert!(report.is_clean(), "{:#?}", report.violations);
         assert!(report.checked > 0);
         db.close().await;

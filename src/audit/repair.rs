@@ -1,0 +1,82 @@
+//! Repairs of what fsck found: each says first what it would do, and looks again before it does it.
+//!
+//! Nothing is made up. A repair writes what other rows say already, or says that bytes are lost, so that
+//! whoever has them pushes them again.
+
+use super::store::repairs as store;
+use crate::access::Principal;
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::names::Digest;
+use crate::postgres::{Db, database_time};
+use crate::storage::Store;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fmt;
+
+/// What would set a violation right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repair {
+    /// Count anew what a repository holds.
+    Usage {
+        /// The repository's row id.
+        repository_id: i64,
+    },
+    /// Hide the tags that their history says are hidden, and show the others.
+    HiddenTags,
+    /// Ask for a blob again.
+    Blob {
+        /// The blob.
+        digest: Digest,
+    },
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage { .. } => f.write_str("count anew what the repository holds"),
+            Self::HiddenTags => {
+                f.write_str("hide the tags that their history says are hidden, and show the others")
+            }
+            Self::Blob { digest } => write!(
+                f,
+                "answer that {digest} is unknown until somebody pushes it again, and keep all that refers to it"
+            ),
+        }
+    }
+}
+
+/// Repairs, and says whether there was still something to repair. One transaction, with its event.
+pub async fn repair(db: &Db, bytes: &Store, repair: &Repair, by: &Principal) -> Result<bool, Failure> {
+    // Reading may take long: the row is looked at again by its bytes' place when it is marked.
+    let damaged = match repair {
+        Repair::Blob { digest } => match store::blob(&mut *db.acquire().await?, digest).await? {
+            Some(blob) if super::fsck::is_whole(bytes, &blob).await => return Ok(false),
+            Some(blob) => Some(blob),
+            None => return Ok(false),
+        },
+        Repair::Usage { .. } | Repair::HiddenTags => None,
+    };
+    let mut tx = db.begin().await?;
+    let (done, digest) = match (repair, &damaged) {
+        (Repair::Usage { repository_id }, _) => (store::count_anew(&mut tx, *repository_id).await?, None),
+        (Repair::HiddenTags, _) => (store::hide_by_history(&mut tx).await?, None),
+        (Repair::Blob { digest }, Some(blob)) => (store::mark_damaged(&mut tx, blob).await?, Some(digest)),
+        (Repair::Blob { .. }, None) => (false, None),
+    };
+    if done {
+        let event = Event {
+            kind: Kind::RegistryRepaired,
+            at: database_time(&mut tx).await?,
+            principal: by,
+            repository: None,
+            environment: None,
+            digest,
+            facts: json!({"repair": repair, "done": repair.to_string()}),
+        };
+        ledger::append(&mut tx, event).await?;
+        tx.commit().await.map_err(|error| Failure::new("repairing", error))?;
+    }
+    Ok(done)
+}

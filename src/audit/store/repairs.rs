@@ -1,0 +1,93 @@
+//! What repairs write.
+
+use crate::failure::Failure;
+use crate::names::Digest;
+use crate::storage::Location;
+use sqlx::PgConnection;
+
+/// A blob with where its bytes should lie.
+pub struct BlobRow {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub location: Location,
+}
+
+/// The blob, unless it is known to be damaged.
+pub async fn blob(connection: &mut PgConnection, digest: &Digest) -> Result<Option<BlobRow>, Failure> {
+    let row = sqlx::query!(
+        "select size_bytes, object_key, bytes from blobs where digest = $1 and damaged_at is null",
+        digest as &Digest
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("reading a blob to repair", error))?;
+    Ok(row.map(|row| BlobRow {
+        digest: digest.clone(),
+        size_bytes: row.size_bytes.unsigned_abs(),
+        location: match row.object_key {
+            Some(key) => Location::Object(key),
+            None => Location::Inline(row.bytes.unwrap_or_default().into()),
+        },
+    }))
+}
+
+/// Marks the blob, if its bytes lie where they were looked at.
+pub async fn mark_damaged(connection: &mut PgConnection, blob: &BlobRow) -> Result<bool, Failure> {
+    let (key, bytes) = match &blob.location {
+        Location::Object(key) => (Some(key.as_str()), None),
+        Location::Inline(bytes) => (None, Some(&bytes[..])),
+    };
+    sqlx::query!(
+        "update blobs set damaged_at = clock_timestamp()
+         where digest = $1 and damaged_at is null
+           and object_key is not distinct from $2 and bytes is not distinct from $3",
+        &blob.digest as &Digest,
+        key,
+        bytes
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(|error| Failure::new("marking a damaged blob", error))
+}
+
+/// Appends what is missing between what a repository holds and what is counted; one statement, one
+/// snapshot.
+pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Result<bool, Failure> {
+    sqlx::query!(
+        "insert into repository_usage(repository_id, bytes)
+         select $1, difference from (
+           select (select coalesce(sum(b.size_bytes), 0) from blob_links l join blobs b on b.digest = l.digest
+                   where l.repository_id = $1)
+                + (select coalesce(sum(octet_length(m.body)), 0) from manifests m where m.repository_id = $1)
+                - (select coalesce(sum(u.bytes), 0) from repository_usage u where u.repository_id = $1)
+                  as difference) d
+         where difference <> 0",
+        repository_id
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(|error| Failure::new("counting anew what a repository holds", error))
+}
+
+/// Makes `tags_hidden` what `tag_visibility` says.
+pub async fn hide_by_history(connection: &mut PgConnection) -> Result<bool, Failure> {
+    sqlx::query!(
+        "with history as (
+           select distinct on (repository_id, name) repository_id, name, hidden from tag_visibility
+           order by repository_id, name, id desc),
+         shown as (
+           delete from tags_hidden h where not exists (
+             select from history v where v.repository_id = h.repository_id and v.name = h.name and v.hidden)
+           returning 1),
+         hidden as (
+           insert into tags_hidden(repository_id, name)
+           select repository_id, name from history where hidden on conflict do nothing returning 1)
+         select from shown union all select from hidden"
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() > 0)
+    .map_err(|error| Failure::new("hiding tags by their history", error))
+}

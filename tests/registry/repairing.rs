@@ -1,0 +1,122 @@
+//! fsck goes on where it was cut off, reads no faster than it may, and says what a repair would do
+//! before it does it.
+
+use crate::harness::{Registry, header, noise, sha256};
+use futures::TryStreamExt;
+use proofmark::access::Role;
+use proofmark::audit::{self, Checkpoint, Repair, Report, Run, Step};
+use proofmark::failure::Failure;
+use proofmark::identity;
+use proofmark::storage::Found;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+async fn repair(registry: &Registry, repair: &Repair) -> bool {
+    audit::repair(&registry.app.db, &registry.app.store, repair, &identity::service()).await.unwrap()
+}
+
+async fn audited(registry: &Registry) -> Report {
+    audit::fsck(&registry.app.db, &registry.app.store).await.unwrap()
+}
+
+/// Pushes large blobs and says how many.
+async fn filled(registry: &Registry) -> u64 {
+    let ci = registry.client(Role::Pusher, "**").await;
+    for seed in 0..24 {
+        ci.push_blob("app", &noise(seed, 70_000)).await;
+    }
+    24
+}
+
+#[tokio::test]
+async fn an_audit_that_was_cut_off_goes_on_where_it_was_and_reads_each_object_once() {
+    let registry = Registry::start().await;
+    let objects = filled(&registry).await;
+    let saved = Mutex::new(None);
+    let die = |checkpoint: &Checkpoint| {
+        *saved.lock().unwrap() = Some(serde_json::to_vec(checkpoint).unwrap());
+        if checkpoint.step == Step::Objects && checkpoint.report.bytes > 0 {
+            return Err(Failure::new("auditing", "the machine went away"));
+        }
+        Ok(())
+    };
+    let run = Run { from: Checkpoint::default(), bytes_per_second: None, came_to: &die };
+    audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap_err();
+    let from: Checkpoint = serde_json::from_slice(&saved.into_inner().unwrap().unwrap()).unwrap();
+    assert!(from.step == Step::Objects && !from.last.is_empty());
+    assert!(from.report.bytes < objects * 70_000, "it died in the middle");
+    let run = Run { from, bytes_per_second: None, came_to: &|_| Ok(()) };
+    let resumed = audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap();
+    let whole = audited(&registry).await;
+    assert_eq!((resumed.checked, resumed.bytes), (whole.checked, whole.bytes));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_audit_reads_no_faster_than_it_may() {
+    let registry = Registry::start().await;
+    filled(&registry).await;
+    let began = Instant::now();
+    let run = Run { from: Checkpoint::default(), bytes_per_second: Some(1_000_000), came_to: &|_| Ok(()) };
+    let report = audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap();
+    assert!(report.bytes >= 1_680_000);
+    assert!(began.elapsed() >= Duration::from_millis(1_680), "{:?}", began.elapsed());
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_asked_for_again_and_healed_by_the_next_push() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let bytes = noise(1, 100_000);
+    let digest = ci.push_blob("app", &bytes).await;
+    let found: Vec<Found> = registry.app.store.list().try_collect().await.unwrap();
+    let path = registry.directory().join("objects").join(&found[0].name);
+    let asked = Repair::Blob { digest: digest.clone() };
+    assert!(!repair(&registry, &asked).await, "what is whole is not repaired");
+    std::fs::write(&path, noise(2, 100_000)).unwrap();
+
+    let report = audited(&registry).await;
+    assert_eq!(report.violations.len(), 1, "{report:?}");
+    assert_eq!(report.violations[0].repair.as_ref(), Some(&asked));
+    let would = asked.to_string();
+    assert!(would.contains("until somebody pushes it again"), "{would}");
+    assert_eq!(ci.head_blob("app", &digest).await, 200, "saying what it would do does nothing");
+    assert!(repair(&registry, &asked).await);
+    assert!(!repair(&registry, &asked).await, "a repair is done once");
+    assert_eq!(ci.head_blob("app", &digest).await, 404);
+    assert!(audited(&registry).await.is_clean());
+
+    // Another repository that mounts or pushes it meets the same row.
+    let path = format!("/v2/other/blobs/uploads/?mount={digest}&from=app");
+    let mount = ci.post(&path).send().await.unwrap();
+    assert_eq!(mount.status(), 202);
+    let finished = ci.finish_session(&header(&mount, "location"), &sha256(&bytes), bytes.clone()).await;
+    assert_eq!(finished.status(), 201);
+    for repository in ["app", "other"] {
+        assert!(ci.pull_blob(repository, &digest).await == bytes, "{repository}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn what_other_rows_say_is_set_right_by_a_repair_and_recorded() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    ci.push_release("app", "1.0", "one").await;
+    for (tampering, says) in [
+        ("insert into repository_usage values (1, 17)", "counted are"),
+        ("insert into tags_hidden select repository_id, name from tags", "tags_hidden disagrees"),
+    ] {
+        sqlx::query(tampering).execute(&mut *registry.sql().await).await.unwrap();
+        let report = audited(&registry).await;
+        assert_eq!(report.violations.len(), 1, "{report:?}");
+        assert!(report.violations[0].what.contains(says), "{report:?}");
+        assert!(repair(&registry, report.violations[0].repair.as_ref().unwrap()).await);
+        assert!(audited(&registry).await.is_clean());
+    }
+    let recorded = "select count(*) from events where kind = 'registry.repaired'";
+    let recorded: i64 = sqlx::query_scalar(recorded).fetch_one(&mut *registry.sql().await).await.unwrap();
+    assert_eq!(recorded, 2);
+    registry.check().await;
+}
