@@ -7,17 +7,14 @@ use crate::access::{Delete, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Reference, Tag};
-use crate::postgres::{Db, Scopes, constraint, database_time};
+use crate::postgres::{Db, Scopes, act, constraint, database_time};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 /// Deletes a tag, or a manifest with the tags that name it; nothing on a refusal. A write-once name
 /// is hidden and stays reserved for its digest, a floating one gets a deletion as its last row.
 pub async fn delete(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Result<(), DeleteRefused> {
-    match attempt(db, grant, reference).await {
-        Err(DeleteRefused::Failed(failure)) if failure.is_transient() => attempt(db, grant, reference).await,
-        done => done,
-    }
+    act(|| attempt(db, grant, reference)).await
 }
 
 /// One transaction: the repository's scope, the manifest, its tags by name, the event.

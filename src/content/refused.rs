@@ -48,6 +48,7 @@ pub enum PushRefused {
 }
 
 refusal!(PushRefused);
+refusal!(DeleteRefused);
 
 /// Why something was not deleted.
 #[derive(Debug, thiserror::Error)]

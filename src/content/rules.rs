@@ -7,7 +7,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Pattern, Tag};
-use crate::postgres::{Db, Scopes, database_time};
+use crate::postgres::{Db, Scopes, act, database_time};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -75,10 +75,7 @@ pub async fn put_repository(
     grant: &Grant<Administer>,
     rules: &Rules,
 ) -> Result<PutRepository, Failure> {
-    match attempt(db, grant, rules).await {
-        Err(failure) if failure.is_transient() => attempt(db, grant, rules).await,
-        done => done,
-    }
+    act(|| attempt(db, grant, rules)).await
 }
 
 async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<PutRepository, Failure> {

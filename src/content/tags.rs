@@ -84,7 +84,7 @@ async fn claim(
         return Ok(false);
     }
     store::lock(connection, repository.id, tag).await?;
-    Ok(store::show(connection, repository.id, tag, principal.id).await?)
+    Ok(store::set_hidden(connection, repository.id, tag, false, principal.id).await?)
 }
 
 /// Moves a floating name, or with no digest deletes it; false when it is there already.
@@ -119,7 +119,7 @@ pub(super) async fn remove(
             return Ok(None);
         }
         store::lock(connection, repository.id, tag).await?;
-        let hidden = store::hide(connection, repository.id, tag, principal.id).await?;
+        let hidden = store::set_hidden(connection, repository.id, tag, true, principal.id).await?;
         return Ok(hidden.then_some(held.digest));
     }
     store::lock_floating(connection, repository.id, tag).await?;

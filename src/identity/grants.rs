@@ -6,7 +6,7 @@ use crate::access::{Administer, Binding, Everything, Grant, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{EnvironmentName, Pattern};
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -50,31 +50,37 @@ pub async fn give(
     if principal == "anonymous" && binding.role != Role::Reader {
         return Err(Refused::PublicOnlyReads);
     }
-    let mut tx = db.begin().await?;
-    let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
-    let by = grant.principal().id;
-    let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by).await? else {
-        let known = store::grants::find(&mut tx, principal_id, binding).await?;
-        return known.map(Given::Known).ok_or(Refused::Unknown);
-    };
-    store::grants::raise_generation(&mut tx).await?;
-    let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
-        "environments": binding.environments });
-    let at = database_time(&mut tx).await?;
-    ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
-    tx.commit().await?;
-    Ok(Given::New(id))
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
+        let by = grant.principal().id;
+        let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by).await? else {
+            let known = store::grants::find(&mut tx, principal_id, binding).await?;
+            return known.map(Given::Known).ok_or(Refused::Unknown);
+        };
+        store::grants::raise_generation(&mut tx).await?;
+        let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
+            "environments": binding.environments });
+        let at = database_time(&mut tx).await?;
+        ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
+        tx.commit().await?;
+        Ok(Given::New(id))
+    })
+    .await
 }
 
 /// Takes a role back.
 pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) -> Result<(), Refused> {
-    let mut tx = db.begin().await?;
-    store::grants::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
-    store::grants::raise_generation(&mut tx).await?;
-    let at = database_time(&mut tx).await?;
-    ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, json!({ "grant": id }))).await?;
-    tx.commit().await?;
-    Ok(())
+    act(|| async {
+        let mut tx = db.begin().await?;
+        store::grants::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
+        store::grants::raise_generation(&mut tx).await?;
+        let at = database_time(&mut tx).await?;
+        ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, json!({ "grant": id }))).await?;
+        tx.commit().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// A page of the grants, ended ones included.

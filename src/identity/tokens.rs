@@ -6,7 +6,7 @@ use crate::access::{Administer, Binding, Everything, Grant, Principal, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Pattern;
-use crate::postgres::{Db, Tx, database_time};
+use crate::postgres::{Db, Tx, act, database_time, refusal};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::fs;
@@ -74,6 +74,8 @@ pub enum Refused {
     Failed(#[from] Failure),
 }
 
+refusal!(Refused);
+
 impl From<sqlx::Error> for Refused {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error.into())
@@ -109,13 +111,16 @@ async fn create(db: &Db, by: &Principal, new: &NewToken, secret: Secret) -> Resu
     if new.expires_in.is_some_and(|life| life.is_zero() || life > LONGEST_LIFE) {
         return Err(Refused::Life);
     }
-    let mut tx = db.begin().await?;
-    let issued = insert(&mut tx, by, new, secret).await?;
-    tx.commit().await?;
-    Ok(issued)
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let issued = insert(&mut tx, by, new, &secret).await?;
+        tx.commit().await?;
+        Ok(issued)
+    })
+    .await
 }
 
-async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: Secret) -> Result<Issued, Refused> {
+async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) -> Result<Issued, Refused> {
     let at = database_time(tx).await?;
     let expires_at = new.expires_in.and_then(|life| TimeDelta::from_std(life).ok()).map(|life| at + life);
     let (principal_id, _) = store::tokens::principal(tx, &new.principal).await?;
@@ -132,18 +137,22 @@ async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: Secret) -> 
         .collect();
     let facts = json!({ "token": id, "for": principal_id, "grants": grants, "expires_at": expires_at });
     ledger::append(tx, event(Kind::TokenCreated, at, by, facts)).await?;
-    Ok(Issued { id, secret, expires_at })
+    Ok(Issued { id, secret: secret.clone(), expires_at })
 }
 
 /// Revokes a token.
 pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uuid) -> Result<(), Refused> {
-    let mut tx = db.begin().await?;
-    store::tokens::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
-    store::grants::raise_generation(&mut tx).await?;
-    let at = database_time(&mut tx).await?;
-    ledger::append(&mut tx, event(Kind::TokenRevoked, at, grant.principal(), json!({ "token": id }))).await?;
-    tx.commit().await?;
-    Ok(())
+    act(|| async {
+        let mut tx = db.begin().await?;
+        store::tokens::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
+        store::grants::raise_generation(&mut tx).await?;
+        let at = database_time(&mut tx).await?;
+        ledger::append(&mut tx, event(Kind::TokenRevoked, at, grant.principal(), json!({ "token": id })))
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// A page of the tokens, ended ones included; never a secret.

@@ -185,6 +185,19 @@ async fn every_act_that_loses_a_race_is_run_once_more() {
     post("/api/v1/promotions", about(json!({"digest": second})), 201).await;
     post("/api/v1/rollbacks", about(json!({})), 201).await;
     post("/api/v1/signers/ci/revocation", end.clone(), 201).await;
+    let grant = json!({"role": "reader", "repositories": "**"});
+    let token = json!({"principal": "eve", "grants": [grant]});
+    let id = post("/api/v1/tokens", token, 201).await["id"].as_str().unwrap().to_owned();
+    let removed = async |path: String| {
+        let status = admin.delete(&path).send().await.unwrap().status();
+        assert!(status.is_success(), "{path}: {status}");
+        Value::Null
+    };
+    stumbling.during(removed(format!("/api/v1/tokens/{id}"))).await;
+    put("/api/v1/repositories", json!({"name": "app", "description": "the app"}), 200).await;
+    stumbling.during(removed("/v2/app/manifests/one".to_owned())).await;
+    let blob = admin.post(&format!("/v2/app/blobs/uploads/?digest={}", Digest::sha256(b"late"))).body("late");
+    stumbling.during(async { expect(blob.send().await.unwrap(), 201).await }).await;
     let policies = admin.document("/api/v1/policies").await;
     let name = policies["items"][0]["name"].as_str().unwrap();
     post(&format!("/api/v1/policies/prod/{name}/revocation"), end, 204).await;

@@ -168,44 +168,28 @@ pub async fn lock(connection: &mut PgConnection, repository_id: i64, tag: &Tag) 
     Ok(())
 }
 
-/// Hides the name, whose row the caller has locked; false when it is hidden already.
-pub async fn hide(
+/// Hides the name or shows it again, whose row the caller has locked; false when it is so already.
+pub async fn set_hidden(
     connection: &mut PgConnection,
     repository_id: i64,
     tag: &Tag,
+    hidden: bool,
     by: i64,
 ) -> Result<bool, Failure> {
     let done = sqlx::query!(
-        r#"with hidden as (insert into tags_hidden(repository_id, name) values ($1, $2)
-                           on conflict do nothing returning name)
-           insert into tag_visibility(repository_id, name, hidden, by) select $1, name, true, $3 from hidden"#,
+        r#"with hidden as (insert into tags_hidden(repository_id, name) select $1, $2 where $3
+                           on conflict do nothing returning name),
+           shown as (delete from tags_hidden where repository_id = $1 and name = $2 and not $3 returning name)
+           insert into tag_visibility(repository_id, name, hidden, by)
+           select $1, name, $3, $4 from (select name from hidden union all select name from shown) changed"#,
         repository_id,
         tag as &Tag,
+        hidden,
         by
     )
     .execute(connection)
     .await
-    .map_err(|error| Failure::new("hiding a tag", error))?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Shows the name again, whose row the caller has locked; false when it is not hidden.
-pub async fn show(
-    connection: &mut PgConnection,
-    repository_id: i64,
-    tag: &Tag,
-    by: i64,
-) -> Result<bool, Failure> {
-    let done = sqlx::query!(
-        r#"with shown as (delete from tags_hidden where repository_id = $1 and name = $2 returning name)
-           insert into tag_visibility(repository_id, name, hidden, by) select $1, name, false, $3 from shown"#,
-        repository_id,
-        tag as &Tag,
-        by
-    )
-    .execute(connection)
-    .await
-    .map_err(|error| Failure::new("showing a tag again", error))?;
+    .map_err(|error| Failure::new("hiding a tag or showing it again", error))?;
     Ok(done.rows_affected() > 0)
 }
 

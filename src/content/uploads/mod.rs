@@ -20,7 +20,7 @@ use crate::access::{Grant, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest};
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, act, database_time};
 use crate::storage::{FinishRefused, Staged, Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use futures::Stream;
@@ -267,13 +267,7 @@ impl Uploads {
         blob: StoredBlob,
         held: Option<&Held>,
     ) -> Result<StoredBlob, UploadRefused> {
-        let committed = match self.try_commit(grant, &blob, held).await {
-            Err(UploadRefused::Failed(failure)) if failure.is_transient() => {
-                self.try_commit(grant, &blob, held).await
-            }
-            committed => committed,
-        };
-        match committed {
+        match act(|| self.try_commit(grant, &blob, held)).await {
             Ok(linked) => {
                 metrics::counter!("proofmark_blobs_pushed_total").increment(1);
                 metrics::counter!("proofmark_blob_bytes_pushed_total").increment(blob.size_bytes());

@@ -45,6 +45,8 @@ pub enum UploadRefused {
     Failed(Failure),
 }
 
+crate::postgres::refusal!(UploadRefused);
+
 impl From<Failure> for UploadRefused {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
