@@ -16,6 +16,7 @@ pub mod http;
 pub mod identity;
 pub mod intake;
 pub mod jobs;
+pub mod json;
 pub mod keys;
 pub mod ledger;
 pub mod names;

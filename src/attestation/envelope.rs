@@ -68,7 +68,7 @@ struct WireSignature {
 impl Envelope {
     /// Reads a DSSE envelope; one without any signature is readable, and proves nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        Self::from_json(json::parse(bytes)?)
+        Self::from_json(json::parse(bytes, json::DOCUMENT)?)
     }
 
     pub(super) fn from_json(document: Value) -> Result<Self, Malformed> {

@@ -50,7 +50,7 @@ impl Received {
     /// The documents of a request's body: an envelope, a bundle, or JSON lines of either. Every one
     /// must be readable and carry a statement.
     pub fn documents(body: &Bytes) -> Result<Vec<Self>, Malformed> {
-        let whole = match json::parse(body) {
+        let whole = match json::parse(body, json::DOCUMENT) {
             Ok(document) => return Ok(vec![Self::document(document, body.clone())?]),
             Err(malformed) => malformed,
         };
@@ -63,7 +63,7 @@ impl Received {
             return Err(whole);
         }
         let line = |(number, line): (usize, &[u8])| {
-            json::parse(line)
+            json::parse(line, json::DOCUMENT)
                 .and_then(|document| Self::document(document, body.slice_ref(line)))
                 .map_err(|malformed| Malformed(format!("document {}: {malformed}", number + 1)))
         };
@@ -219,7 +219,7 @@ fn kind(media_type: &MediaType) -> Option<&'static str> {
 
 fn read(kind: &str, annotations: &BTreeMap<String, String>, body: &[u8]) -> Result<Form, Malformed> {
     if kind == BUNDLE {
-        return Ok(match bundle::from_json(json::parse(body)?)? {
+        return Ok(match bundle::from_json(json::parse(body, json::DOCUMENT)?)? {
             Bundle::Envelope(envelope) => Form::Signed(envelope),
             Bundle::Message => Form::Opaque("a signature over a file, which states nothing".into()),
         });
@@ -228,7 +228,7 @@ fn read(kind: &str, annotations: &BTreeMap<String, String>, body: &[u8]) -> Resu
         let signature = annotations
             .get(SIGNATURE_ANNOTATION)
             .ok_or_else(|| Malformed(format!("the layer has no annotation {SIGNATURE_ANNOTATION}")))?;
-        json::parse(body)?;
+        json::parse(body, json::SIMPLE_SIGNING)?;
         Envelope::simple_signing(body, signature)?
     } else {
         Envelope::parse(body)?

@@ -116,7 +116,7 @@ impl Statement {
     }
 
     fn in_toto(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let document = json::parse(bytes)?;
+        let document = json::parse(bytes, json::STATEMENT)?;
         match document.get("_type") {
             Some(Value::String(kind)) if STATEMENT_TYPES.contains(&kind.as_str()) => {}
             Some(Value::String(kind)) => {
@@ -140,7 +140,8 @@ impl Statement {
     }
 
     fn simple_signing(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let claim: SimpleSigning = json::shape(json::parse(bytes)?, "a simple signing payload")?;
+        let claim: SimpleSigning =
+            json::shape(json::parse(bytes, json::SIMPLE_SIGNING)?, "a simple signing payload")?;
         if claim.critical.kind != "cosign container image signature" {
             return Err(Unreadable::Foreign(format!(
                 "{:?} is no simple signing type that is known here",

@@ -26,6 +26,17 @@ pub enum PushRefused {
         /// What it is.
         actual_bytes: i64,
     },
+    /// The same bytes as a manifest and as an index's entry of another kind: runtimes would run what
+    /// was never looked at.
+    #[error(
+        "{digest} is a manifest, and the index {index} lists it as something else: list it with its own media type"
+    )]
+    ListedAsBlob {
+        /// The manifest.
+        digest: Digest,
+        /// The index.
+        index: Digest,
+    },
     /// Indexes in indexes, too many levels of them.
     #[error("indexes nest deeper than {0} levels")]
     NestedTooDeep(i32),

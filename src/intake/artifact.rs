@@ -75,6 +75,16 @@ pub enum ArtifactRefused {
     /// The body ended before its end.
     #[error("the body broke off: {0}")]
     Interrupted(String),
+    /// An index lists the bytes of the artifact's manifest as something else.
+    #[error(
+        "{manifest}, the artifact's manifest, is listed by the index {index} as something else: delete that"
+    )]
+    ListedAsBlob {
+        /// The manifest.
+        manifest: Digest,
+        /// The index.
+        index: Digest,
+    },
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -243,6 +253,7 @@ impl From<PushRefused> for ArtifactRefused {
                 Self::VersionTaken { version: tag, current, hidden }
             }
             PushRefused::OverQuota(over) => Self::OverQuota(over),
+            PushRefused::ListedAsBlob { digest, index } => Self::ListedAsBlob { manifest: digest, index },
             PushRefused::Failed(failure) => Self::Failed(failure),
             // The manifest is our own, and its blobs are linked in the same transaction.
             refused @ (PushRefused::BlobsUnknown(_)

@@ -7,7 +7,7 @@ use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Tag;
-use crate::postgres::{Db, Scopes, act, database_time};
+use crate::postgres::{Db, Mode, Scopes, act, database_time};
 use serde_json::json;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -22,8 +22,12 @@ pub struct PushManifest {
 }
 
 impl PushManifest {
-    /// The scopes with that of the manifest, where it is given a name.
-    pub(super) fn with_names(&self, repository_id: i64, scopes: Scopes) -> Scopes {
+    /// The scopes with that of the manifest, where it is given a name. An index that lists blobs
+    /// takes its repository alone: none of them may become a manifest meanwhile.
+    pub(super) fn with_names(&self, repository_id: i64, mut scopes: Scopes) -> Scopes {
+        if self.manifest.lists_blobs() {
+            scopes.repository = Some((repository_id, Mode::Exclusive));
+        }
         if self.tags.is_empty() { scopes } else { scopes.naming(repository_id, &self.manifest.digest) }
     }
 }

@@ -1,5 +1,6 @@
 //! What happened: gapless, ordered, for auditors, and never changed.
 
+use crate::harness::oci::Document;
 use crate::harness::{Client, PROVENANCE, Registry, expect};
 use futures::StreamExt;
 use proofmark::access::{Principal, Role};
@@ -282,7 +283,8 @@ async fn fsck_finds_nothing_in_a_house_in_order_and_looks_at_all_of_it() {
 async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
     for (sql, says) in [
         ("update manifests set body = body || '\\x20'::bytea", "a manifest is not the bytes of its digests"),
-        ("update manifests set body = 'x'::bytea", "Manifests: auditing manifests"),
+        ("update manifests set body = 'x'::bytea", "a manifest cannot be read: team/app@sha256:"),
+        ("delete from manifest_blobs", "a manifest does not hold its blob: team/app@sha256:"),
         ("update blobs set bytes = '\\x00'::bytea where bytes is not null and size_bytes = 2", "small blob"),
         (
             "update findings set severity = 'negligible' where position = 0",
@@ -317,6 +319,31 @@ async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
         tamper(&registry, sql).await;
         let violations = audited(&registry).await;
         assert!(violations.iter().any(|violation| violation.contains(says)), "{sql}: {violations:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_hides_no_other_from_fsck() {
+    let (registry, digest) = furnished().await;
+    let admin = registry.admin();
+    let (child, other) = (Document::marked("child"), Document::marked("other"));
+    admin.pushes("team/app", &child.digest, &child).await;
+    admin.pushes("team/app", "index", &Document::index(&[&child])).await;
+    admin.pushes("a/first", "1.0", &other).await;
+    tamper(&registry, "update manifests set body = '\\xff'::bytea where config_media_type is not null").await;
+    tamper(
+        &registry,
+        "update manifests set body = '{\"x\":1e-99999}'::bytea where repository_id = (select max(id) from repositories)",
+    )
+    .await;
+    tamper(&registry, "delete from manifest_children").await;
+    let violations = audited(&registry).await.join("\n");
+    for says in [
+        format!("a manifest cannot be read: team/app@{digest}"),
+        format!("a manifest cannot be read: a/first@{}", other.digest),
+        format!("lists {}", child.digest),
+    ] {
+        assert!(violations.contains(&says), "{says} is missing in:\n{violations}");
     }
 }
 

@@ -220,11 +220,24 @@ async fn hostile_manifests_are_refused_in_words() {
     let many: Vec<Value> = (0..10_000).map(|i| descriptor("a/b", format!("{i}").as_bytes())).collect();
     let many =
         json!({"schemaVersion": 2, "mediaType": IMAGE, "config": descriptor("a/b", b"{}"), "layers": many});
+    let mut disguised = descriptor("application/octet-stream", b"{}");
+    disguised["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let disguised = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [disguised]});
     for (why, document) in [
         (
             "a name twice",
             Document::bytes(INDEX, br#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#.to_vec()),
         ),
+        (
+            "another name to Go",
+            Document::bytes(INDEX, br#"{"schemaVersion":2,"manifests":[],"Manifests":[]}"#.to_vec()),
+        ),
+        ("a long s", Document::bytes(INDEX, r#"{"schemaVersion":2,"manifests":[],"manifeſts":[]}"#.into())),
+        (
+            "a number beyond",
+            Document::bytes(INDEX, br#"{"schemaVersion":2,"manifests":[],"x":1e-99999}"#.to_vec()),
+        ),
+        ("a platform of no manifest", Document::new(&disguised)),
         ("depth", Document::bytes(INDEX, nested.into_bytes())),
         ("ten thousand layers", Document::new(&many)),
         ("no JSON", Document::bytes(INDEX, b"\xff\xfe".to_vec())),
@@ -248,6 +261,31 @@ async fn hostile_manifests_are_refused_in_words() {
     assert_eq!(refused(&ci, "sha256:short", &itself).await, (400, "DIGEST_INVALID".into()));
     assert_eq!(refused(&ci, ".dot", &itself).await, invalid);
     assert_eq!(ci.document("/v2/_catalog").await["repositories"], json!([]), "a refused push leaves nothing");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn nothing_is_a_manifest_and_an_indexs_blob_at_once() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let evil = Document::marked("evil");
+    let listed = json!({"schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [descriptor("application/vnd.oci.image.layer.v1.tar", &evil.body)]});
+    let listing = Document::new(&listed);
+    let invalid = (400, "MANIFEST_INVALID".to_owned());
+    for repository in ["first", "second"] {
+        ci.push_blob(repository, &evil.body).await;
+    }
+    ci.pushes("first", "cache", &listing).await;
+    let (status, error) = refusal(ci.push("first", "1.0", &evil).await).await;
+    assert_eq!((status, error["code"].as_str().unwrap().to_owned()), invalid);
+    assert!(error["message"].as_str().unwrap().contains(&listing.digest), "{error}");
+    let sha512 = Digest::of(Algorithm::Sha512, &evil.body).to_string();
+    let (status, _) = refusal(ci.push("first", &sha512, &evil).await).await;
+    assert_eq!(status, 400, "under no name of the same bytes");
+    ci.pushes("second", &sha512, &evil).await;
+    let (status, error) = refusal(ci.push("second", "cache", &listing).await).await;
+    assert_eq!((status, error["code"].as_str().unwrap().to_owned()), invalid);
     registry.check().await;
 }
 

@@ -1,7 +1,6 @@
 //! Manifests: what may come in, how they are stored, and how they are found again.
 
 mod build;
-mod json;
 mod parse;
 mod put;
 mod read;

@@ -1,7 +1,8 @@
 //! Manifests as they come in: OCI image specification, "Image Manifest" and "Image Index", and
 //! their docker schema 2 forms.
 
-use super::{StoredLayer, json};
+use super::StoredLayer;
+use crate::json::{self, Shape};
 use crate::names::{Algorithm, Digest, MediaType};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -23,6 +24,38 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 
 /// How deep a manifest's JSON may nest; real ones need five.
 const MAX_DEPTH: usize = 32;
+
+/// What readers know of manifests, whatever the media type: what one takes for an image another may
+/// take for an index.
+const MANIFEST: Shape = Shape::Members(&[
+    ("schemaVersion", Shape::Any),
+    ("mediaType", Shape::Any),
+    ("artifactType", Shape::Any),
+    ("config", DESCRIPTOR),
+    ("layers", Shape::List(&DESCRIPTOR)),
+    ("manifests", Shape::List(&DESCRIPTOR)),
+    ("subject", DESCRIPTOR),
+    ("annotations", Shape::Any),
+    ("fsLayers", Shape::Any),
+]);
+const DESCRIPTOR: Shape = Shape::Members(&[
+    ("mediaType", Shape::Any),
+    ("digest", Shape::Any),
+    ("size", Shape::Any),
+    ("urls", Shape::Any),
+    ("annotations", Shape::Any),
+    ("data", Shape::Any),
+    ("platform", PLATFORM),
+    ("artifactType", Shape::Any),
+]);
+const PLATFORM: Shape = Shape::Members(&[
+    ("architecture", Shape::Any),
+    ("os", Shape::Any),
+    ("os.version", Shape::Any),
+    ("os.features", Shape::Any),
+    ("variant", Shape::Any),
+    ("features", Shape::Any),
+]);
 
 /// A manifest that was read and can be stored: its exact bytes, and what they refer to.
 #[derive(Clone, Debug)]
@@ -69,7 +102,8 @@ pub struct Descriptor {
 /// Not a manifest that this registry stores.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidManifest {
-    /// Not JSON, nested too deep, a repeated name, a field missing or of another type.
+    /// Not JSON, nested too deep, a repeated name or one that some readers take for another, a number
+    /// that not all can hold, a field missing or of another type.
     #[error("not a manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// The header and the body name different media types.
@@ -97,6 +131,19 @@ pub enum InvalidManifest {
     /// Both an image's and an index's fields: readers would disagree what it is.
     #[error("a manifest has either config and layers, or manifests, never both")]
     Ambiguous,
+    /// An entry of an index that some runtimes would take for an image, and that is none.
+    #[error(
+        "the index lists {digest} as {media_type}, which is no manifest's media type, and {why}: list a manifest \
+         as {OCI_IMAGE}, {OCI_INDEX}, {DOCKER_IMAGE} or {DOCKER_LIST}, and anything else without a platform"
+    )]
+    Disguised {
+        /// What is listed.
+        digest: Digest,
+        /// As what.
+        media_type: MediaType,
+        /// What makes it look like an image.
+        why: &'static str,
+    },
     /// More layers or children than the limit.
     #[error("it refers to {count} blobs or manifests; at most {limit} are accepted")]
     TooMany {
@@ -152,7 +199,7 @@ impl ParsedManifest {
         algorithm: Algorithm,
         max_references: usize,
     ) -> Result<Self, InvalidManifest> {
-        json::check(&body, MAX_DEPTH)?;
+        json::check(&body, MAX_DEPTH, MANIFEST)?;
         let header = content_type.map(essence).filter(|text| !text.is_empty());
         let declared = serde_json::from_slice::<MediaTypeOnly>(&body)?.media_type;
         let media_type = agreed_media_type(header, declared.as_deref())?;
@@ -211,6 +258,11 @@ impl ParsedManifest {
     pub fn file(&self) -> Option<Digest> {
         let layers = layers(&self.body).ok()?;
         only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers)
+    }
+
+    /// Whether it is an index that lists other things than manifests.
+    pub fn lists_blobs(&self) -> bool {
+        is_index(&self.media_type) && !self.blobs.is_empty()
     }
 
     /// The type that users filter by: `artifactType`, or an image's config type.
@@ -312,7 +364,14 @@ fn index_parts(
         return Err(InvalidManifest::Ambiguous);
     }
     let listed = manifests.ok_or_else(|| missing("manifests"))?;
-    let listed = listed.into_iter().map(Descriptor::try_from).collect::<Result<Vec<_>, _>>()?;
+    if let Some(disguised) = listed.iter().find_map(WireDescriptor::disguised) {
+        return Err(disguised);
+    }
+    let mut listed = listed.into_iter().map(Descriptor::try_from).collect::<Result<Vec<_>, _>>()?;
+    // What an index lists is there and held, or what comes under its digest later could not be told.
+    for part in &mut listed {
+        part.may_be_absent = false;
+    }
     Ok(listed.into_iter().partition(|part| !is_manifest(&part.media_type)))
 }
 
@@ -324,6 +383,29 @@ pub fn is_manifest(media_type: &MediaType) -> bool {
 /// Whether a media type is that of an index or a manifest list.
 pub fn is_index(media_type: &MediaType) -> bool {
     matches!(media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+}
+
+impl WireDescriptor {
+    /// Runtimes choose among an index's entries by platform, whatever their media type, and some
+    /// read media types without their parameters.
+    fn disguised(&self) -> Option<InvalidManifest> {
+        if is_manifest(&self.media_type) {
+            return None;
+        }
+        let plain = essence(self.media_type.as_str()).to_ascii_lowercase();
+        let why = if plain.parse().is_ok_and(|plain| is_manifest(&plain)) {
+            "some readers take it for one"
+        } else if self.platform.is_some() {
+            "it has a platform"
+        } else {
+            return None;
+        };
+        Some(InvalidManifest::Disguised {
+            digest: self.digest.clone(),
+            media_type: self.media_type.clone(),
+            why,
+        })
+    }
 }
 
 impl TryFrom<WireDescriptor> for Descriptor {
@@ -368,10 +450,9 @@ fn once_each(mut parts: Vec<Descriptor>, by_platform: bool) -> Result<Vec<Descri
         return Err(InvalidManifest::SizesDiffer(part.digest.clone()));
     }
     parts.dedup_by(|later, kept| {
-        let distinct = by_platform && kept.platform.is_some() && later.platform != kept.platform;
-        let same = later.digest == kept.digest && !distinct;
+        // An entry without a platform is one of its own: runtimes fall back to it.
+        let same = later.digest == kept.digest && !(by_platform && later.platform != kept.platform);
         if same {
-            kept.platform = kept.platform.take().or(later.platform.take());
             // What may be absent in one place and not in the other must be there.
             kept.may_be_absent &= later.may_be_absent;
         }
@@ -454,5 +535,64 @@ mod tests {
         let parsed = parse(&value, Some(OCI_INDEX)).unwrap();
         assert_eq!(parsed.children[0].platform.as_deref(), Some("linux/arm64/v8"));
         assert_eq!(parsed.blobs.len(), 1);
+        assert!(parsed.lists_blobs());
+    }
+
+    #[test]
+    fn what_readers_that_ignore_case_would_take_for_another_document_is_refused() {
+        let child = json!({"mediaType": OCI_IMAGE, "digest": Digest::sha256(b"1"), "size": 1,
+                           "platform": {"os": "linux", "architecture": "arm64"}});
+        let index = json!({"schemaVersion": 2, "manifests": [child]}).to_string();
+        let parse = |text: &str| {
+            ParsedManifest::parse(text.to_owned().into(), Some(OCI_INDEX), Algorithm::Sha256, 100)
+        };
+        parse(&index).unwrap();
+        for (from, to) in [
+            (r#""schemaVersion":2"#, r#""schemaVersion":2,"Manifests":[]"#),
+            (r#""schemaVersion":2"#, r#""schemaVersion":2,"manife\u017fts":[]"#),
+            (r#""schemaVersion":2"#, r#""schemaVersion":2,"Layers":[]"#),
+            (r#""schemaVersion":2"#, r#""schemaVersion":2,"mediatype":"a/b""#),
+            (r#""size":1"#, r#""size":1,"Size":2"#),
+            (r#""size":1"#, r#""size":1,"Digest":"sha256:00""#),
+            (r#""os":"linux""#, r#""OS":"linux""#),
+            (r#""os":"linux""#, r#""os":"unknown","Os":"linux""#),
+            (r#""schemaVersion":2"#, r#""schemaVersion":2,"x":1e-99999"#),
+        ] {
+            let other = index.replace(from, to);
+            assert_ne!(other, index);
+            assert!(matches!(parse(&other), Err(InvalidManifest::Json(_))), "{other}");
+        }
+        let free = index.replace(r#""size":1"#, r#""size":1,"annotations":{"a":"1","A":"2"},"x":{"OS":1}"#);
+        assert_ne!(free, index);
+        parse(&free).unwrap();
+    }
+
+    #[test]
+    fn an_image_is_hidden_by_no_other_entry_of_the_same_digest() {
+        let mut document = descriptor(OCI_IMAGE, b"1");
+        document["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+        let entries = json!([document, descriptor(OCI_IMAGE, b"1"), document]);
+        let parsed = parse(&json!({"schemaVersion": 2, "manifests": entries}), Some(OCI_INDEX)).unwrap();
+        let platforms: Vec<_> = parsed.children.iter().map(|child| child.platform.as_deref()).collect();
+        assert_eq!(platforms, [None, Some("unknown/unknown")]);
+    }
+
+    #[test]
+    fn what_runtimes_would_take_for_an_image_is_listed_as_one() {
+        let parse = |entry: Value| parse(&json!({"schemaVersion": 2, "manifests": [entry]}), Some(OCI_INDEX));
+        for like in [
+            format!("{OCI_IMAGE};v=1"),
+            OCI_IMAGE.replace("application", "Application"),
+            format!("{DOCKER_LIST} ; a=b"),
+        ] {
+            assert!(
+                matches!(parse(descriptor(&like, b"1")), Err(InvalidManifest::Disguised { .. })),
+                "{like}"
+            );
+        }
+        let mut chosen = descriptor("application/octet-stream", b"1");
+        parse(chosen.clone()).unwrap();
+        chosen["platform"] = json!({"os": "linux", "architecture": "amd64"});
+        assert!(matches!(parse(chosen), Err(InvalidManifest::Disguised { .. })));
     }
 }

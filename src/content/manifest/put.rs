@@ -32,6 +32,7 @@ pub async fn put_manifest(
 ) -> Result<Stored, PushRefused> {
     require_blobs(connection, repository, &parsed.blobs).await?;
     let children_bytes = require_children(connection, repository, &parsed.children).await?;
+    require_apart(connection, repository, parsed).await?;
     let own_bytes = parsed.declared_size_bytes().unwrap_or(i64::MAX);
     let total_size_bytes = own_bytes.saturating_add(children_bytes);
     loop {
@@ -62,6 +63,26 @@ async fn require_blobs(
         return Err(PushRefused::BlobsUnknown(missing));
     }
     compare_sizes(blobs, &sizes)
+}
+
+/// A runtime that finds no better entry takes one without a platform and asks for it as a manifest,
+/// whatever the index calls it: so nothing is a manifest here and an index's blob at once. An index
+/// that lists blobs is stored under its repository's exclusive scope, all others share it.
+async fn require_apart(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    parsed: &ParsedManifest,
+) -> Result<(), PushRefused> {
+    let own = [parsed.digest.clone(), parsed.sha256.clone(), parsed.sha512.clone()];
+    if let Some(index) = store::index_with_blob(connection, repository.id, &own).await? {
+        return Err(PushRefused::ListedAsBlob { digest: parsed.digest.clone(), index });
+    }
+    if parsed.lists_blobs()
+        && let Some(digest) = store::any_of(connection, repository.id, &digests(&parsed.blobs)).await?
+    {
+        return Err(PushRefused::ListedAsBlob { digest, index: parsed.digest.clone() });
+    }
+    Ok(())
 }
 
 /// Locks the children against deletion; returns what they add to the index's size beyond their own

@@ -85,54 +85,41 @@ pub async fn manifests_page(
     })
 }
 
-/// One line for each violation about the manifests behind the first key up to the second, 100 at the
-/// most of each kind.
-pub async fn of_manifests(
+/// A manifest with what the tables say that it holds; names as they stand, since they may be wrong.
+pub struct Held {
+    pub repository_id: i64,
+    pub repository: String,
+    pub digest: String,
+    pub sha256: String,
+    pub sha512: String,
+    pub media_type: String,
+    pub body: Vec<u8>,
+    pub children: Vec<String>,
+    pub blobs: Vec<String>,
+}
+
+/// The next manifests behind the first key up to the second, each as one snapshot has it.
+pub async fn held(
     connection: &mut PgConnection,
     behind: (i64, &str),
     to: &(i64, String),
-) -> Result<Vec<String>, Failure> {
-    sqlx::query_scalar!(
-        r#"
-        with page as materialized (
-          select * from manifests
-          where (repository_id, digest) > ($1, $2) and (repository_id, digest) <= ($3, $4))
-        (select 'a manifest is not the bytes of its digests: ' || r.name || '@' || m.digest as "violation!"
-         from page m join repositories r on r.id = m.repository_id
-         where m.digest not in (m.sha256, m.sha512)
-            or m.sha256 <> 'sha256:' || encode(sha256(m.body), 'hex')
-            or m.sha512 <> 'sha512:' || encode(sha512(m.body), 'hex')
-         limit 100)
-        union all
-        (select 'an index does not hold a manifest that it lists: ' || r.name || '@' || m.digest || ' lists ' || (c ->> 'digest')
-         from page m join repositories r on r.id = m.repository_id
-         cross join lateral jsonb_array_elements(convert_from(m.body, 'UTF8')::jsonb -> 'manifests') c
-         where m.media_type in ('application/vnd.oci.image.index.v1+json',
-                                'application/vnd.docker.distribution.manifest.list.v2+json')
-           and not exists (select from manifest_children k where k.repository_id = m.repository_id
-                           and k.manifest = m.digest and k.child = c ->> 'digest')
-           and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
-                           and b.manifest = m.digest and b.blob = c ->> 'digest')
-         limit 100)
-        union all
-        (select 'a manifest does not hold its blob: ' || r.name || '@' || m.digest || ' needs ' || (c ->> 'digest')
-         from page m join repositories r on r.id = m.repository_id
-         cross join lateral (
-           select convert_from(m.body, 'UTF8')::jsonb -> 'config' as c
-           union all
-           select jsonb_array_elements(convert_from(m.body, 'UTF8')::jsonb -> 'layers')) parts
-         where m.media_type in ('application/vnd.oci.image.manifest.v1+json',
-                                'application/vnd.docker.distribution.manifest.v2+json')
-           and c ->> 'mediaType' not like 'application/vnd.oci.image.layer.nondistributable.%'
-           and c ->> 'mediaType' not like 'application/vnd.docker.image.rootfs.foreign.%'
-           and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
-                           and b.manifest = m.digest and b.blob = c ->> 'digest')
-         limit 100)
-        "#,
+    limit: i64,
+) -> Result<Vec<Held>, Failure> {
+    sqlx::query_as!(
+        Held,
+        r#"select m.repository_id, r.name as repository, m.digest, m.sha256, m.sha512, m.media_type, m.body,
+                  array(select k.child from manifest_children k
+                        where k.repository_id = m.repository_id and k.manifest = m.digest) as "children!",
+                  array(select b.blob from manifest_blobs b
+                        where b.repository_id = m.repository_id and b.manifest = m.digest) as "blobs!"
+           from manifests m join repositories r on r.id = m.repository_id
+           where (m.repository_id, m.digest) > ($1, $2) and (m.repository_id, m.digest) <= ($3, $4)
+           order by m.repository_id, m.digest limit $5"#,
         behind.0,
         behind.1,
         to.0,
-        to.1
+        to.1,
+        limit
     )
     .fetch_all(connection)
     .await

@@ -63,6 +63,44 @@ pub async fn keep_manifests(
     .map_err(|error| Failure::new("locking an index's children", error))
 }
 
+/// An index of the repository that lists one of these as something else than a manifest.
+pub async fn index_with_blob(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Option<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select b.manifest as "manifest: Digest" from manifest_blobs b
+           join manifests m on m.repository_id = b.repository_id and m.digest = b.manifest
+           where b.repository_id = $1 and b.blob = any($2)
+             and m.media_type in ('application/vnd.oci.image.index.v1+json',
+                                  'application/vnd.docker.distribution.manifest.list.v2+json')
+           limit 1"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("looking for an index that lists a manifest as a blob", error))
+}
+
+/// A manifest of the repository whose bytes have one of the digests.
+pub async fn any_of(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Option<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select digest as "digest: Digest" from manifests
+           where repository_id = $1 and (digest = any($2) or sha256 = any($2) or sha512 = any($2)) limit 1"#,
+        repository_id,
+        digests as &[Digest]
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("looking for manifests among an index's blobs", error))
+}
+
 /// Levels of indexes below and with these, counted up to `limit`.
 pub async fn nesting(
     connection: &mut PgConnection,

@@ -117,7 +117,7 @@ pub struct WhichQuery {
     responses((status = 201, body = ArtifactPut),
               (status = 400, description = "`digest-mismatch`, `body-interrupted` or `invalid-request`"),
               (status = 403, description = "`forbidden`"), (status = 404, description = "`not-found`"),
-              (status = 409, description = "`version-taken` with `current`, or `version-floats`"),
+              (status = 409, description = "`version-taken` with `current`, `version-floats`, or `listed-as-blob` with `index`"),
               (status = 413, description = "`file-too-large`"),
               (status = 429, description = "`busy`, with Retry-After")))]
 async fn put(
@@ -262,6 +262,9 @@ impl From<ArtifactRefused> for Problem {
             }
             ArtifactRefused::VersionFloats(version) => {
                 Self::new(StatusCode::CONFLICT, "version-floats", text).with("version", version.as_str())
+            }
+            ArtifactRefused::ListedAsBlob { index, .. } => {
+                Self::new(StatusCode::CONFLICT, "listed-as-blob", text).with("index", index.as_str())
             }
             ArtifactRefused::WrongDigest { actual, .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "digest-mismatch", text).with("actual", actual.as_str())

@@ -25,7 +25,7 @@ impl From<PushRefused> for OciError {
                     json!({"digest": digest, "declared_bytes": declared_bytes, "actual_bytes": actual_bytes}),
                 )
             }
-            PushRefused::NestedTooDeep(_) => {
+            PushRefused::NestedTooDeep(_) | PushRefused::ListedAsBlob { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, Code::ManifestInvalid, message)
             }
             PushRefused::TagTaken { tag, current, hidden } => {
