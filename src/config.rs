@@ -369,6 +369,10 @@ impl Settings {
             Some(data) => data,
             None => default_data()?,
         };
+        // What Amazon, Google and Microsoft sign at the most.
+        if self.blob_redirect_seconds.is_some_and(|seconds| seconds > 7 * 86_400) {
+            return Err(Unusable("PROOFMARK_BLOB_REDIRECT_SECONDS is at most 604800, seven days".into()));
+        }
         let scheme = if matches!(transport, Transport::Plain) { "http" } else { "https" };
         Ok(Config {
             listen,

@@ -5,6 +5,7 @@ use super::facts::{self, Wanted};
 use super::resolve::{self, NoKnownGood, Purpose, Question, known_good};
 use super::store::{promotions, views as store};
 use crate::access::{Grant, Lane, Pull};
+use crate::content;
 use crate::failure::Failure;
 use crate::names::{Digest, Reference, Tag};
 use crate::policy::{Verdict, reasons};
@@ -57,13 +58,20 @@ pub async fn view(db: &Db, grant: &Grant<Pull, Lane>, reference: &Reference) -> 
             let promotion = promotions::carrying(&mut connection, repository, environment, &digest).await?;
             (digest, promotion)
         }
-        Reference::Digest(digest) => {
-            (digest.clone(), store::promoted_with(&mut connection, lane, digest).await?)
+        Reference::Digest(_) => {
+            // Whichever digest of the bytes is asked for: the one that they are stored under was promoted.
+            let found = content::find(&mut connection, &grant.of_repository(), reference).await?;
+            let digest = found.ok_or_else(never)?.digest;
+            let promotion = store::promoted_with(&mut connection, lane, &digest).await?;
+            (digest, promotion)
         }
     };
     match judge(&mut connection, lane, promotion, &digest).await? {
         None => Err(never()),
-        Some(reasons) if reasons.is_empty() => Ok(digest),
+        Some(reasons) if reasons.is_empty() => Ok(match reference {
+            Reference::Digest(asked) => asked.clone(),
+            Reference::Tag(_) => digest,
+        }),
         Some(reasons) => Err(NotShown::NotGood { lane: lane.clone(), reasons }),
     }
 }

@@ -70,3 +70,15 @@ fn clients_are_told_an_address_that_they_can_reach() {
     let config = settings(Some("https://registry.example/")).resolve().unwrap();
     assert_eq!(config.public_url.authority(), "registry.example");
 }
+
+#[test]
+fn a_redirect_holds_no_longer_than_a_store_can_sign_for() {
+    let settings = |seconds| Settings {
+        data: Some("/nowhere".into()),
+        blob_redirect_seconds: Some(seconds),
+        ..Settings::default()
+    };
+    assert!(settings(604_801).resolve().unwrap_err().to_string().contains("604800"));
+    assert_eq!(settings(0).resolve().unwrap().blob_redirect, None);
+    assert_eq!(settings(60).resolve().unwrap().blob_redirect, Some(std::time::Duration::from_mins(1)));
+}

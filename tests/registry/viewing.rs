@@ -2,7 +2,7 @@
 //! writing nothing.
 
 use crate::harness::oci::{Document, refusal};
-use crate::harness::{Client, Registry, expect, header};
+use crate::harness::{Client, Registry, expect, header, sha512};
 use proofmark::access::Role;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
@@ -106,6 +106,8 @@ async fn a_view_has_what_a_release_is_made_of_and_what_speaks_of_it() {
     for shown in [&index, &one, &two, &note.digest.parse().unwrap()] {
         assert_eq!(scene.seen(shown.as_ref()).await, Ok(shown.clone()));
     }
+    let by_sha512 = sha512(&body.body);
+    assert_eq!(scene.seen(by_sha512.as_ref()).await, Ok(by_sha512.clone()), "by either digest of its bytes");
     let layer = Digest::sha256(b"for arm64");
     assert_eq!(scene.deployer.pull_blob("env/prod/team/app", &layer).await, b"for arm64");
     assert_eq!(scene.deployer.head_blob("env/prod/team/app", &layer).await, 200);
