@@ -2,9 +2,9 @@
 
 use super::decision::{Decision, Evidence, GateResult, Outcome, Verdict, in_words};
 use super::gates::{Finding, approvals, attested, provenance, scanned, signed_by, timing};
-use super::{Facts, Gate, Mode, Policy};
+use super::{Block, Facts, Gate, Mode, Policy};
 use crate::failure::Failure;
-use crate::names::Digest;
+use crate::names::{Digest, EnvironmentName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,6 +60,24 @@ impl Case {
         let policies = self.covering(policies).map(|(digest, _)| digest).collect();
         serde_json_canonicalizer::to_vec(&Inputs { decide: DECIDE_VERSION, policies, case: self })
             .map_err(|error| Failure::new("writing a decision's inputs as canonical JSON", error))
+    }
+
+    /// Blocks that count in the environment now. One on a child of an index stops the whole index,
+    /// unless the question is about another child.
+    pub(super) fn blocks_in<'a>(
+        &'a self,
+        environment: &'a EnvironmentName,
+    ) -> impl Iterator<Item = &'a Block> {
+        let subject = &self.facts.subject;
+        let asked = |sha256: &Digest| match &self.child {
+            Some(child) => !subject.platforms.iter().any(|p| p.sha256 == *sha256 && p.digest != *child),
+            None => true,
+        };
+        self.facts.blocks.iter().filter(move |block| {
+            let there = block.environment.as_ref().is_none_or(|name| name == environment);
+            let open = block.until.is_none_or(|until| self.at < until);
+            there && open && (block.sha256 == subject.sha256 || asked(&block.sha256))
+        })
     }
 
     fn covering<'a>(&'a self, policies: &'a Policies) -> impl Iterator<Item = (&'a Digest, &'a Arc<Policy>)> {
@@ -126,21 +144,11 @@ fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
     found.result(gate.name(), Some(policy.name.as_str()), mode, terms.solution)
 }
 
-/// Always on, in no policy's power: blocked bytes do not run. A block on a child of an index stops
-/// the whole index, unless the question is about another child.
+/// Always on, in no policy's power: blocked bytes do not run.
 fn not_blocked(case: &Case) -> GateResult {
     let subject = &case.facts.subject;
-    let asked = |sha256: &Digest| match &case.child {
-        Some(child) => !subject.platforms.iter().any(|p| p.sha256 == *sha256 && p.digest != *child),
-        None => true,
-    };
-    let blocks = case.facts.blocks.iter().filter(|block| {
-        let here = block.environment.as_ref().is_none_or(|environment| *environment == subject.environment);
-        let open = block.until.is_none_or(|until| case.at < until);
-        here && open && (block.sha256 == subject.sha256 || asked(&block.sha256))
-    });
     let mut found = Finding::pass("nothing blocks these bytes");
-    for block in blocks {
+    for block in case.blocks_in(&subject.environment) {
         let what = if block.sha256 == subject.sha256 { "it" } else { "a child of the index" };
         let until = block.until.map(|until| format!(" until {}", in_words(until))).unwrap_or_default();
         found = found.and_fail(format!("{what} is blocked{until} by {}: {}", block.by, block.why));

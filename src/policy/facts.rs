@@ -167,6 +167,9 @@ pub struct Stay {
     pub since: DateTime<Utc>,
     /// Until another version took its place; nothing while it is the current one.
     pub until: Option<DateTime<Utc>>,
+    /// It ended with a rollback: what was found wrong there is no proof for elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
 }
 
 /// Somebody approved.

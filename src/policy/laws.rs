@@ -86,7 +86,13 @@ fn good() -> Facts {
         ]
         .into(),
         scans: [scan("trivy", [])].into(),
-        stays: [Stay { environment: "staging".parse().unwrap(), since: at(-120), until: None }].into(),
+        stays: [Stay {
+            environment: "staging".parse().unwrap(),
+            since: at(-120),
+            until: None,
+            rolled_back: false,
+        }]
+        .into(),
         approvals: [approval(1, "ann"), approval(2, "bob")].into(),
     }
 }
@@ -175,14 +181,45 @@ fn all_gates_of_all_matching_policies_must_hold() {
 #[test]
 fn soak_and_age_put_off_and_say_until_when() {
     let mut young = good();
-    young.stays = [Stay { environment: "staging".parse().unwrap(), since: at(-20), until: None }].into();
+    young.stays =
+        [Stay { environment: "staging".parse().unwrap(), since: at(-20), until: None, rolled_back: false }]
+            .into();
     assert_eq!(promote(young.clone()).verdict, Verdict::Defer { until: at(40) });
     young.approvals.clear();
     assert_eq!(promote(young).verdict, Verdict::Deny, "a no outweighs a not yet");
     let mut replaced = good();
     let until = Some(at(-100));
-    replaced.stays = [Stay { environment: "staging".parse().unwrap(), since: at(-120), until }].into();
+    replaced.stays =
+        [Stay { environment: "staging".parse().unwrap(), since: at(-120), until, rolled_back: false }].into();
     assert_eq!(refused_by(replaced), ["promoted_in"], "replaced before the soak time ended");
+}
+
+#[test]
+fn what_was_gone_back_from_or_is_blocked_there_did_not_prove_itself_there() {
+    let staging: EnvironmentName = "staging".parse().unwrap();
+    let mut left = good();
+    let stay =
+        Stay { environment: staging.clone(), since: at(-500), until: Some(at(-10)), rolled_back: false };
+    left.stays = [stay.clone()].into();
+    assert_eq!(refused_by(left.clone()), [""; 0], "another version took its place after it soaked");
+    left.stays = [Stay { rolled_back: true, ..stay }].into();
+    assert_eq!(refused_by(left), ["promoted_in"]);
+
+    let mut index = good();
+    let child = |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None };
+    index.subject.platforms = [child("manifest")].into();
+    assert_eq!(refused_by(index.clone()), [""; 0]);
+    let block = Block {
+        id: 1,
+        sha256: digest("manifest"),
+        environment: Some(staging),
+        why: "it corrupts data".into(),
+        until: None,
+        by: "ann".into(),
+    };
+    index.subject.sha256 = digest("index");
+    index.blocks = [block].into();
+    assert_eq!(refused_by(index), ["promoted_in"], "a child is blocked there");
 }
 
 #[test]
@@ -395,7 +432,10 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             facts.approvals =
                 (0..).zip(people).map(|(id, by)| Approval { id, by: by.into(), until: None }).collect();
             let environment = "staging".parse().unwrap();
-            facts.stays = stay.map(|s| Stay { environment, since: at(s), until: None }).into_iter().collect();
+            facts.stays = stay
+                .map(|s| Stay { environment, since: at(s), until: None, rolled_back: false })
+                .into_iter()
+                .collect();
             if bad {
                 facts.scans = [scan("trivy", [critical("CVE-1", Severity::High)])].into();
             }

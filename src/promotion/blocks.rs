@@ -104,7 +104,8 @@ pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) ->
     .await
 }
 
-/// Blocks that were placed in the repository, the newest first; only open ones unless `ended`.
+/// Blocks on bytes of the repository, wherever they were placed, the newest first; only open ones unless
+/// `ended`. Who may not see where one was placed is shown it [`BlockRow::from_elsewhere`].
 pub async fn blocks(
     db: &Db,
     grant: &Grant<Pull>,

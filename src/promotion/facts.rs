@@ -101,8 +101,6 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row) -> Gathe
         findings: run.findings,
         known_since: run.known_since,
     });
-    let mut authors = row.namers.0;
-    authors.insert(release.pushed_by.clone());
     let facts = Facts {
         subject: Subject {
             repository: wanted.repository.clone(),
@@ -110,7 +108,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row) -> Gathe
             digest: release.digest.clone(),
             sha256: release.sha256.clone(),
             pushed_at: release.pushed_at,
-            authors,
+            authors: row.authors.0,
             platforms: release.platforms.0.clone(),
         },
         blocks: row.blocks.0,

@@ -1,6 +1,7 @@
 //! Holds: promotions are stopped, of a repository, of an environment, or of one in the other.
 //! Neither rollbacks nor answers to deployers are.
 
+use super::rollback::ROLLED_BACK;
 use super::store::holds as store;
 use super::target::Target;
 use super::{HoldRow, Reason, Refused};
@@ -89,6 +90,20 @@ pub(super) async fn place(
     let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until});
     ledger::append(tx, target.event(Kind::HoldPlaced, at, by, None, facts)).await?;
     Ok(id)
+}
+
+/// Holds after a rollback. One such hold is enough, however often the lane goes back.
+pub(super) async fn keep_back(
+    tx: &mut PgConnection,
+    target: &Target,
+    by: &Principal,
+    new: &NewHold,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    if !store::is_kept_back(tx, target, ROLLED_BACK).await? {
+        place(tx, target, by, new, at).await?;
+    }
+    Ok(())
 }
 
 /// Lifts a hold of this scope.

@@ -13,6 +13,7 @@ use crate::policy::{Action, Decision};
 use crate::postgres::{Db, act};
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What is to be promoted.
@@ -132,6 +133,7 @@ pub(super) async fn write(
         summary::sign(keys, allowance.judged(), version.as_ref(), file.as_ref(), validity)?;
     let pinned = format!("promoted to {}", place.environment);
     content::pin(allowance.connection(), place.repository_id, &digest, &pinned, None).await?;
+    pin_evidence(&mut allowance, &place).await?;
     let facts = json!({
         "decision": decision.id,
         "policies": allowance.judged().policies.keys().collect::<Vec<_>>(),
@@ -158,6 +160,22 @@ pub(super) async fn write(
     };
     let id = store::insert(allowance.connection(), row).await?;
     Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at })
+}
+
+/// The manifests that carry the statements which the gates believed stay too: some refer to another
+/// manifest than the one that was promoted, and would not be held with it.
+async fn pin_evidence(allowance: &mut Allowance<'_>, place: &Place) -> Result<(), Failure> {
+    let judged = allowance.judged();
+    let evidence = judged.decision.gates.iter().flat_map(|gate| &gate.evidence);
+    let seen: BTreeSet<&str> =
+        evidence.filter(|one| one.kind == "attestation").map(|one| one.id.as_str()).collect();
+    let believed = judged.case.facts.attestations.iter().filter(|one| seen.contains(one.envelope.as_str()));
+    let ids: Vec<i64> = believed.map(|one| one.id).collect();
+    let pinned = format!("evidence of a promotion to {}", place.environment);
+    for carrier in store::carriers(allowance.connection(), place.repository_id, &ids).await? {
+        content::pin(allowance.connection(), place.repository_id, &carrier, &pinned, None).await?;
+    }
+    Ok(())
 }
 
 /// A no is recorded like a yes: with its event, in the same transaction as its decision.

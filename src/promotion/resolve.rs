@@ -5,7 +5,7 @@ use super::answer::{Candidate, KnownGood};
 use super::facts::{self, Gathered, Promotion, Wanted};
 use super::standing::{Standing, standing};
 use super::store::{environments, promotions};
-use crate::access::{Grant, Pull};
+use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName};
 use crate::policy::{Action, Case, Platform, Verdict, reasons};
@@ -31,8 +31,6 @@ pub enum Purpose {
 /// A question.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// The environment.
-    pub environment: &'a EnvironmentName,
     /// What for.
     pub purpose: Purpose,
     /// A child of the index by "os/architecture[/variant]".
@@ -60,11 +58,11 @@ pub enum NoKnownGood {
 /// snapshot; as a rule the first is the answer.
 pub async fn known_good(
     db: &Db,
-    grant: &Grant<Pull>,
+    grant: &Grant<Pull, Lane>,
     question: &Question<'_>,
 ) -> Result<KnownGood, NoKnownGood> {
     let mut connection = db.acquire().await?;
-    let (repository, environment) = (grant.repository(), question.environment);
+    let Lane { repository, environment } = grant.scope();
     let mut walk = Walk { grant, question, passed_over: Vec::new(), newest: None };
     if question.purpose == Purpose::Deploy {
         match walk.look_at(&mut connection, None).await? {
@@ -84,7 +82,7 @@ pub async fn known_good(
 
 /// One question on its way back through the versions of a lane.
 struct Walk<'a> {
-    grant: &'a Grant<Pull>,
+    grant: &'a Grant<Pull, Lane>,
     question: &'a Question<'a>,
     passed_over: Vec<Candidate>,
     /// The promotion that was the newest at the first look.
@@ -99,8 +97,8 @@ impl Walk<'_> {
         promotion: Option<i64>,
     ) -> Result<Option<KnownGood>, Failure> {
         let wanted = Wanted {
-            repository: self.grant.repository(),
-            environment: self.question.environment,
+            repository: &self.grant.scope().repository,
+            environment: &self.grant.scope().environment,
             digest: None,
             promotion,
         };
@@ -116,7 +114,7 @@ impl Walk<'_> {
                 let (case, standing) = judge(connection, promotion, gathered, child).await?;
                 if standing.verdict == Verdict::Allow {
                     let over = std::mem::take(&mut self.passed_over);
-                    let reference = format!("{}/{}", self.question.registry, self.grant.repository());
+                    let reference = format!("{}/{}", self.question.registry, self.grant.scope().repository);
                     return KnownGood::new(&reference, &release, promotion, &case, standing, over).map(Some);
                 }
                 reasons(&standing.gates)
@@ -130,7 +128,7 @@ impl Walk<'_> {
     /// Why there is no answer. Where nothing at all was promoted, the environment may not be there.
     async fn nothing(self, connection: &mut PgConnection) -> Result<NoKnownGood, Failure> {
         if self.passed_over.is_empty()
-            && environments::find(connection, self.question.environment).await?.is_none()
+            && environments::find(connection, &self.grant.scope().environment).await?.is_none()
         {
             let known = environments::list(connection, "", i64::MAX).await?;
             return Ok(NoKnownGood::UnknownEnvironment(known.into_iter().map(|row| row.name).collect()));

@@ -14,6 +14,9 @@ use crate::policy::Action;
 use crate::postgres::{Db, act};
 use std::time::Duration;
 
+/// How the reason of the hold begins that a rollback leaves.
+pub(super) const ROLLED_BACK: &str = "rolled back: ";
+
 /// A rollback that is asked for.
 #[derive(Debug)]
 pub struct AskedBack {
@@ -51,15 +54,21 @@ async fn attempt(
     let mut refusals = Vec::new();
     for (digest, version) in candidates {
         lane.keep(&digest).await?;
+        if asked.to.is_none()
+            && let Some(known) = known_criticals(&mut lane, &digest).await?
+        {
+            refusals.push(known);
+            continue;
+        }
         let judged = lane.judge(&digest, Action::Rollback).await?;
         decisions::insert(lane.connection(), &judged, by.id).await?;
         match lane.allow(judged) {
             Ok(allowance) => {
                 let (reason, validity) = (&asked.reason, asked.validity);
                 let done = write(allowance, keys, by, Kind::RolledBack, version, reason, validity).await?;
-                let reason = format!("rolled back: {}", asked.reason).chars().take(1000).collect::<String>();
+                let reason = format!("{ROLLED_BACK}{}", asked.reason).chars().take(1000).collect::<String>();
                 let new = NewHold { reason: reason.parse()?, until: None };
-                holds::place(&mut tx, &place.into(), by, &new, done.at).await?;
+                holds::keep_back(&mut tx, &place.into(), by, &new, done.at).await?;
                 tx.commit().await?;
                 return Ok(done);
             }
@@ -76,21 +85,36 @@ async fn attempt(
     Err(Refused::NothingToGoBackTo(refusals))
 }
 
-/// Versions to go back to, the newest first.
+/// What is known to be critical is never brought back unasked, whether or not a policy looks at scans:
+/// who wants it names it.
+async fn known_criticals(lane: &mut LockedLane<'_>, digest: &Digest) -> Result<Option<String>, Refused> {
+    let repository_id = lane.place().repository_id;
+    let known = store::known_criticals(lane.connection(), repository_id, digest).await?;
+    Ok((!known.is_empty()).then(|| {
+        format!(
+            "{digest}: it has known critical vulnerabilities ({}); only `to` brings it back",
+            known.join(", ")
+        )
+    }))
+}
+
+/// Versions to go back to, the newest first. A version that was gone back from is none: what leads
+/// forward is a promotion, after the hold was lifted.
 async fn candidates(
     lane: &mut LockedLane<'_>,
     to: Option<&What>,
 ) -> Result<Vec<(Digest, Option<Tag>)>, Refused> {
-    let Place { repository_id, environment_id, repository, environment } = lane.place().clone();
+    let place = lane.place().clone();
     let Some(what) = to else {
+        let Place { repository, environment, .. } = &place;
         let earlier =
-            store::earlier(lane.connection(), &repository, &environment, None, MAX_CANDIDATES).await?;
+            store::earlier(lane.connection(), repository, environment, None, MAX_CANDIDATES).await?;
         return Ok(earlier.into_iter().map(|version| (version.digest, version.version)).collect());
     };
     let (digest, version) = find(lane, what).await?;
-    if store::was_promoted(lane.connection(), repository_id, environment_id, &digest).await? {
-        Ok(vec![(digest, version)])
-    } else {
-        Err(Refused::NothingToGoBackTo(vec![format!("{digest} was never promoted here")]))
+    if store::lies_behind(lane.connection(), &place, &digest).await? {
+        return Ok(vec![(digest, version)]);
     }
+    let why = "did not stand here before the present version; a promotion brings it";
+    Err(Refused::NothingToGoBackTo(vec![format!("{digest} {why}")]))
 }

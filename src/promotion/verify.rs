@@ -5,9 +5,9 @@ use super::facts::{self, Wanted};
 use super::resolve::judge;
 use super::standing::never_promoted;
 use super::store::promotions;
-use crate::access::{Grant, Pull};
+use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
-use crate::names::{Digest, EnvironmentName, Tag};
+use crate::names::{Digest, Tag};
 use crate::policy::{GateResult, Verdict, reasons};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
@@ -41,14 +41,9 @@ pub struct Verification {
 
 /// Verifies a digest: it, or an index that holds it, was promoted here, and is still good. A
 /// promoted version that another has replaced may still run; only what is current has grace.
-pub async fn verify(
-    db: &Db,
-    grant: &Grant<Pull>,
-    environment: &EnvironmentName,
-    what: &What,
-) -> Result<Verification, Failure> {
+pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<Verification, Failure> {
     let mut connection = db.acquire().await?;
-    let repository = grant.repository();
+    let Lane { repository, environment } = grant.scope();
     let digest = match what {
         What::Digest(digest) => Some(digest.clone()),
         What::Version(tag) => promotions::digest_of_version(&mut connection, repository, tag).await?,

@@ -79,10 +79,9 @@ pub async fn view(db: &Db, grant: &Grant<Pull, Lane>, reference: &Reference) -> 
 /// The known-good version, by the same judgement as the deployers' question.
 async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown> {
     let lane = grant.scope();
-    let question =
-        Question { environment: &lane.environment, purpose: Purpose::Deploy, platform: None, registry: "" };
+    let question = Question { purpose: Purpose::Deploy, platform: None, registry: "" };
     let never = || NotShown::NeverPromoted { what: lane.repository.to_string(), lane: lane.clone() };
-    match known_good(db, &grant.of_repository(), &question).await {
+    match known_good(db, grant, &question).await {
         Ok(good) => Ok(good.digest),
         Err(NoKnownGood::Failed(failure)) => Err(failure.into()),
         Err(NoKnownGood::UnknownEnvironment(_)) => Err(never()),

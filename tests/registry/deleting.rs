@@ -1,7 +1,7 @@
 //! Deleting is a right of its own, and what is in use stays, with all that belongs to it.
 
 use crate::harness::oci::{Document, refusal};
-use crate::harness::{Registry, expect};
+use crate::harness::{PROVENANCE, Registry, Signing, expect, provenance};
 use proofmark::access::Role;
 use proofmark::names::Digest;
 use serde_json::json;
@@ -55,5 +55,22 @@ async fn the_evidence_and_the_parts_of_what_is_pinned_are_held_with_it() {
         assert!(error["detail"]["held_by"].as_array().unwrap().contains(&held), "{reference}: {error}");
     }
     assert_eq!(admin.deletes("app", &about_free.digest).await, 202, "what nothing needs goes");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn what_carries_the_evidence_of_a_promotion_stays_whatever_it_refers_to() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("prod", "{signed_by: {any_of: [ci]}}").await;
+    let key = Signing::new(7);
+    admin.register_signer("ci", &key.pem(), &["**"]).await;
+    let digest = admin.push_release("app", "1.0", "one").await;
+    let other = admin.push_release("app", "other", "other").await;
+    let envelope = key.statement(&digest, PROVENANCE, &provenance("https://ci.example/builder", "0000000"));
+    let carrier =
+        admin.push_referrer("app", &other, "application/vnd.dsse.envelope.v1+json", &envelope).await;
+    expect(admin.promote("app", &digest, "prod").await, 201).await;
+    assert_eq!(admin.deletes("app", carrier.as_str()).await, 405, "the promotion stands on it");
     registry.check().await;
 }

@@ -39,6 +39,7 @@ mod repeating;
 mod replicating;
 mod resolving;
 mod retaining;
+mod rolling_back;
 mod rooms;
 mod scanning;
 mod storing;

@@ -284,3 +284,70 @@ async fn lists_of_environments_holds_and_policies_come_in_pages() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_right_in_one_environment_tells_nothing_of_another() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("staging", "").await;
+    registry.environment("prod", "").await;
+    let digest = admin.push_release("app", "1.0", "one").await;
+    let decided = expect(admin.promote("app", &digest, "staging").await, 201).await["decision"].take();
+    expect(admin.promote("app", &digest, "prod").await, 201).await;
+    let cluster = registry.named("cluster/prod", Role::Deployer, "**", Some(&["prod"])).await;
+    expect(cluster.known_good("app", "prod").await, 200).await;
+    expect(cluster.known_good("app", "staging").await, 403).await;
+    assert_eq!(cluster.verdict("app", &digest, "prod").await["verdict"], "allow");
+    let body = json!({"repository": "app", "digest": digest, "environment": "staging"});
+    cluster.post_document("/api/v1/verify", &body, 403).await;
+    let decision = format!("/api/v1/decisions/{}", decided["id"].as_str().unwrap());
+    expect(cluster.get(&decision).send().await.unwrap(), 403).await;
+    let listed = cluster.document("/api/v1/promotions?repository=app").await;
+    let environments: Vec<_> =
+        listed["items"].as_array().unwrap().iter().map(|p| &p["environment"]).collect();
+    assert_eq!(environments, ["prod"]);
+    let listed = cluster.get("/api/v1/promotions?repository=app&environment=staging").send().await.unwrap();
+    expect(listed, 403).await;
+    let record = cluster.document(&format!("/api/v1/artifacts/{digest}?repository=app")).await;
+    assert_eq!(record["standing"].as_array().unwrap().len(), 1, "{record}");
+
+    // A right everywhere, beside it, counts everywhere.
+    registry.named("cluster/prod", Role::Reader, "app", None).await;
+    expect(cluster.known_good("app", "staging").await, 200).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_block_of_another_team_tells_that_it_is_there_and_nothing_more() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("prod", "").await;
+    for team in ["zeus/app", "vic/app"] {
+        let digest = admin.push_release(team, "1.0", "the same bytes").await;
+        expect(admin.promote(team, &digest, "prod").await, 201).await;
+    }
+    let digest = admin.push_release("zeus/app", "1.1", "the same bytes").await;
+    let theirs = registry.named("secret-agent", Role::Promoter, "zeus/*", None).await;
+    let body = json!({"repository": "zeus/app", "digest": digest, "reason": "SECRET project"});
+    let block = theirs.post_document("/api/v1/blocks", &body, 201).await;
+    let ours = registry.client(Role::Promoter, "vic/*").await;
+    let told = ours.verdict("vic/app", &digest, "prod").await;
+    let listed = ours.document("/api/v1/blocks?repository=vic/app").await;
+    assert_eq!(
+        (&told["verdict"], &listed["items"][0]["id"]),
+        (&json!("deny"), &block["id"]),
+        "{told} {listed}"
+    );
+    assert!(told["reasons"][0].as_str().unwrap().contains("by those of another repository"), "{told}");
+    for secret in ["SECRET", "secret-agent", "zeus"] {
+        assert!(!format!("{told}{listed}").contains(secret), "{told} {listed}");
+    }
+    let lift = format!("/api/v1/blocks/{}/revocation", block["id"]);
+    ours.post_document(&lift, &json!({"reason": "ours"}), 404).await;
+    let known = admin.document("/api/v1/blocks?repository=vic/app").await;
+    assert_eq!(
+        (&known["items"][0]["reason"], &known["items"][0]["by"]),
+        (&json!("SECRET project"), &json!("secret-agent"))
+    );
+    registry.check().await;
+}

@@ -277,8 +277,8 @@ async fn an_environment_that_is_not_there_is_told_apart_from_one_without_promoti
     // Who has no role there learns nothing of what there is.
     let elsewhere = scene.registry.named("elsewhere", Role::Deployer, "**", Some(&["staging"])).await;
     for environment in ["prod", "prodd"] {
-        let answer = expect(elsewhere.known_good("app", environment).await, 404).await;
-        assert_eq!(answer["code"], "no-known-good");
+        let answer = expect(elsewhere.known_good("app", environment).await, 403).await;
+        assert_eq!(answer["code"], "forbidden");
         assert!(answer.get("environments").is_none(), "{answer}");
     }
     scene.registry.check().await;

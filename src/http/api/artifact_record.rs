@@ -5,13 +5,13 @@ use super::artifacts::{ArtifactSummary, WhichQuery};
 use super::attestations::AttestationRecord;
 use super::extract::{Json, Path, Query};
 use super::scans::ScanItem;
-use crate::access::{Grant, Pull};
+use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::attestation::{self, AttestationFilter};
 use crate::content;
 use crate::evidence::{self, Among, RunsQuestion};
 use crate::http::Caller;
-use crate::names::{Digest, EnvironmentName, MediaType, Tag};
+use crate::names::{Digest, EnvironmentName, MediaType, RepositoryName, Tag};
 use crate::policy::Verdict;
 use crate::promotion::{self, What};
 use axum::extract::State;
@@ -79,7 +79,7 @@ struct ArtifactDetail {
     attestations: Vec<AttestationRecord>,
     /// The newest hundred; `/api/v1/scans` has all.
     scans: Vec<ScanItem>,
-    /// In every environment in which the caller has a role.
+    /// In every environment that the caller has a right in.
     standing: Vec<ArtifactStanding>,
 }
 
@@ -97,7 +97,7 @@ async fn record(
 ) -> Result<Json<ArtifactDetail>, Problem> {
     const REFERRERS: i64 = 1000;
     const NEWEST: i64 = 100;
-    let grant = caller.may::<Pull, _>(&which.repository)?;
+    caller.may::<Pull, _>(&which.repository)?;
     let mut connection = app.db.acquire().await?;
     let found = content::repository(&mut connection, &which.repository).await?;
     let repository = found.ok_or_else(Problem::not_found)?;
@@ -122,22 +122,23 @@ async fn record(
         referrers: referrers.into_iter().map(ArtifactReferrer::from).collect(),
         attestations: attestations.into_iter().map(AttestationRecord::from).collect(),
         scans: scans.into_iter().map(ScanItem::from).collect(),
-        standing: standing(&app, &caller, &grant, digest).await?,
+        standing: standing(&app, &caller, &which.repository, digest).await?,
     }))
 }
 
-/// Asked as deployers ask, environment by environment.
+/// Asked as deployers ask, environment by environment; those that the caller has no right in are left out.
 async fn standing(
     app: &App,
     caller: &Caller,
-    grant: &Grant<Pull>,
+    repository: &RepositoryName,
     digest: Digest,
 ) -> Result<Vec<ArtifactStanding>, Problem> {
     let what = What::Digest(digest);
     let mut standing = Vec::new();
-    let environments = promotion::environments(&app.db, "", i64::MAX).await?;
-    for environment in environments.into_iter().filter(|found| caller.authority().is_in(&found.name)) {
-        let now = promotion::verify(&app.db, grant, &environment.name, &what).await?;
+    for environment in promotion::environments(&app.db, "", i64::MAX).await? {
+        let lane = Lane { repository: repository.clone(), environment: environment.name.clone() };
+        let Ok(grant) = caller.may::<Pull, _>(&lane) else { continue };
+        let now = promotion::verify(&app.db, &grant, &what).await?;
         standing.push(ArtifactStanding {
             environment: environment.name,
             verdict: now.verdict,

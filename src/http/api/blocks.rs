@@ -5,7 +5,7 @@ use super::approvals::{FactsAsked, Revocation};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane};
+use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::http::Caller;
@@ -66,7 +66,8 @@ async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Res
     once.answer(&app, &caller, act).await
 }
 
-/// Blocks that were placed in a repository, the newest first.
+/// Blocks on bytes of a repository, the newest first. A block that was placed in another repository
+/// counts here too; who may not see that one is not told its name, the reason or who placed it.
 #[utoipa::path(get, path = "/api/v1/blocks", tag = "promotion", params(FactsAsked),
     responses((status = 200, body = Page<BlockRow>), (status = 404)))]
 async fn list_blocks(
@@ -77,7 +78,11 @@ async fn list_blocks(
     let grant = caller.may(&asked.repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = promotion::blocks(&app.db, &grant, asked.ended, before, limit).await?;
-    Ok(Json(Page::of(items, limit, |row| row.id)))
+    let items = items.into_iter().map(|block| match &block.repository {
+        Some(repository) if caller.may::<Pull, _>(repository).is_ok() => block,
+        Some(_) | None => block.from_elsewhere(),
+    });
+    Ok(Json(Page::of(items.collect(), limit, |row| row.id)))
 }
 
 /// Lifts a block.
@@ -90,6 +95,7 @@ async fn end_block(
     Json(request): Json<Revocation>,
 ) -> Result<Json<BlockRow>, Problem> {
     let row = promotion::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
-    let scope = scope(&caller, row.repository, row.environment)?;
+    let repository = row.repository.ok_or_else(Problem::not_found)?;
+    let scope = scope(&caller, repository, row.environment)?;
     Ok(Json(promotion::end_block(&app.db, &scope, id, &request.reason).await?))
 }

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::{Json, Path};
-use crate::access::Pull;
+use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::Digest;
@@ -19,7 +19,8 @@ pub fn routes() -> OpenApiRouter<App> {
 /// The decision, if the caller may see its repository.
 async fn visible(app: &App, caller: &Caller, id: &Digest) -> Result<StoredDecision, Problem> {
     let found = promotion::decision(&app.db, id).await?.ok_or_else(Problem::not_found)?;
-    caller.may::<Pull, _>(&found.repository)?;
+    let lane = Lane { repository: found.repository.clone(), environment: found.environment.clone() };
+    caller.may::<Pull, _>(&lane)?;
     Ok(found)
 }
 

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::Query;
-use crate::access::Pull;
+use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::Caller;
@@ -63,6 +63,7 @@ enum Format {
     responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
             headers(("ETag" = String, description = "changes when the answer does"))),
         (status = 304, description = "the answer is still the one with this ETag"),
+        (status = 403, description = "`forbidden`: no right in this environment"),
         (status = 404, description = "`no-known-good` with the reasons for each candidate; `environment-unknown` with \
             those that there are; `not-found`")))]
 async fn known_good(
@@ -71,9 +72,9 @@ async fn known_good(
     headers: HeaderMap,
     Query(asked): Query<KnownGoodAsked>,
 ) -> Result<Response, Problem> {
-    let grant = caller.may::<Pull, _>(&asked.repository)?;
+    let lane = Lane { repository: asked.repository.clone(), environment: asked.environment.clone() };
+    let grant = caller.may::<Pull, _>(&lane)?;
     let question = Question {
-        environment: &asked.environment,
         purpose: match asked.r#for {
             Wanted::Deploy => Purpose::Deploy,
             Wanted::Rollback => Purpose::Rollback,

@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Lane, Promote};
+use crate::access::{Lane, Promote, Pull};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::Caller;
@@ -136,7 +136,8 @@ struct PromotionsAsked {
     limit: Option<i64>,
 }
 
-/// Promotions of a repository, the newest first.
+/// Promotions of a repository, the newest first. Those to environments that the caller has no right in
+/// are left out.
 #[utoipa::path(get, path = "/api/v1/promotions", tag = "promotion", params(PromotionsAsked),
     responses((status = 200, body = Page<PromotionRow>), (status = 404)))]
 async fn list_promotions(
@@ -144,10 +145,19 @@ async fn list_promotions(
     caller: Caller,
     Query(asked): Query<PromotionsAsked>,
 ) -> Result<Json<Page<PromotionRow>>, Problem> {
-    let grant = caller.may(&asked.repository)?;
+    let grant = caller.may::<Pull, _>(&asked.repository)?;
+    let sees = |environment: &EnvironmentName| {
+        let lane = Lane { repository: asked.repository.clone(), environment: environment.clone() };
+        caller.may::<Pull, _>(&lane)
+    };
+    if let Some(environment) = &asked.environment {
+        sees(environment)?;
+    }
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = promotion::promotions(&app.db, &grant, asked.environment.as_ref(), before, limit).await?;
-    Ok(Json(Page::of(items, limit, |row| row.id)))
+    let mut page = Page::of(items, limit, |row| row.id);
+    page.items.retain(|row| sees(&row.environment).is_ok());
+    Ok(Json(page))
 }
 
 impl From<Refused> for Problem {

@@ -3,7 +3,7 @@
 use super::Problem;
 use super::extract::Json;
 use super::promotions::what;
-use crate::access::Pull;
+use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, Reference, RepositoryName, Tag};
@@ -34,7 +34,8 @@ struct VerifyRequest {
 /// Whether a digest may run in an environment: it, or an index that holds it, was promoted there
 /// and is still good. Records nothing.
 #[utoipa::path(post, path = "/api/v1/verify", tag = "deployers", request_body = VerifyRequest,
-    responses((status = 200, body = Verification), (status = 400), (status = 404)))]
+    responses((status = 200, body = Verification), (status = 400),
+        (status = 403, description = "`forbidden`: no right in this environment"), (status = 404)))]
 async fn verify(
     State(app): State<App>,
     caller: Caller,
@@ -49,8 +50,8 @@ async fn verify(
             ));
         }
     };
-    let grant = caller.may::<Pull, _>(&repository)?;
-    Ok(Json(promotion::verify(&app.db, &grant, &request.environment, &what).await?))
+    let grant = caller.may::<Pull, _>(&Lane { repository, environment: request.environment })?;
+    Ok(Json(promotion::verify(&app.db, &grant, &what).await?))
 }
 
 /// A reference as container tools write it, with this registry's host before it or without: another

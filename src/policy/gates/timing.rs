@@ -8,12 +8,7 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
     let mut found = Finding::pass("");
     let mut passed = Vec::new();
     for environment in &gate.environments.0 {
-        let subject = &case.facts.subject;
-        let blocked = case.facts.blocks.iter().find(|block| {
-            block.environment.as_ref() == Some(environment)
-                && block.until.is_none_or(|until| case.at < until)
-                && block.sha256 == subject.sha256
-        });
+        let blocked = case.blocks_in(environment).find(|block| block.environment.is_some());
         if let Some(block) = blocked {
             found = found
                 .and_fail(format!("it is blocked in {environment}: {}", block.why))
@@ -26,7 +21,10 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
             continue;
         };
         let ready = stay.since + gate.soak.delta();
-        if let Some(until) = stay.until.filter(|until| *until < ready) {
+        if stay.rolled_back {
+            let until = stay.until.map(|until| format!(" at {}", in_words(until))).unwrap_or_default();
+            found = found.and_fail(format!("{environment} went back from it{until}"));
+        } else if let Some(until) = stay.until.filter(|until| *until < ready) {
             found = found.and_fail(format!(
                 "it stood in {environment} from {} to {} only, the soak time is {}",
                 in_words(stay.since),

@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 pub struct BlockRow {
     /// Its id.
     pub id: i64,
-    /// Where it was placed; it counts wherever the same bytes are.
-    pub repository: RepositoryName,
+    /// Where it was placed; it counts wherever the same bytes are. Null, like the reason and who placed
+    /// it, for those who may not see that repository.
+    pub repository: Option<RepositoryName>,
     /// The manifest.
     pub digest: Digest,
     /// The SHA-256 of the blocked bytes.
@@ -23,15 +24,24 @@ pub struct BlockRow {
     /// Where it counts; everywhere when null.
     pub environment: Option<EnvironmentName>,
     /// Why.
-    pub reason: String,
+    pub reason: Option<String>,
     /// Until when.
     pub until: Option<DateTime<Utc>>,
     /// Who placed it.
-    pub by: String,
+    pub by: Option<String>,
     /// When.
     pub at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl BlockRow {
+    /// What whoever may not see where it was placed is shown: that the bytes are blocked, where and
+    /// until when.
+    #[must_use]
+    pub fn from_elsewhere(self) -> Self {
+        Self { repository: None, reason: None, by: None, ..self }
+    }
 }
 
 /// Rows as they are shown: those that the rest of the statement asks for.
@@ -39,9 +49,9 @@ macro_rules! rows {
     ($rest:literal, $($argument:tt)*) => {
         sqlx::query_as!(
             BlockRow,
-            r#"select b.id, r.name as "repository: RepositoryName", b.manifest as "digest: Digest",
-                 b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as reason, b.until,
-                 w.name as by, b.at, b.ended_at
+            r#"select b.id, r.name as "repository?: RepositoryName", b.manifest as "digest: Digest",
+                 b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as "reason?", b.until,
+                 w.name as "by?", b.at, b.ended_at
                from blocks b join repositories r on r.id = b.repository_id
                left join environments e on e.id = b.environment_id join principals w on w.id = b.by
                "# + $rest,
@@ -127,7 +137,8 @@ pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<Block
         .map_err(|error| Failure::new("reading a block", error))
 }
 
-/// Blocks of the repository, the newest first.
+/// Blocks that count in the repository, the newest first: those that were placed there, and those that
+/// were placed elsewhere on bytes that are there too.
 pub async fn list(
     connection: &mut PgConnection,
     repository: &RepositoryName,
@@ -136,7 +147,9 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<BlockRow>, Failure> {
     rows!(
-        "where r.name = $1 and ($2 or b.ended_at is null) and ($3::bigint is null or b.id < $3)
+        "where ($2 or b.ended_at is null) and ($3::bigint is null or b.id < $3)
+             and (r.name = $1 or exists (select from repositories o join manifests m on m.repository_id = o.id
+                                         where o.name = $1 and m.sha256 = b.sha256))
            order by b.id desc limit $4",
         repository as &RepositoryName,
         ended,

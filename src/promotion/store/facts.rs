@@ -32,8 +32,8 @@ pub struct Row {
     pub newest: Option<Digest>,
     /// The SHA-256 of its bytes.
     pub present: Option<Digest>,
-    /// Who gave it a version.
-    pub namers: Json<BTreeSet<String>>,
+    /// Who pushed it, or a part of it, or gave either a version.
+    pub authors: Json<BTreeSet<String>>,
     pub blocks: Json<BTreeSet<Block>>,
     pub attestations: Json<BTreeSet<Attestation>>,
     pub scans: Json<Vec<Run>>,
@@ -68,8 +68,8 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
         -- The planner does not see what stands in here. So the plan that is made once is as good in its eyes as
         -- one for these very values, and the statement is not planned anew for every question.
         asked as materialized (
-          select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as digest, $4::text collate "C" as sha256,
-            $5::text[] collate "C" as bytes, $6::text[] collate "C" as images, $7::text[] collate "C" as about
+          select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as sha256,
+            $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about
         ),
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
@@ -85,10 +85,16 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
           from scanner c where c.name is not null
         )
         select clock_timestamp() as "now!", newest.decision as "newest?: Digest", newest.sha256 as "present?: Digest",
-          (select coalesce(json_agg(w.name), '[]') from tags t join principals w on w.id = t.claimed_by
-            where t.repository_id = q.repository_id and t.digest = q.digest) as "namers!: Json<BTreeSet<String>>",
+          (select coalesce(json_agg(w.name), '[]') from principals w where w.id in (
+            select m.pushed_by from manifests m where m.repository_id = q.repository_id and m.sha256 = any(q.bytes)
+            union all
+            select t.claimed_by from manifests m join tags t on t.repository_id = m.repository_id and t.digest = m.digest
+            where m.repository_id = q.repository_id and m.sha256 = any(q.bytes))) as "authors!: Json<BTreeSet<String>>",
           (select coalesce(json_agg(json_build_object('id', b.id, 'sha256', b.sha256, 'environment', e.name,
-              'why', b.why, 'until', b.until, 'by', w.name)), '[]')
+              'why', case when b.repository_id = q.repository_id then b.why
+                else 'see block ' || b.id || ' among the blocks of this repository' end,
+              'until', b.until, 'by', case when b.repository_id = q.repository_id then w.name
+                else 'those of another repository' end)), '[]')
             from blocks b join principals w on w.id = b.by
             left join environments e on e.id = b.environment_id
             where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<BTreeSet<Block>>",
@@ -128,15 +134,18 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
                 and f.severity in (select unnest(p.denied_severities) from policy p)
             ) f) as "scans!: Json<Vec<Run>>",
           (select coalesce(json_agg(json_build_object('environment', e.name, 'since', stay.standing_since,
-              'until', (select n.promoted_at from promotions n
-                        where n.repository_id = q.repository_id and n.environment_id = e.id and n.id > stay.id
-                        order by n.id limit 1))), '[]')
+              'until', later.promoted_at, 'rolled_back', coalesce(later.kind = 'rollback', false))), '[]')
             from environments e
             cross join lateral (
               select s.id, s.standing_since from promotions s
               where s.repository_id = q.repository_id and s.environment_id = e.id and s.sha256 = q.sha256
               order by s.id desc limit 1
             ) stay
+            left join lateral (
+              select n.promoted_at, n.kind from promotions n
+              where n.repository_id = q.repository_id and n.environment_id = e.id and n.id > stay.id
+              order by n.id limit 1
+            ) later on true
             where e.name in (select unnest(p.earlier_environments) from policy p)) as "stays!: Json<BTreeSet<Stay>>",
           (select coalesce(json_agg(json_build_object('id', y.id, 'by', w.name, 'until', y.until)), '[]')
             from approvals y join principals w on w.id = y.by
@@ -148,7 +157,6 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
           where p.repository_id = q.repository_id and p.environment_id = q.environment_id order by p.id desc limit 1) newest on true"#,
         release.repository_id,
         release.environment_id,
-        &release.digest as &Digest,
         &release.sha256 as &Digest,
         &bytes as &[&Digest],
         &images as &[&Digest],

@@ -91,6 +91,25 @@ pub async fn insert(
     .map_err(|error| Failure::new("placing a hold", error))
 }
 
+/// Whether an open hold without an end, of this scope and with a reason that begins so, is there.
+pub async fn is_kept_back(
+    connection: &mut PgConnection,
+    target: &Target,
+    beginning: &str,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists (select from holds
+             where repository_id is not distinct from $1 and environment_id is not distinct from $2
+               and ended_at is null and until is null and starts_with(why, $3)) as "there!""#,
+        target.repository_id(),
+        target.environment_id(),
+        beginning,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for the hold of a rollback", error))
+}
+
 /// Ends it, if it is open and of this scope.
 pub async fn end(
     connection: &mut PgConnection,

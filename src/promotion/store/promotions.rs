@@ -164,6 +164,26 @@ pub async fn file_of(
     .map_err(|error| Failure::new("reading an artifact's file", error))
 }
 
+/// The manifests that carry these attestations, kept until the end of the transaction. One that was
+/// deleted before carries nothing any more; its envelope is stored all the same.
+pub async fn carriers(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    attestations: &[i64],
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select m.digest as "digest: Digest" from manifests m
+           where m.repository_id = $1 and m.digest in (
+             select a.manifest from attestations a where a.id = any($2) and a.repository_id = $1)
+           order by m.digest for key share"#,
+        repository_id,
+        attestations,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("keeping what carries a promotion's evidence", error))
+}
+
 /// A promotion to write.
 pub struct NewPromotion<'a> {
     pub place: &'a Place,
@@ -181,17 +201,28 @@ pub struct NewPromotion<'a> {
 }
 
 /// Writes it behind the lane's newest, under the lane's exclusive lock: a renewal keeps the time
-/// since when the bytes stand and the way back.
+/// since when the bytes stand and the way back. A rollback takes over the way back of the promotion
+/// that it goes back to, so that nothing it went away from ever lies behind it.
 pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Result<i64, Failure> {
     sqlx::query_scalar!(
-        r#"with newest as (
+        r#"with recursive newest as (
              select id, sha256, standing_since, previous_id from promotions
-             where repository_id = $1 and environment_id = $2 order by id desc limit 1)
+             where repository_id = $1 and environment_id = $2 order by id desc limit 1),
+           back(id, sha256, previous_id, step) as (
+             (select id, sha256, previous_id, 0 from promotions
+              where $7 = 'rollback' and repository_id = $1 and environment_id = $2 and sha256 = $4
+              order by id desc limit 1)
+             union all
+             select p.id, p.sha256, p.previous_id, b.step + 1
+             from back b cross join newest n join promotions p on p.id = b.previous_id
+             where b.sha256 in ($4, n.sha256) and b.step < $14)
            insert into promotions(repository_id, environment_id, manifest, sha256, version, decision, kind, reason,
              summary, valid_until, event_id, promoted_by, promoted_at, standing_since, previous_id)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::timestamptz,
              case when n.sha256 = $4 then n.standing_since else $13 end,
-             case when n.sha256 = $4 then n.previous_id else n.id end
+             case when n.sha256 = $4 then n.previous_id
+                  when $7 = 'rollback' then (select b.id from back b where b.sha256 not in ($4, n.sha256))
+                  else n.id end
            from (select) always left join newest n on true returning id"#,
         new.place.repository_id,
         new.place.environment_id,
@@ -206,6 +237,7 @@ pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Res
         new.event_id,
         new.by,
         new.at,
+        MAX_CHANGES,
     )
     .fetch_one(connection)
     .await
@@ -294,22 +326,58 @@ pub async fn earlier(
     .map_err(|error| Failure::new("reading earlier promotions", error))
 }
 
-/// Whether these bytes were ever promoted in the lane.
-pub async fn was_promoted(
+/// Whether the lane can go back to these bytes: they stood there before what stands there now, and
+/// are no version that it went back from.
+pub async fn lies_behind(
     connection: &mut PgConnection,
-    repository_id: i64,
-    environment_id: i64,
+    place: &Place,
     digest: &Digest,
 ) -> Result<bool, Failure> {
     sqlx::query_scalar!(
-        r#"select exists (select from manifests m join promotions p
-             on p.repository_id = $1 and p.environment_id = $2 and p.sha256 = m.sha256
-           where m.repository_id = $1 and m.digest = $3) as "there!""#,
-        repository_id,
-        environment_id,
+        r#"with recursive back(sha256, previous_id, step) as (
+             (select sha256, previous_id, 0 from promotions
+              where repository_id = $1 and environment_id = $2 order by id desc limit 1)
+             union all
+             select p.sha256, p.previous_id, b.step + 1
+             from back b join promotions p on p.id = b.previous_id where b.step < $4)
+           select exists (select from manifests m join back b on b.sha256 = m.sha256
+             where m.repository_id = $1 and m.digest = $3
+               and m.sha256 <> (select sha256 from back where step = 0)) as "there!""#,
+        place.repository_id,
+        place.environment_id,
         digest as &Digest,
+        MAX_CHANGES,
     )
     .fetch_one(connection)
     .await
-    .map_err(|error| Failure::new("looking for a promotion of a digest", error))
+    .map_err(|error| Failure::new("looking for an earlier version of a digest", error))
+}
+
+/// Critical vulnerabilities that the newest run of some scanner found in the manifest or in what it
+/// holds, whatever the policies look at; three at the most, to be named.
+pub async fn known_criticals(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digest: &Digest,
+) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        r#"with recursive family(digest, depth) as (
+             select $2::text collate "C", 0
+             union
+             select c.child, f.depth + 1 from family f
+             join manifest_children c on c.repository_id = $1 and c.manifest = f.digest where f.depth < 4),
+           newest as (
+             select distinct on (r.sha256, r.scanner) r.finding_set
+             from (select distinct digest from family) f
+             join manifests m on m.repository_id = $1 and m.digest = f.digest
+             join scan_runs r on r.repository_id = $1 and r.sha256 = m.sha256
+             order by r.sha256, r.scanner, r.scanned_at desc, r.id desc)
+           select distinct f.vulnerability from newest n join findings f on f.finding_set = n.finding_set
+           where f.severity = 'critical' and f.suppressed is null order by 1 limit 3"#,
+        repository_id,
+        digest as &Digest,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading the critical findings of a version", error))
 }

@@ -20,7 +20,6 @@ pub struct Release {
     pub sha512: Digest,
     pub media_type: MediaType,
     pub pushed_at: DateTime<Utc>,
-    pub pushed_by: String,
     /// The children that are images, at every depth.
     pub platforms: Json<BTreeSet<Platform>>,
     /// The SHA-256 of every manifest below it.
@@ -111,7 +110,6 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
         )
         select l.repository_id, l.environment_id, s.digest as "digest: Digest", s.sha256 as "sha256: Digest",
           s.sha512 as "sha512: Digest", s.media_type as "media_type: MediaType", s.pushed_at,
-          (select name from principals where id = s.pushed_by) as "pushed_by!",
           (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform)), '[]')
             from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
           array(select distinct sha256 from members) as "below!: Vec<Digest>",
