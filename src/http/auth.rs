@@ -4,7 +4,6 @@
 //! or refresh token is a Proofmark token. Without a credential the answer is the public's token.
 
 use crate::app::App;
-use crate::clock;
 use crate::failure::Failure;
 use crate::http::{Caller, body, request_id};
 use crate::identity::{self, Requested, Secret};
@@ -88,12 +87,12 @@ fn answer(app: &App, caller: &Caller, requested: Requested) -> Result<Response, 
     if caller.authority().is_narrowed() {
         return Err(Refused::Credential);
     }
-    let (token, _) = identity::issue(&app.keys, caller.known(), requested, app.config.token_life)?;
+    let made = identity::issue(&app.keys, caller.known(), requested, app.config.token_life)?;
     let document = json!({
-        "token": token,
-        "access_token": token,
-        "expires_in": app.config.token_life.as_secs(),
-        "issued_at": clock::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+        "token": made.jwt,
+        "access_token": made.jwt,
+        "expires_in": (made.expires_at - made.issued_at).num_seconds(),
+        "issued_at": made.issued_at.to_rfc3339_opts(SecondsFormat::Secs, true),
     });
     Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(document)).into_response())
 }

@@ -11,8 +11,7 @@ use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use sqlx::PgConnection;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -34,16 +33,19 @@ pub struct Caller {
     pub authority: Arc<Authority>,
     /// The token that was shown, directly or behind a docker token; `None` for the public.
     pub token: Option<Uuid>,
+    /// When the credential ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// A caller with the generation that held before it was looked up.
 #[derive(Clone)]
 struct Known {
     caller: Caller,
-    expires_at: Option<DateTime<Utc>>,
+    generation: i64,
 }
 
 /// The cache of callers. Its generation is Postgres' own: any change of a token or grant raises it,
-/// and everything cached under an older one is forgotten.
+/// and nothing that was looked up under another one is believed.
 pub struct Callers {
     known: Cache<[u8; 32], Known>,
     read: Mutex<Read>,
@@ -62,19 +64,26 @@ impl Callers {
         Self { known: Cache::new(MAX_CACHED), read: Mutex::new(read) }
     }
 
-    /// Forgets what is cached when anything has changed, so that this replica's own changes hold for
-    /// its very next request.
+    /// Reads the generation, so that this replica's own changes hold for its very next request.
     pub async fn refresh(&self, db: &Db) -> Result<(), Failure> {
         let asked = Instant::now();
         let mut connection = db.pool().acquire().await?;
         let generation = store::grants::generation(&mut connection).await?;
-        let mut read =
-            self.read.lock().map_err(|_| Failure::new("reading the access generation", "poisoned lock"))?;
-        if generation != read.generation {
-            self.known.invalidate_all();
+        self.believe(generation, asked)
+    }
+
+    /// Believes what was read, unless somebody who asked later was answered sooner: the answer to the
+    /// earlier question may be of before a change, and would bring back what it took away.
+    fn believe(&self, generation: i64, asked: Instant) -> Result<(), Failure> {
+        let mut read = self.read()?;
+        if read.at.is_none_or(|at| at <= asked) {
+            *read = Read { generation, at: Some(asked) };
         }
-        *read = Read { generation, at: Some(asked) };
         Ok(())
+    }
+
+    fn read(&self) -> Result<MutexGuard<'_, Read>, Failure> {
+        self.read.lock().map_err(|_| Failure::new("reading the access generation", "poisoned lock"))
     }
 
     /// The public.
@@ -83,10 +92,10 @@ impl Callers {
             let mut connection = db.pool().acquire().await?;
             let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
             let authority = read_authority(&mut connection, principal).await?;
-            Ok(Some(Known { caller: Caller { authority, token: None }, expires_at: None }))
+            Ok(Some(Caller { authority, token: None, expires_at: None }))
         })
         .await
-        .and_then(|known| known.ok_or_else(|| Failure::new("reading the public's grants", "no row")))
+        .and_then(|caller| caller.ok_or_else(|| Failure::new("reading the public's grants", "no row")))
     }
 
     /// The caller behind a credential; `None` when it does not hold.
@@ -109,35 +118,27 @@ impl Callers {
         &self,
         db: &Db,
         key: [u8; 32],
-        look_up: impl Future<Output = Result<Option<Known>, Failure>>,
+        look_up: impl Future<Output = Result<Option<Caller>, Failure>>,
     ) -> Result<Option<Caller>, Failure> {
-        let fresh = {
-            let read = self
-                .read
-                .lock()
-                .map_err(|_| Failure::new("reading the access generation", "poisoned lock"))?;
-            read.at.is_some_and(|at| at.elapsed() < BELIEVED_FOR)
-        };
+        let fresh = self.read()?.at.is_some_and(|at| at.elapsed() < BELIEVED_FOR);
         if !fresh {
             self.refresh(db).await?;
         }
-        if let Some(known) = self.known.get(&key)
-            && known.expires_at.is_none_or(|end| end > clock::now())
-        {
-            return Ok(Some(known.caller));
+        let generation = self.read()?.generation;
+        if let Some(caller) = self.remembered(&key, generation) {
+            return Ok(Some(caller));
         }
-        let before = self.generation();
-        let Some(known) = look_up.await? else { return Ok(None) };
-        // What was read while the generation moved may be of before; it serves this request, whose
-        // look-up had begun, and is not kept.
-        if self.generation() == before {
-            self.known.insert(key, known.clone());
-        }
-        Ok(Some(known.caller))
+        let Some(caller) = look_up.await? else { return Ok(None) };
+        self.known.insert(key, Known { caller: caller.clone(), generation });
+        Ok(Some(caller))
     }
 
-    fn generation(&self) -> i64 {
-        self.read.lock().map_or(-1, |read| read.generation)
+    /// A caller that was looked up under this generation and has not ended since. What is looked up
+    /// while the generation moves may be of before: it serves the request that began then, and bears
+    /// the generation of before, whenever it is put here.
+    fn remembered(&self, key: &[u8; 32], generation: i64) -> Option<Caller> {
+        let known = self.known.get(key).filter(|known| known.generation == generation)?;
+        known.caller.expires_at.is_none_or(|end| end > clock::now()).then_some(known.caller)
     }
 }
 
@@ -147,7 +148,7 @@ impl Default for Callers {
     }
 }
 
-async fn by_secret(db: &Db, secret: &Secret) -> Result<Option<Known>, Failure> {
+async fn by_secret(db: &Db, secret: &Secret) -> Result<Option<Caller>, Failure> {
     let mut connection = db.pool().acquire().await?;
     let hash = secret.sha256();
     let Some(live) = store::tokens::by_secret(&mut connection, &hash).await? else { return Ok(None) };
@@ -156,22 +157,25 @@ async fn by_secret(db: &Db, secret: &Secret) -> Result<Option<Known>, Failure> {
     }
     let principal = Principal { id: live.principal_id, name: live.principal };
     let authority = read_authority(&mut connection, principal).await?;
-    Ok(Some(Known { caller: Caller { authority, token: Some(live.id) }, expires_at: live.expires_at }))
+    Ok(Some(Caller { authority, token: Some(live.id), expires_at: live.expires_at }))
 }
 
 /// A docker token holds while the token it was made with does, and can do no more than both.
-async fn by_docker_token(db: &Db, docker: DockerToken) -> Result<Option<Known>, Failure> {
+async fn by_docker_token(db: &Db, docker: DockerToken) -> Result<Option<Caller>, Failure> {
     let mut connection = db.pool().acquire().await?;
-    let principal = match docker.token {
-        None => Principal { id: ANONYMOUS, name: "anonymous".to_owned() },
+    let (principal, end) = match docker.token {
+        None => (Principal { id: ANONYMOUS, name: "anonymous".to_owned() }, None),
         Some(id) => match store::tokens::by_id(&mut connection, id).await? {
-            Some(live) if live.valid => Principal { id: live.principal_id, name: live.principal },
+            Some(live) if live.valid => {
+                (Principal { id: live.principal_id, name: live.principal }, live.expires_at)
+            }
             _ => return Ok(None),
         },
     };
+    let expires_at = end.map_or(docker.expires_at, |end| end.min(docker.expires_at));
     let authority = read_authority(&mut connection, principal).await?;
     let authority = Arc::new(authority.narrowed(docker.narrowing));
-    Ok(Some(Known { caller: Caller { authority, token: docker.token }, expires_at: Some(docker.expires_at) }))
+    Ok(Some(Caller { authority, token: docker.token, expires_at: Some(expires_at) }))
 }
 
 async fn read_authority(
@@ -180,4 +184,43 @@ async fn read_authority(
 ) -> Result<Arc<Authority>, Failure> {
     let bindings = store::grants::bindings(connection, principal.id).await?;
     Ok(Arc::new(Authority::new(principal, bindings)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn remember(callers: &Callers, generation: i64, expires_at: Option<DateTime<Utc>>) {
+        let principal = Principal { id: 3, name: "ci".to_owned() };
+        let authority = Arc::new(Authority::new(principal, Vec::new()));
+        let caller = Caller { authority, token: None, expires_at };
+        callers.known.insert(KEY, Known { caller, generation });
+    }
+
+    #[test]
+    fn who_was_looked_up_before_a_change_is_forgotten_whenever_that_was_put_in_the_cache() {
+        let callers = Callers::new();
+        let asked = Instant::now();
+        callers.believe(1, asked).unwrap();
+        remember(&callers, 1, None);
+        assert!(callers.remembered(&KEY, callers.read().unwrap().generation).is_some());
+        callers.believe(2, asked + BELIEVED_FOR).unwrap();
+        // The look-up of before ends only now.
+        remember(&callers, 1, None);
+        assert!(callers.remembered(&KEY, callers.read().unwrap().generation).is_none());
+        // So does a question of before.
+        callers.believe(1, asked).unwrap();
+        assert!(callers.remembered(&KEY, callers.read().unwrap().generation).is_none());
+    }
+
+    #[test]
+    fn who_has_ended_is_not_remembered() {
+        let callers = Callers::new();
+        for (seconds, remembered) in [(-1, false), (60, true)] {
+            remember(&callers, 1, Some(clock::now() + chrono::TimeDelta::seconds(seconds)));
+            assert_eq!(callers.remembered(&KEY, 1).is_some(), remembered);
+        }
+    }
 }

@@ -107,15 +107,22 @@ fn docker_actions(text: &str) -> &'static [Action] {
     }
 }
 
-/// Signs a token for what the caller asks and may do.
-pub fn issue(
-    keys: &Keys,
-    caller: &Caller,
-    requested: Requested,
-    life: Duration,
-) -> Result<(String, DateTime<Utc>), Failure> {
+/// A docker token that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// What the client sends.
+    pub jwt: String,
+    /// When it was made.
+    pub issued_at: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Signs a token for what the caller asks and may do. It ends with the credential that the caller
+/// showed, at the latest.
+pub fn issue(keys: &Keys, caller: &Caller, requested: Requested, life: Duration) -> Result<Made, Failure> {
     let now = clock::now();
-    let expires_at = now + life;
+    let expires_at = caller.expires_at.map_or(now + life, |end| end.min(now + life));
     let narrowing = requested.allowed_to(caller);
     let mut access: Vec<Access> = narrowing
         .repositories
@@ -147,7 +154,7 @@ pub fn issue(
     };
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, keys.token_signing())
         .map_err(|error| Failure::new("signing a docker token", error))?;
-    Ok((jwt, expires_at))
+    Ok(Made { jwt, issued_at: now, expires_at })
 }
 
 impl DockerToken {

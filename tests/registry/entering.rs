@@ -2,6 +2,7 @@
 
 use crate::harness::{Registry, expect};
 use proofmark::access::Role;
+use proofmark::identity::{self, Caller, Callers, DockerToken, Requested, Secret};
 use serde_json::json;
 
 #[tokio::test]
@@ -278,5 +279,30 @@ async fn a_docker_token_says_what_it_was_made_for() {
     let narrowed = crate::harness::Client::new(&registry.url, document["token"].as_str().map(str::to_owned));
     let only = json!({"repositories": [{"repository": "team/app", "actions": ["pull"]}], "catalog": false});
     assert_eq!(narrowed.document("/api/v1/whoami").await["narrowed_to"], only);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_docker_token_ends_with_the_token_it_was_made_with() {
+    let registry = Registry::start().await;
+    let body = json!({"principal": "ci", "grants": [{"role": "reader"}], "expires_in_seconds": 40});
+    let made = registry.admin().post_document("/api/v1/tokens", &body, 201).await;
+    let (secret, end) = (made["token"].as_str().unwrap(), &made["expires_at"]);
+    let end: chrono::DateTime<chrono::Utc> = serde_json::from_value(end.clone()).unwrap();
+    let path = "/auth/token?service=x&scope=repository:team/app:pull";
+    let answer = registry.anyone().get(path).basic_auth("x", Some(secret)).send().await.unwrap();
+    let document = expect(answer, 200).await;
+    assert!(document["expires_in"].as_i64().unwrap() <= 40, "{document}");
+    let (app, docker) = (&registry.app, Secret::new(document["token"].as_str().unwrap()));
+    assert!(DockerToken::read(&app.keys, &docker).unwrap().expires_at <= end);
+
+    // Nor does one that says it lives longer.
+    let callers = Callers::new();
+    let ci = callers.authenticate(&app.db, &app.keys, &Secret::new(secret)).await.unwrap().unwrap();
+    let endless = Caller { expires_at: None, ..ci };
+    let longer = identity::issue(&app.keys, &endless, Requested::default(), app.config.token_life).unwrap();
+    assert!(longer.expires_at > end);
+    let caller = callers.authenticate(&app.db, &app.keys, &Secret::new(&longer.jwt)).await.unwrap().unwrap();
+    assert_eq!(caller.expires_at, Some(end));
     registry.check().await;
 }
