@@ -17,7 +17,6 @@ pub use file::init;
 pub use trust::{KeyRole, Trust, TrustedKey, TrustedScheme};
 
 use crate::failure::Failure;
-use crate::names::{EnvironmentName, RepositoryName};
 use private::PrivateKeys;
 use sqlx::PgConnection;
 use std::fmt;
@@ -105,11 +104,6 @@ impl Keys {
         &self.token_verifying
     }
 
-    /// The token key's id, for a token's `kid`.
-    pub fn token_key_id(&self) -> String {
-        private::key_id(&self.private.key(KeyRole::Token).verifying_key())
-    }
-
     /// The trust file's content, as it is served at `/.well-known/proofmark`.
     pub fn trust(&self) -> &Trust {
         &self.trust
@@ -123,11 +117,6 @@ impl Keys {
     /// The registry's name in what it signs.
     pub fn public_name(&self) -> &str {
         &self.trust.public_name
-    }
-
-    /// What a summary for this repository in this environment is about.
-    pub fn resource_uri(&self, environment: &EnvironmentName, repository: &RepositoryName) -> String {
-        self.trust.resource_uri(environment, repository)
     }
 }
 

@@ -63,11 +63,6 @@ impl Db {
         Ok(Self { pool, kept: None })
     }
 
-    /// Wraps a pool that is already open.
-    pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool, kept: None }
-    }
-
     /// This database for one act whose commit waits in `kept`, so that its caller writes one more
     /// row with it. An act may commit once.
     #[must_use]

@@ -66,6 +66,10 @@ impl Recorded {
 
 /// Records a run, unless this report of this scanner is recorded already. A time that lies in the
 /// future, within [`CLOCK_SKEW`], is taken as now: nothing may look newer than it can be.
+///
+/// With the row the trigger `scan_runs_note_vulnerabilities` writes `vulnerabilities_known`: each
+/// vulnerability that is new for the bytes, since now. A policy's grace counts from there, so it does
+/// not begin again with every scan, and stays whichever run is the newest.
 pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<Recorded, Failure> {
     let failed = |error| Failure::new("recording a scan", error);
     let new = sqlx::query_scalar!(
