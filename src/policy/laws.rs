@@ -1,7 +1,7 @@
 //! The laws of `decide`, over arbitrary facts, and its sentences one by one.
 
 use super::*;
-use crate::names::{Digest, Pattern};
+use crate::names::{Digest, EnvironmentName, Pattern};
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
