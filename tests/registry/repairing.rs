@@ -85,7 +85,9 @@ async fn a_damaged_blob_is_asked_for_again_and_healed_by_the_next_push() {
     assert!(repair(&registry, &asked).await);
     assert!(!repair(&registry, &asked).await, "a repair is done once");
     assert_eq!(ci.head_blob("app", &digest).await, 404);
-    assert!(audited(&registry).await.is_clean());
+    let waits = audited(&registry).await.violations;
+    assert!(waits.len() == 1 && waits[0].what.contains("waits to be pushed again"), "{waits:?}");
+    assert_eq!(waits[0].repair, None, "only a push can heal it");
 
     // Another repository that mounts or pushes it meets the same row.
     let path = format!("/v2/other/blobs/uploads/?mount={digest}&from=app");

@@ -51,7 +51,7 @@ impl Audit<'_> {
         }
     }
 
-    /// Blobs that lie in their rows, against their digests.
+    /// Blobs that lie in their rows, against their digests, and those that are known to be damaged.
     pub(super) async fn small_blobs(&mut self) -> Result<(), Failure> {
         loop {
             let last = self.last();
@@ -60,6 +60,9 @@ impl Audit<'_> {
             for digest in page.wrong {
                 let what = format!("a small blob is not the bytes of its digest: {digest}");
                 self.repairable(what, Some(Repair::Blob { digest }));
+            }
+            for digest in page.damaged {
+                self.violation(format!("blob {digest} is damaged and waits to be pushed again"));
             }
             self.looked(page.rows, page.bytes).await;
             self.came_to(end)?;

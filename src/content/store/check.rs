@@ -134,6 +134,8 @@ pub struct SmallBlobsPage {
     pub bytes: u64,
     /// Those that are not what their digest says.
     pub wrong: Vec<Digest>,
+    /// Those that are known to be damaged, wherever their bytes lay, and wait to be pushed again.
+    pub damaged: Vec<Digest>,
     /// The last blob that was looked at; none behind the end.
     pub last: Option<String>,
 }
@@ -151,7 +153,8 @@ pub async fn of_small_blobs(
                   bytes is not null and damaged_at is null
                     and (size_bytes <> octet_length(bytes)
                          or digest not in ('sha256:' || encode(sha256(bytes), 'hex'),
-                                           'sha512:' || encode(sha512(bytes), 'hex'))) as "wrong!"
+                                           'sha512:' || encode(sha512(bytes), 'hex'))) as "wrong!",
+                  damaged_at is not null as "damaged!"
            from page order by digest"#,
         last,
         limit
@@ -163,6 +166,7 @@ pub async fn of_small_blobs(
         rows: rows.len() as u64,
         bytes: rows.iter().map(|row| row.bytes.unsigned_abs()).sum(),
         last: rows.last().map(|row| row.digest.to_string()),
+        damaged: rows.iter().filter(|row| row.damaged).map(|row| row.digest.clone()).collect(),
         wrong: rows.into_iter().filter(|row| row.wrong).map(|row| row.digest).collect(),
     })
 }
