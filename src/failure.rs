@@ -52,6 +52,17 @@ impl Failure {
         away || matches!(self.code().as_deref(), Some("53300" | "57P01" | "57P02" | "57P03"))
     }
 
+    /// Whether the object store says that an upload in parts is not there any more (404), or not as it was
+    /// saved (400): somebody aborted it, or a late writer wrote one of its parts again. It can never be
+    /// completed.
+    pub fn is_of_a_lost_upload(&self) -> bool {
+        match self.cause.downcast_ref() {
+            Some(object_store::Error::NotFound { .. }) => true,
+            Some(error @ object_store::Error::Generic { .. }) => !is_away(error),
+            Some(_) | None => false,
+        }
+    }
+
     fn code(&self) -> Option<Cow<'_, str>> {
         self.cause
             .downcast_ref::<sqlx::Error>()

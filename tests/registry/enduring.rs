@@ -5,7 +5,9 @@ use crate::harness::{
 };
 use http::Method;
 use proofmark::access::Role;
+use proofmark::storage::{Staged, Store};
 use std::time::Duration;
+use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
 
@@ -137,11 +139,59 @@ async fn an_upload_that_was_completed_without_our_hearing_of_it_is_found_complet
     registry.check().await;
 }
 
+/// The state of a session as any replica would read it now.
+async fn state_of(registry: &Registry, location: &str) -> Staged {
+    let id: Uuid = location.rsplit('/').next().unwrap().parse().unwrap();
+    let (state, tail): (serde_json::Value, Vec<u8>) =
+        sqlx::query_as("select staged, tail from uploads where id = $1")
+            .bind(id)
+            .fetch_one(&mut *registry.sql().await)
+            .await
+            .unwrap();
+    Staged::restore(id, state, tail).unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_whose_parts_are_lost_is_over_and_one_that_was_written_over_makes_no_other_blob() {
+    let (registry, ci, _relay) = behind_a_relay(60, 30).await;
+    let store = &registry.app.store;
+    let bytes = noise(7, 12 * MIB);
+    for written_over in [false, true] {
+        let location = ci.open_session("app").await;
+        assert_eq!(ci.send_chunk(&location, 0, &bytes[..6 * MIB]).await.status(), 202);
+        let mut stale = state_of(&registry, &location).await;
+        assert_eq!(ci.send_chunk(&location, 6 * MIB, &bytes[6 * MIB..]).await.status(), 202);
+        if written_over {
+            // By a writer that lost its lease without knowing, before the last chunk.
+            let late = futures::stream::iter([Ok::<_, std::io::Error>(noise(8, 6 * MIB).into())]);
+            store.append(&mut stale, Uuid::new_v4(), late, u64::MAX).await.unwrap();
+        } else {
+            store.abandon(&state_of(&registry, &location).await).await;
+        }
+        let finished = ci.finish_session(&location, &sha256(&bytes), "").await;
+        if written_over && finished.status() == 201 {
+            // Some stores keep every part that was ever named: then nothing is lost.
+            assert!(ci.pull_blob("app", &sha256(&bytes)).await == bytes);
+            continue;
+        }
+        let refused = expect(finished, 404).await;
+        assert_eq!(refused["errors"][0]["code"], "BLOB_UPLOAD_UNKNOWN", "{written_over}");
+        assert_eq!(ci.get(&location).send().await.unwrap().status(), 404, "it is over");
+        assert_eq!(ci.head_blob("app", &sha256(&bytes)).await, 404);
+    }
+    let gone = ci.open_session("app").await;
+    assert_eq!(ci.send_chunk(&gone, 0, &bytes[..6 * MIB]).await.status(), 202);
+    store.abandon(&state_of(&registry, &gone).await).await;
+    assert_eq!(ci.send_chunk(&gone, 6 * MIB, &bytes[6 * MIB..]).await.status(), 404);
+    assert_eq!(ci.push_blob("app", &bytes).await, sha256(&bytes), "begun again");
+    registry.check().await;
+}
+
 #[tokio::test]
 async fn a_store_that_would_not_keep_blobs_safe_is_refused_at_start() {
     let (storage, relay) = bucket_behind_a_relay(2, 30).await;
     let refused = async |said: &str| {
-        let why = proofmark::storage::Store::open(&storage).await.unwrap_err().chain();
+        let why = Store::open(&storage).await.unwrap_err().chain();
         assert!(why.contains(said), "{why}");
     };
     let is_delete = |request: &http::request::Parts| {
@@ -159,7 +209,7 @@ async fn a_store_that_would_not_keep_blobs_safe_is_refused_at_start() {
     relay.plan(|_, _| Some(Fault::Status(403)));
     refused("may we write").await;
     relay.behave();
-    proofmark::storage::Store::open(&storage).await.unwrap();
+    Store::open(&storage).await.unwrap();
 }
 
 #[tokio::test]

@@ -106,6 +106,19 @@ impl Uploads {
         refused
     }
 
+    /// After a fault: the session stays where it was. One whose bytes the store has lost never comes to an
+    /// end, so it is over, and the client begins again.
+    pub(super) async fn give_up(&self, held: &Held, failure: Failure) -> UploadRefused {
+        if !failure.is_of_a_lost_upload() {
+            return self.release(held, failure.into()).await;
+        }
+        tracing::warn!(error = failure.chain(), upload = %held.id, "an upload is lost: its client begins again");
+        match self.forget(held).await {
+            Ok(()) => UploadRefused::Unknown,
+            Err(refused) => refused,
+        }
+    }
+
     /// Ends a session: first its row, then what it staged.
     pub(super) async fn forget(&self, held: &Held) -> Result<(), UploadRefused> {
         let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;

@@ -158,7 +158,7 @@ impl Uploads {
                     uploads.forget(&held).await?;
                     Err(UploadRefused::WrongDigest { actual })
                 }
-                Err(FinishRefused::Failed(failure)) => Err(uploads.release(&held, failure.into()).await),
+                Err(FinishRefused::Failed(failure)) => Err(uploads.give_up(&held, failure).await),
             }
         })
         .await
@@ -256,7 +256,7 @@ impl Uploads {
                 };
                 Err(self.release(held, refused).await)
             }
-            Err(WriteRefused::Failed(failure)) => Err(self.release(held, failure.into()).await),
+            Err(WriteRefused::Failed(failure)) => Err(self.give_up(held, failure).await),
         }
     }
 
