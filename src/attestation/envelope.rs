@@ -1,7 +1,7 @@
 //! DSSE 1.0 envelopes, and what else comes as a payload with signatures over it.
 
 use super::json::{self, Malformed};
-use super::scheme::KeyId;
+use super::scheme::{KeyId, PublicKey, Scheme};
 use crate::keys::pae;
 use crate::names::Digest;
 use base64::Engine;
@@ -11,6 +11,8 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A payload with signatures over it, as received. The payload has no accessor: it is read by
 /// [`super::verify`] once a key is known to have signed it.
@@ -18,7 +20,16 @@ use std::borrow::Cow;
 pub struct Envelope {
     pub(super) payload: Payload,
     pub(super) signatures: Vec<Signature>,
+    tried: Tried,
 }
+
+/// Which key made which signature (by its place), as far as it was tried. The answer never changes, so
+/// it is worked out once, before anything is locked, and found again in the transaction.
+#[derive(Clone, Debug, Default)]
+struct Tried(Arc<Mutex<HashMap<Trial, bool>>>);
+
+/// A signature, by its place, and a key.
+type Trial = (usize, KeyId, Scheme);
 
 /// What was signed, and how the signature covers it.
 #[derive(Clone, Debug)]
@@ -78,14 +89,36 @@ impl Envelope {
         }
         let signatures = wire.signatures.iter().map(Signature::read).collect::<Result<_, _>>()?;
         let bytes = decode(&wire.payload).ok_or_else(|| Malformed::new("the payload is not base64"))?;
-        Ok(Self { payload: Payload::Dsse { payload_type: wire.payload_type, bytes }, signatures })
+        Ok(Self {
+            payload: Payload::Dsse { payload_type: wire.payload_type, bytes },
+            signatures,
+            tried: Tried::default(),
+        })
     }
 
     /// A simple signing payload with the signature of its layer's annotation.
     pub(super) fn simple_signing(payload: &[u8], signature: &str) -> Result<Self, Malformed> {
         let bytes = decode(signature).ok_or_else(|| Malformed::new("the signature is not base64"))?;
         let signatures = vec![Signature { material: Material::Key(None), bytes }];
-        Ok(Self { payload: Payload::SimpleSigning(payload.to_vec()), signatures })
+        Ok(Self { payload: Payload::SimpleSigning(payload.to_vec()), signatures, tried: Tried::default() })
+    }
+
+    /// Whether the key made the signature at this place. The message is made only when it is needed.
+    pub(super) fn is_made_by<'a>(
+        &self,
+        place: usize,
+        key: &PublicKey,
+        message: impl FnOnce() -> &'a [u8],
+    ) -> bool {
+        let Some(signature) = self.signatures.get(place) else { return false };
+        let asked = (place, key.id().clone(), key.scheme());
+        let tried = || self.tried.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = tried().get(&asked) {
+            return *made;
+        }
+        let made = key.verifies(message(), &signature.bytes);
+        tried().insert(asked, made);
+        made
     }
 
     /// The bytes that every signature of it covers.

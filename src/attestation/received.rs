@@ -98,9 +98,15 @@ impl Received {
         })
     }
 
-    /// Whether a layer of this media type is read as an attestation.
-    pub fn is_layer(media_type: &MediaType) -> bool {
-        kind(media_type).is_some()
+    /// What two layers of the same bytes are told apart by; `None` when the media type is of no
+    /// attestation.
+    pub fn told_apart_by(
+        media_type: &MediaType,
+        annotations: &BTreeMap<String, String>,
+    ) -> Option<(&'static str, Option<String>, bool)> {
+        let kind = kind(media_type)?;
+        let beside = annotations.get(SIGNATURE_ANNOTATION).filter(|_| kind == SIMPLE_SIGNING);
+        Some((kind, beside.cloned(), annotations.contains_key(CERTIFICATE_ANNOTATION)))
     }
 
     /// A layer of a pushed manifest; `None` when its media type is of no attestation.

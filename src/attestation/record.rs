@@ -13,11 +13,13 @@ use crate::content::Repository;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::database_time;
+use crate::postgres::{Db, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// How an attestation came into a repository.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,19 @@ impl Recorded {
 pub struct Known(Vec<Signer>);
 
 impl Known {
+    /// Holds what was received against every registered key, on a thread that may take its time, so
+    /// that the transaction which records it finds the answers: under its locks only keys that are
+    /// registered meanwhile are left to try.
+    pub async fn try_beforehand(db: &Db, received: Arc<[Received]>) -> Result<(), Failure> {
+        let known = Self(signers::all(&mut *db.acquire().await?).await?);
+        let tried = spawn_blocking(move || {
+            for one in &*received {
+                known.accounts_for(one);
+            }
+        });
+        tried.await.map_err(|error| Failure::new("verifying signatures", error))
+    }
+
     /// Reads the signers that the hints name, and every other one only when these do not account for
     /// every signature: a hint saves time and decides nothing. Read after the scopes are locked.
     pub async fn read(connection: &mut PgConnection, received: &[Received]) -> Result<Self, Failure> {
@@ -126,7 +141,10 @@ pub async fn record(
     if let Some(statement) = &content.statement {
         store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
         files::link(connection, carrier.repository.id, id, statement).await?;
-        store::insert_materials(connection, id, &facts.materials).await?;
+        // What nobody known signed is listed, and cannot make the index long.
+        if !content.signers.is_empty() {
+            store::insert_materials(connection, id, &facts.materials).await?;
+        }
     }
     let recorded = sign(connection, receipt, &content).await?;
     append(connection, carrier, id, received.digest(), &content).await?;

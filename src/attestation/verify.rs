@@ -3,6 +3,7 @@
 use super::envelope::{Envelope, Material};
 use super::scheme::PublicKey;
 use super::statement::{Statement, Unreadable};
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
 /// Known keys signed exactly these bytes, and this is what they say. Made only here. Whether a key
@@ -75,10 +76,13 @@ pub(super) struct Signed {
 
 /// Holds every signature against every key.
 pub(super) fn signed_by(envelope: &Envelope, keys: &[&PublicKey]) -> Signed {
-    let message = envelope.message();
+    let message = LazyCell::new(|| envelope.message());
     let mut signed = Signed::default();
-    for signature in envelope.signatures.iter().filter(|one| one.material != Material::Certificate) {
-        if let Some(place) = keys.iter().position(|key| key.verifies(&message, &signature.bytes)) {
+    for (at, signature) in envelope.signatures.iter().enumerate() {
+        if signature.material == Material::Certificate {
+            continue;
+        }
+        if let Some(place) = keys.iter().position(|key| envelope.is_made_by(at, key, || &**message)) {
             signed.keys.insert(place);
         } else {
             signed.waits = true;

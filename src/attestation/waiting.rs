@@ -1,9 +1,11 @@
 //! What waits: statements with a signature that no registered key verified when they came in.
 
+use super::facts::Facts;
 use super::received::Received;
 use super::scheme::PublicKey;
 use super::signers::Signer;
-use super::store::{signatures, signers, waiting as store};
+use super::statement::Statement;
+use super::store::{attestations, signatures, signers, waiting as store};
 use super::verify::signed_by;
 use crate::failure::Failure;
 use sqlx::PgConnection;
@@ -13,6 +15,8 @@ use std::collections::BTreeSet;
 const PAGE: i64 = 1000;
 /// Envelopes in memory at once have as many bytes, or are one.
 const BATCH_BYTES: usize = 8 << 20;
+/// Envelopes in memory at once of those that the key signed.
+const SIGNED_AT_ONCE: usize = 16;
 
 /// The search for what a key signed that is about to be registered. Every waiting envelope is held
 /// against it, whatever its signatures hint at.
@@ -47,6 +51,11 @@ impl<'a> Search<'a> {
         self.look(connection).await?;
         signatures::insert(connection, &self.signed, &[signer_id]).await?;
         store::delete(connection, &self.settled).await?;
+        for ids in self.signed.chunks(SIGNED_AT_ONCE) {
+            for waiting in store::envelopes(connection, ids).await? {
+                index_materials(connection, &waiting).await?;
+            }
+        }
         Ok(self.signed.len())
     }
 
@@ -79,6 +88,15 @@ impl<'a> Search<'a> {
             self.settled.push(waiting.id);
         }
     }
+}
+
+/// What the key signed names its materials from now on.
+async fn index_materials(connection: &mut PgConnection, waiting: &store::Waiting) -> Result<(), Failure> {
+    let beside = waiting.beside.as_deref();
+    let envelope = Received::parse_again(&waiting.media_type, beside, &waiting.body);
+    let statement = envelope.and_then(|envelope| Statement::read(&envelope.payload).ok());
+    let materials = statement.map(|statement| Facts::of(&statement).materials).unwrap_or_default();
+    attestations::insert_materials(connection, waiting.id, &materials).await
 }
 
 /// Cuts a page where the bytes become many.

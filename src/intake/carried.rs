@@ -4,7 +4,8 @@
 use super::PushManifest;
 use crate::access::{Grant, Push};
 use crate::attestation::{self, Carrier, Known, Received};
-use crate::content::{self, Repository, blobs};
+use crate::content::blobs::{self, Blob};
+use crate::content::{self, Repository};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes};
@@ -12,13 +13,15 @@ use crate::storage::{Room, Store};
 use bytes::Bytes;
 use serde::Deserialize;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// The attestations of a manifest that is about to be pushed. They are parsed before the transaction,
 /// since what they say decides which scopes it takes.
 pub(super) struct Carried {
     subject: Digest,
-    received: Vec<Received>,
+    received: Arc<[Received]>,
     /// Why there is nothing to verify, where that is so.
     opaque: Option<String>,
 }
@@ -53,33 +56,28 @@ struct Layer {
 }
 
 impl Carried {
-    /// Reads the layers that are attestations, together no more than the bounds. `None` when the
-    /// manifest refers to nothing. Layers that are missing are the push's to refuse.
+    /// Reads the layers that are attestations, each once, together no more than the bounds. `None` when
+    /// the manifest refers to nothing. Layers that are missing are the push's to refuse. No connection is
+    /// held while bytes are read, and nothing is locked while signatures are verified.
     pub(super) async fn read(
         db: &Db,
         reading: Reading<'_>,
         grant: &Grant<Push>,
         push: &PushManifest,
     ) -> Result<Option<Self>, Failure> {
-        let mut layers = layers(&push.manifest.body);
-        layers.retain(|layer| Received::is_layer(&layer.media_type));
+        let layers = attestations_among(layers(&push.manifest.body));
         let by_tag = || push.tags.iter().find_map(subject_of_tag).filter(|_| !layers.is_empty());
         let Some(subject) = push.manifest.subject.clone().or_else(by_tag) else { return Ok(None) };
-        let mut carried = Self { subject, received: Vec::new(), opaque: None };
+        let mut carried = Self { subject, received: Arc::new([]), opaque: None };
         if layers.is_empty() {
             let kind = push.manifest.effective_artifact_type().map_or("unknown type", MediaType::as_str);
             carried.opaque = Some(format!("nothing in an artifact of {kind} is verified here"));
             return Ok(Some(carried));
         }
-        let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
-        let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
-            return Ok(None);
-        };
-        let (mut left_bytes, mut left_signatures) = (reading.document_bytes, MAX_SIGNATURES);
-        for layer in layers {
-            let Some(blob) = blobs::find(&mut connection, repository.id, &layer.digest).await? else {
-                continue;
-            };
+        let Some(located) = locate(db, grant, layers).await? else { return Ok(None) };
+        let mut left_bytes = reading.document_bytes;
+        let mut read = Vec::with_capacity(located.len());
+        for (layer, blob) in located {
             let Some(bytes) = blob.read_whole(reading.store, reading.room, left_bytes).await? else {
                 carried.opaque = Some(format!(
                     "its layers have more than the {} bytes that are read",
@@ -88,15 +86,15 @@ impl Carried {
                 continue;
             };
             left_bytes -= bytes.len() as u64;
-            let Some(one) = Received::layer(&layer.media_type, &layer.annotations, bytes) else { continue };
-            let Some(left) = left_signatures.checked_sub(one.signatures()) else {
-                carried.opaque =
-                    Some(format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried"));
-                continue;
-            };
-            left_signatures = left;
-            carried.received.push(one);
+            read.push((layer, bytes));
         }
+        let (received, all) = parse(read).await?;
+        if !all {
+            carried.opaque =
+                Some(format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried"));
+        }
+        carried.received = received;
+        Known::try_beforehand(db, carried.received.clone()).await?;
         Ok(Some(carried))
     }
 
@@ -132,6 +130,55 @@ impl Carried {
             None => Ok(()),
         }
     }
+}
+
+/// The layers that are attestations, each once.
+fn attestations_among(mut layers: Vec<Layer>) -> Vec<Layer> {
+    let mut seen = BTreeSet::new();
+    layers.retain(|layer| {
+        let by = Received::told_apart_by(&layer.media_type, &layer.annotations);
+        by.is_some_and(|by| seen.insert((layer.digest.clone(), by)))
+    });
+    layers
+}
+
+/// Where the layers' bytes lie, as far as the repository has them; `None` without a repository.
+async fn locate(
+    db: &Db,
+    grant: &Grant<Push>,
+    layers: Vec<Layer>,
+) -> Result<Option<Vec<(Layer, Blob)>>, Failure> {
+    let mut connection = db.acquire().await?;
+    let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
+        return Ok(None);
+    };
+    let mut located = Vec::with_capacity(layers.len());
+    for layer in layers {
+        if let Some(blob) = blobs::find(&mut connection, repository.id, &layer.digest).await? {
+            located.push((layer, blob));
+        }
+    }
+    Ok(Some(located))
+}
+
+/// Parses on a thread that may take its time; says whether all have no more signatures than are tried.
+async fn parse(layers: Vec<(Layer, Bytes)>) -> Result<(Arc<[Received]>, bool), Failure> {
+    let parsed = spawn_blocking(move || {
+        let (mut received, mut left, mut all) = (Vec::new(), MAX_SIGNATURES, true);
+        for (layer, bytes) in layers {
+            let Some(one) = Received::layer(&layer.media_type, &layer.annotations, bytes) else { continue };
+            // One without any has its cost too.
+            match left.checked_sub(one.signatures().max(1)) {
+                Some(less) => {
+                    left = less;
+                    received.push(one);
+                }
+                None => all = false,
+            }
+        }
+        (received.into(), all)
+    });
+    parsed.await.map_err(|error| Failure::new("reading attestations", error))
 }
 
 /// The layers of a manifest that was parsed already; an index has none.

@@ -568,6 +568,44 @@ async fn thousands_of_materials_are_kept_in_their_order_and_found() {
     registry.check().await;
 }
 
+#[tokio::test]
+async fn materials_are_found_once_a_known_key_signed_them() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    let builder = registry.client(Role::Pusher, "**").await;
+    let image = builder.push_subject("app", "one").await;
+    let mut made = provenance("https://ci.example/builder", "c0ffee");
+    made["buildDefinition"]["resolvedDependencies"] = json!([{"uri": "pkg:cargo/part@1"}]);
+    let envelope = ci.statement(&image, PROVENANCE, &made);
+    builder.push_referrer("app", &image, DSSE, &envelope).await;
+    let found = async || {
+        let path = "/api/v1/attestations?repository=app&material=pkg:cargo/part@1";
+        builder.document(path).await["items"].as_array().unwrap().len()
+    };
+    assert_eq!(found().await, 0, "who has no key makes no index longer");
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    assert_eq!(found().await, 1);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_same_layer_many_times_is_tried_once() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let image = builder.push_subject("app", "one").await;
+    let statement = |n: usize| ci.statement(&image, PROVENANCE, &provenance("b", &n.to_string()));
+    let mut crowded: Value = serde_json::from_slice(&statement(1)).unwrap();
+    crowded["signatures"] = vec![crowded["signatures"][0].clone(); 32].into();
+    // Together more signatures than are tried of one act, if each layer counted.
+    let mut layers = vec![crowded.to_string().into_bytes(); 40];
+    layers.push(statement(2));
+    referrer_with_layers(&builder, "app", &image, &layers).await;
+    assert_eq!(verdicts(&builder.attestations("app", &image).await), ["trusted", "trusted"]);
+    registry.check().await;
+}
+
 async fn put_file(client: &Client, filename: &str, bytes: &[u8]) -> Digest {
     let path = format!("/api/v1/artifacts?repository=app&filename={filename}");
     let put = expect(client.put(&path).body(bytes.to_vec()).send().await.unwrap(), 201).await;

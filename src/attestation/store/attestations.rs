@@ -209,7 +209,7 @@ pub async fn insert_materials(
     sqlx::query!(
         "insert into attestation_materials(attestation_id, position, uri, digests)
          select $1, (place - 1)::int, one ->> 'uri', array(select jsonb_array_elements_text(one -> 'digests'))
-         from jsonb_array_elements($2) with ordinality materials(one, place)",
+         from jsonb_array_elements($2) with ordinality materials(one, place) on conflict do nothing",
         id,
         Value::Array(rows),
     )
