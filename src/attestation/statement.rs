@@ -136,6 +136,11 @@ impl Statement {
                 "a predicate type has 1 to {MAX_PREDICATE_TYPE_LEN} bytes"
             )));
         }
+        if wire.predicate_type.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(Unreadable::Malformed(
+                "a predicate type is a URI: it has no spaces or controls".into(),
+            ));
+        }
         Ok(Self { subjects: wire.subject, predicate_type: wire.predicate_type, predicate: wire.predicate })
     }
 

@@ -25,7 +25,7 @@ use super::scheme::{PublicKey, Scheme};
 use super::statement::{Statement, Subject};
 use super::verify::{Unproved, verify};
 use crate::failure::Failure;
-use crate::keys::{KeyRole, Trust, TrustedKey, TrustedScheme};
+use crate::keys::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -298,6 +298,12 @@ fn is_about(statement: &Statement, expected: &Expectations<'_>) -> Result<(), Re
 fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, Statement), Refused> {
     let malformed = |error: &dyn std::fmt::Display| Refused::Malformed(error.to_string());
     let envelope = Envelope::parse(envelope).map_err(|error| malformed(&error))?;
+    if trust.version != TRUST_VERSION {
+        return Err(Refused::Malformed(format!(
+            "the trust file has version {}, and {TRUST_VERSION} is what is read here",
+            trust.version
+        )));
+    }
     let trusted = trust.keys.get(&KeyRole::Summary).map_or(&[][..], Vec::as_slice);
     let keys = trusted
         .iter()
@@ -305,8 +311,15 @@ fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, State
             let scheme = match key.scheme {
                 TrustedScheme::Ed25519 => Scheme::Ed25519,
             };
-            PublicKey::from_pem(&key.public_key, Some(scheme))
-                .map_err(|error| Refused::Malformed(format!("a key of the trust file: {error}")))
+            let read = PublicKey::from_pem(&key.public_key, Some(scheme))
+                .map_err(|error| Refused::Malformed(format!("a key of the trust file: {error}")))?;
+            if read.id().as_str() != key.key_id {
+                let (said, id) = (&key.key_id, read.id().as_str());
+                return Err(Refused::Malformed(format!(
+                    "a key of the trust file is {id}, and its key_id {said:?}"
+                )));
+            }
+            Ok(read)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let verified =

@@ -3,6 +3,7 @@
 use chrono::DateTime;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 /// Where answers go and in which form.
@@ -28,7 +29,7 @@ impl Output {
     /// Prints a document, or the words that say the same.
     pub fn answer(self, document: &Value, words: impl FnOnce() -> String) {
         if self.json {
-            self.print(&format!("{document:#}"));
+            self.print(&as_json(document));
         } else {
             self.print(&words());
         }
@@ -37,7 +38,7 @@ impl Output {
     /// Prints a list as a table; `nothing` is the sentence for an empty one.
     pub fn list(self, items: &[Value], columns: &[Column], nothing: &str) {
         if self.json {
-            self.print(&format!("{:#}", serde_json::json!({ "items": items })));
+            self.print(&as_json(&serde_json::json!({ "items": items })));
         } else if items.is_empty() {
             self.remark(nothing);
         } else {
@@ -49,13 +50,13 @@ impl Output {
     #[allow(clippy::unused_self, reason = "what is printed belongs to an output")]
     pub fn print(self, text: &str) {
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+        let _ = writeln!(out, "{}", shown(text)).and_then(|()| out.flush());
     }
 
     /// A remark beside the answer, on standard error; scripts that ask for JSON do not get it.
     pub fn remark(self, text: &str) {
         if !self.json {
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", shown(text));
         }
     }
 
@@ -94,7 +95,37 @@ pub fn table(items: &[Value], columns: &[Column]) -> String {
 /// A value in a table: times to the second, the rest in words.
 fn cell(value: &Value) -> String {
     let time = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-    time.map_or_else(|| text(value), |time| time.format("%Y-%m-%d %H:%M:%SZ").to_string())
+    time.map_or_else(|| on_one_line(&text(value)), |time| time.format("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// What moves a terminal's cursor, colours it or turns its text around, instead of being seen. Much of
+/// what is shown was written by whoever could push.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+}
+
+/// The text for a terminal: what would not be seen is written out.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_unseen(c) && !matches!(c, '\n' | '\t'), |c| c.escape_unicode().to_string())
+}
+
+fn on_one_line(text: &str) -> String {
+    escaped(text, |c| matches!(c, '\n' | '\t'), |c| c.escape_default().to_string()).into_owned()
+}
+
+/// A document in lines. JSON itself escapes but some of what is unseen.
+pub fn as_json(document: &Value) -> String {
+    let text = format!("{document:#}");
+    escaped(&text, |c| is_unseen(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c))).into_owned()
+}
+
+fn escaped(text: &str, is: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(&is) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().map(|c| if is(c) { escape(c) } else { c.to_string() }).collect::<String>().into()
 }
 
 /// A JSON value in words: text as it is, lists with commas, nothing as a dash.
@@ -121,6 +152,20 @@ pub fn at(document: &Value, pointer: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_others_wrote_neither_moves_the_cursor_nor_turns_the_text_around() {
+        let evil = "a\u{1b}[2Jb\u{7}\rc\u{202e}d\u{9b}1m";
+        let items = [json!({"name": format!("{evil}\n\tz")})];
+        let list = table(&items, &[("name", "/name")]);
+        assert_eq!(list.lines().count(), 2, "{list}");
+        let words = shown(&list);
+        assert!(words.ends_with(r"a\u{1b}[2Jb\u{7}\u{d}c\u{202e}d\u{9b}1m\n\tz"), "{words}");
+        let document = as_json(&items[0]);
+        assert!(!document.contains(|c| is_unseen(c) && c != '\n'), "{document}");
+        assert_eq!(serde_json::from_str::<Value>(&document).unwrap(), items[0]);
+        assert_eq!(shown("plain\n\tText é"), "plain\n\tText é");
+    }
 
     #[test]
     fn a_table_has_a_heading_and_a_line_for_each_item() {

@@ -1,6 +1,6 @@
 //! Why a command ends without a yes, and the exit code that says so.
 
-use super::output::{Output, at, text};
+use super::output::{Output, as_json, at, text};
 use crate::failure::Failure;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -61,7 +61,7 @@ impl Stop {
             Self::Unanswered(why) => (3, json!({ "code": "could-not-ask", "detail": why })),
         };
         if output.is_json() {
-            output.print(&format!("{document:#}"));
+            output.print(&as_json(&document));
         } else {
             let words = match self {
                 Self::Refused(problem) => format!("no: {}", in_words(problem)),

@@ -30,17 +30,17 @@ impl Repository {
     }
 }
 
-/// The tags that move where nobody said otherwise: cosign's signature tags and the referrers
-/// fallback, which clients read, append to and write again.
-const FLOATING_BY_DEFAULT: [&str; 5] =
-    ["sha256-*.sig", "sha256-*.att", "sha256-*.sbom", "sha256-*", "sha512-*"];
-
-/// The default rules.
+/// The default rules, where nobody said otherwise: cosign's signature tags and the referrers fallback
+/// move, which clients read, append to and write again. Both are a digest (a long one is cut at 64
+/// digits), so a version such as `sha256-1.4.2` is none of them.
 pub fn default_floating() -> Result<Vec<Pattern>, Failure> {
-    FLOATING_BY_DEFAULT
+    let digits = "?".repeat(64);
+    let of_a_digest = ["sha256-#.sig", "sha256-#.att", "sha256-#.sbom", "sha256-#", "sha512-#"];
+    of_a_digest
         .iter()
-        .map(|text| text.parse().map_err(|error| Failure::new("reading the default rules", error)))
-        .collect()
+        .map(|text| text.replace('#', &digits).parse())
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::new("reading the default rules", error))
 }
 
 /// The repository of this name, if there is one.
@@ -79,4 +79,23 @@ pub async fn ensure_repository(
     };
     ledger::append(connection, event).await?;
     Ok(Repository { id, name: name.clone(), floating, quota_bytes: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_digests_move_and_versions_do_not() {
+        let rules = default_floating().unwrap();
+        let floats = |tag: &str| rules.iter().any(|pattern| pattern.matches(tag));
+        let hex = "a".repeat(64);
+        for moves in [".sig", ".att", ".sbom", ""] {
+            assert!(floats(&format!("sha256-{hex}{moves}")), "{moves}");
+        }
+        assert!(floats(&format!("sha512-{hex}")));
+        for stays in ["sha256-1.4.2", "sha512-1", "sha256-1.4.2.sig", "sha256-.att", "latest"] {
+            assert!(!floats(stays), "{stays}");
+        }
+    }
 }

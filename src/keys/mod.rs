@@ -14,7 +14,7 @@ mod trust;
 
 pub use dsse::pae;
 pub use file::init;
-pub use trust::{KeyRole, Trust, TrustedKey, TrustedScheme};
+pub use trust::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
 
 use crate::failure::Failure;
 use private::PrivateKeys;

@@ -1,7 +1,7 @@
 //! The registered identity and public keys.
 
 use super::private::{PrivateKeys, key_id, public_pem};
-use super::trust::{KeyRole, Names, Trust, TrustedKey, TrustedScheme};
+use super::trust::{KeyRole, Names, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
 use crate::failure::Failure;
 use crate::postgres::Scopes;
 use sqlx::PgConnection;
@@ -41,7 +41,7 @@ pub(super) async fn read(connection: &mut PgConnection) -> Result<Option<Trust>,
         });
     }
     Ok(Some(Trust {
-        version: 1,
+        version: TRUST_VERSION,
         verifier_id: identity.verifier_id,
         log_origin: identity.log_origin,
         public_name: identity.public_name,

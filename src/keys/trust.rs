@@ -46,6 +46,9 @@ impl fmt::Display for KeyRole {
     }
 }
 
+/// The form of trust files that is written and read here.
+pub const TRUST_VERSION: u32 = 1;
+
 /// The trust file. Who has it, and has it from a place they trust, needs nothing else of the
 /// registry to check what it signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

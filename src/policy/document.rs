@@ -12,6 +12,8 @@ pub const MAX_POLICY_BYTES: usize = 256 << 10;
 
 const MAX_GATES: usize = 64;
 
+const MAX_SOLUTION_CHARS: usize = 1000;
+
 /// What must hold before anything of some repositories is promoted to an environment. Where several
 /// policies cover a repository, all gates of all of them must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -109,6 +111,14 @@ impl Policy {
             return Err(InvalidPolicy::nowhere(format!("gates: at most {MAX_GATES}")));
         }
         for gate in &self.gates {
+            let solution = gate.terms().solution;
+            let plain = !solution.chars().any(|c| c.is_control() && c != '\n' && c != '\t');
+            if !plain || solution.chars().count() > MAX_SOLUTION_CHARS {
+                return Err(InvalidPolicy::nowhere(format!(
+                    "{}: a solution is at most {MAX_SOLUTION_CHARS} characters of text, without control characters",
+                    gate.name()
+                )));
+            }
             match gate {
                 Gate::PromotedIn(gate) if gate.environments.0.contains(&self.environment) => {
                     return Err(InvalidPolicy::nowhere("promoted_in: an environment cannot wait for itself"));
@@ -256,6 +266,8 @@ mod tests {
             ("promoted_in: { environments: [prod] }", "itself"),
             ("approvals: { count: 1, count: 2 }", "count"),
             ("{ min_age: 1m, approvals: { count: 1 } }", ""),
+            (r#"approvals: { count: 1, not_author: "no" }"#, "true or false"),
+            (r#"approvals: { count: 1, solution: "a\u0000b" }"#, "control"),
         ] {
             let error = refused(&with(gate));
             assert!(error.message.contains(why), "{gate}: {error}");

@@ -147,7 +147,7 @@ gate! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny: Option<Deny>,
         /// Only findings that have a fix count [default: false].
-        #[serde(default)]
+        #[serde(default, deserialize_with = "truth")]
         fixable_only: bool,
         /// By severity, how long what already runs keeps its yes after a finding became known.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -175,7 +175,7 @@ gate! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<Several<Pattern>>,
         /// Who pushed it or gave it a version does not count [default: true].
-        #[serde(default = "yes")]
+        #[serde(default = "yes", deserialize_with = "truth")]
         not_author: bool,
     }
 }
@@ -250,6 +250,21 @@ fn span_or_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MinAge, 
         }
     }
     deserializer.deserialize_any(Either)
+}
+
+/// `true` or `false`, not words that YAML once took for one of them, quoted or not.
+fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    struct Truth;
+    impl Visitor<'_> for Truth {
+        type Value = bool;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true or false, without quotes")
+        }
+        fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
+            Ok(value)
+        }
+    }
+    deserializer.deserialize_any(Truth)
 }
 
 fn one() -> u32 {

@@ -1,7 +1,7 @@
 //! Environments: the places of the promotion path.
 
-use super::Refused;
 use super::store::environments as store;
+use super::{Reason, Refused};
 use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -17,6 +17,8 @@ pub async fn put_environment(
     grant: &Grant<Administer, EnvironmentName>,
     description: &str,
 ) -> Result<bool, Refused> {
+    let description = Reason::optional(description).map_err(Refused::Reason)?;
+    let description = description.as_str();
     act(|| async {
         let mut tx = db.begin().await?;
         let name = grant.scope();

@@ -10,7 +10,7 @@ pub struct Reason(String);
 
 /// Not a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a reason is 1 to 1000 characters of text, without control characters")]
+#[error("a reason or a description is 1 to 1000 characters of text, without control characters")]
 pub struct InvalidReason;
 
 impl Reason {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -42,8 +43,11 @@ impl Files {
         let files = Self { root: Path::new(root).into() };
         let root = files.root.clone();
         blocking("making the storage directory", move || {
+            if let Some(parent) = root.parent() {
+                fs::create_dir_all(parent)?;
+            }
             for directory in ["staging", "blobs"] {
-                fs::create_dir_all(root.join(directory))?;
+                make_private(&root.join(directory))?;
             }
             sync_directory(&root)?;
             root.parent().map_or(Ok(()), sync_directory)
@@ -56,7 +60,7 @@ impl Files {
     pub async fn check(&self) -> Result<(), Failure> {
         let probe = self.path(&format!("staging/{}-probe", uuid::Uuid::new_v4()));
         blocking("writing a probe into the storage directory", move || {
-            File::create_new(&probe)?;
+            create_private(&probe)?;
             fs::remove_file(&probe)
         })
         .await
@@ -172,7 +176,7 @@ impl FileSink {
     pub fn open(files: &Files, staged: &Staged, name: String) -> Result<Self, Failure> {
         segments(staged)?;
         let path = files.path(&name);
-        let writing = spawn_blocking(move || File::create_new(path));
+        let writing = spawn_blocking(move || create_private(&path));
         Ok(Self {
             files: files.clone(),
             name,
@@ -272,13 +276,24 @@ fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     let parent = to.parent().ok_or_else(|| io::Error::other("a key has a directory"))?;
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(parent)?;
+            make_private(parent)?;
             parent.parent().map_or(Ok(()), sync_directory)?;
             fs::rename(from, to)?;
         }
         other => other?,
     }
     sync_directory(parent)
+}
+
+/// A directory, and those above it that are missing, for the service's own account: who may read what
+/// is decided at the doors.
+fn make_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A new file for the service's own account.
+fn create_private(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -292,4 +307,27 @@ where
     F: FnOnce() -> io::Result<T> + Send + 'static,
 {
     finished(spawn_blocking(work)).await?.map_err(|error| Failure::new(doing, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn what_is_stored_is_the_services_own() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("data/objects");
+        let files = Files::open(root.to_str().unwrap()).await.unwrap();
+        files.check().await.unwrap();
+        let (staged, stored) = (files.path("staging/one"), files.path("blobs/aa/one"));
+        create_private(&staged).unwrap().write_all(b"one").unwrap();
+        rename_durably(&staged, &stored).unwrap();
+        for private in [root.as_path(), &files.path("staging"), &files.path("blobs"), &files.path("blobs/aa")]
+        {
+            assert_eq!(mode(private), 0o700, "{}", private.display());
+        }
+        assert_eq!(mode(&stored), 0o600);
+    }
 }

@@ -210,7 +210,7 @@ async fn what_can_never_be_kept_is_the_callers_fault_and_not_ours() {
         expect(admin.get(&path).send().await.unwrap(), 400).await;
     }
     let nul = json!({"name": "prod", "description": "a\u{0}b"});
-    admin.put_document("/api/v1/environments", &nul, 400).await;
+    admin.put_document("/api/v1/environments", &nul, 422).await;
     admin.put_document("/api/v1/repositories", &nul, 400).await;
     let grant = json!({"principal": "ci", "role": "reader", "repositories": "a\u{0}b"});
     admin.post_document("/api/v1/grants", &grant, 400).await;

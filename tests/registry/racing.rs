@@ -89,7 +89,12 @@ async fn a_push_that_races_a_delete_never_leaves_a_tag_without_its_manifest() {
         let pushing = async {
             for _ in 0..4 {
                 ci.pushes("app", &tag, &document).await;
-                ci.pushes("app", "sha256-floats", &document).await;
+                ci.pushes(
+                    "app",
+                    "sha256-ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+                    &document,
+                )
+                .await;
             }
         };
         let deleting = async {

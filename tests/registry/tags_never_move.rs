@@ -49,13 +49,16 @@ async fn deleting_a_manifest_ends_its_tags_and_keeps_their_names() {
     let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
     let (first, second) = (Document::marked(1), Document::marked(2));
     ci.pushes("app", "1.0", &first).await;
-    ci.pushes("app", "sha256-cafe", &first).await;
+    ci.pushes("app", "sha256-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", &first).await;
     assert_eq!(admin.deletes("app", &first.digest).await, 202);
-    for gone in ["1.0", "sha256-cafe", &first.digest] {
+    for gone in
+        ["1.0", "sha256-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", &first.digest]
+    {
         assert_eq!(ci.digest_of("app", gone).await, None, "{gone}");
     }
     assert_eq!(ci.push("app", "1.0", &second).await.status(), 409);
-    ci.pushes("app", "sha256-cafe", &second).await;
+    ci.pushes("app", "sha256-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", &second)
+        .await;
     ci.pushes("app", &first.digest, &first).await;
     assert_eq!(ci.digest_of("app", "1.0").await, None, "only a push by tag shows the tag again");
     ci.pushes("app", "1.0", &first).await;
@@ -144,7 +147,12 @@ async fn the_database_itself_refuses_to_move_a_tag() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;
     ci.pushes("app", "1.0", &Document::marked(1)).await;
-    ci.pushes("app", "sha256-x", &Document::marked(1)).await;
+    ci.pushes(
+        "app",
+        "sha256-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        &Document::marked(1),
+    )
+    .await;
     for statement in [
         "update tags set digest = 'sha256:x'",
         "delete from tags",

@@ -22,10 +22,11 @@ fn at(text: &str) -> DateTime<Utc> {
 impl Case {
     fn new() -> Self {
         let key = SigningKey::from_bytes(&[1; 32]);
+        let public_key = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
         let summary = TrustedKey {
-            key_id: "k1".into(),
+            key_id: PublicKey::from_pem(&public_key, None).unwrap().id().as_str().to_owned(),
             scheme: TrustedScheme::Ed25519,
-            public_key: key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap(),
+            public_key,
             valid_from: at("2026-01-01T00:00:00Z"),
             valid_until: None,
         };
@@ -185,4 +186,17 @@ fn only_a_summary_key_in_force_signs_summaries() {
     retired.valid_until = Some(at("2026-11-23T00:00:00Z"));
     case.trust.keys.insert(KeyRole::Summary, vec![retired]);
     assert!(matches!(case.refusal(), Refused::KeyNotInForce { .. }));
+}
+
+#[test]
+fn a_trust_file_of_another_form_or_with_another_keys_name_is_refused() {
+    let mut case = Case::new();
+    check(&case.signed(), &case.trust, &case.expected()).unwrap();
+    case.trust.version = 99;
+    let refused = check(&case.signed(), &case.trust, &case.expected()).unwrap_err();
+    assert!(refused.to_string().contains("version 99"), "{refused}");
+    case.trust.version = TRUST_VERSION;
+    case.trust.keys.get_mut(&KeyRole::Summary).unwrap()[0].key_id = "edited".into();
+    let refused = check(&case.signed(), &case.trust, &case.expected()).unwrap_err();
+    assert!(refused.to_string().contains("edited"), "{refused}");
 }

@@ -42,7 +42,7 @@ impl Audit<'_> {
                         self.violation(what);
                     }
                 }
-                // A manifest that is no JSON any more stops the statement, not the audit.
+                // A row that cannot be decoded any more stops the page, not the audit.
                 Err(failure) => self.violation(failure.chain()),
             }
             drop(connection);
