@@ -196,19 +196,24 @@ async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
     run(&db, "create table written(n int)").await;
     let (progress, mut written) = tokio::sync::mpsc::unbounded_channel();
     let enough = Arc::new(AtomicBool::new(false));
+    let back = Arc::new(AtomicBool::new(false));
     let writers = (0..4).map(|writer| {
-        let (db, progress, enough) = (db.clone(), progress.clone(), enough.clone());
+        let (db, progress, enough, back) = (db.clone(), progress.clone(), enough.clone(), back.clone());
         tokio::spawn(async move {
-            let (mut acknowledged, mut unknown) = (0, 0);
+            let (mut acknowledged, mut unknown, mut late) = (0, 0, 0);
             while !enough.load(Ordering::Relaxed) {
+                let is_back = back.load(Ordering::Relaxed);
                 let insert = sqlx::query("insert into written values ($1)").bind::<i32>(writer);
                 match insert.execute(db.pool()).await {
                     Ok(_) => acknowledged += 1,
-                    Err(_) => unknown += 1,
+                    Err(_) => {
+                        unknown += 1;
+                        late += i32::from(is_back);
+                    }
                 }
                 progress.send(()).unwrap();
             }
-            (acknowledged, unknown)
+            (acknowledged, unknown, late)
         })
     });
     let writers: Vec<_> = writers.collect();
@@ -221,11 +226,14 @@ async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
         if round == 0 {
             kill(killed, Signal::SIGKILL);
             eventually("Postgres is back", || ready(home.path()) && postmaster(home.path()) != killed).await;
+            back.store(true, Ordering::Relaxed);
+            // Those that follow are counted, not those that wait here.
+            while written.try_recv().is_ok() {}
         }
     }
     enough.store(true, Ordering::Relaxed);
     for (writer, counted) in (0..).zip(writers) {
-        let (acknowledged, unknown) = counted.await.unwrap();
+        let (acknowledged, unknown, late) = counted.await.unwrap();
         let there: i64 = sqlx::query_scalar("select count(*) from written where n = $1")
             .bind::<i32>(writer)
             .fetch_one(db.pool())
@@ -235,7 +243,8 @@ async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
             (acknowledged..=acknowledged + unknown).contains(&there),
             "{there} rows, {acknowledged} acknowledged, {unknown} unknown"
         );
-        assert!(unknown <= 2, "the pool recovers by itself: {unknown} errors");
+        // While Postgres was away there may have been many; none meets it again.
+        assert!(late <= 2, "the pool recovers by itself: {late} errors");
     }
     cluster.stop().await.unwrap();
 }
