@@ -204,12 +204,11 @@ async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
             while !enough.load(Ordering::Relaxed) {
                 let is_back = back.load(Ordering::Relaxed);
                 let insert = sqlx::query("insert into written values ($1)").bind::<i32>(writer);
-                match insert.execute(db.pool()).await {
-                    Ok(_) => acknowledged += 1,
-                    Err(_) => {
-                        unknown += 1;
-                        late += i32::from(is_back);
-                    }
+                if insert.execute(db.pool()).await.is_ok() {
+                    acknowledged += 1;
+                } else {
+                    unknown += 1;
+                    late += i32::from(is_back);
                 }
                 progress.send(()).unwrap();
             }
