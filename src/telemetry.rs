@@ -4,6 +4,7 @@ use crate::config::{Config, LogFormat};
 use crate::failure::Failure;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 
 /// Buckets of request durations, in seconds.
@@ -27,15 +28,16 @@ pub fn start_logs(config: &Config) -> Result<(), Failure> {
     started.map_err(|error| Failure::new("starting the log", error))
 }
 
-/// Installs the metrics recorder of this process, once; tests share it.
+/// Installs the metrics recorder of this process, once; tests share it, and may ask for it at the same time.
 pub fn start_metrics() -> Result<PrometheusHandle, Failure> {
-    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new()
         .set_buckets(&DURATION_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| Failure::new("starting metrics", error))?;
-    Ok(HANDLE.get_or_init(|| handle).clone())
+    Ok(installed.insert(handle).clone())
 }

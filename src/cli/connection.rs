@@ -4,7 +4,7 @@ use super::login::Logins;
 use super::stop::Stop;
 use crate::config;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ impl Registry {
     /// Sends a request; an answer that is not a success becomes why the command stops.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Stop> {
         let response = request.send().await.map_err(|error| self.unanswered(&error))?;
-        if response.status().is_success() || response.status() == reqwest::StatusCode::NOT_MODIFIED {
+        if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
         let status = response.status();
@@ -166,6 +166,29 @@ impl Registry {
         })?;
         let stop = Stop::from_problem(status, problem);
         Err(if self.token.is_none() { stop.for_nobody() } else { stop })
+    }
+
+    /// Whether there is something at the path, by HEAD.
+    pub async fn has(&self, path: &str) -> Result<bool, Stop> {
+        let response = self.request(Method::HEAD, path).send().await;
+        let response = response.map_err(|error| self.unanswered(&error))?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            // A HEAD has no body to say why: the same question with one does.
+            _ => self.send(self.request(Method::GET, path)).await.map(|_| true),
+        }
+    }
+
+    /// What the manifest at the path has for a digest; `None` when there is none.
+    pub async fn digest_of(&self, path: &str) -> Result<Option<String>, Stop> {
+        let response = self.request(Method::HEAD, path).send().await;
+        let response = response.map_err(|error| self.unanswered(&error))?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let digest = response.headers().get("docker-content-digest");
+        Ok(digest.and_then(|value| value.to_str().ok()).map(str::to_owned))
     }
 
     /// Why there is no answer, with where to look.

@@ -6,6 +6,7 @@
 //! own host.
 
 mod artifact;
+mod blob;
 mod connection;
 mod facts;
 mod hashing;
@@ -37,6 +38,7 @@ mod scan;
 mod server;
 mod signer;
 mod token;
+mod transfer;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -128,6 +130,10 @@ enum Command {
     Audit(Asked<audit::Audit>),
     /// Collect garbage, or list what would go and why
     Gc(Asked<gc::Gc>),
+    /// Write repositories, with their attestations and events, into an OCI image layout
+    Export(Asked<transfer::Export>),
+    /// Bring an OCI image layout into a registry, or hold one against the other
+    Import(Asked<transfer::Import>),
     /// Make the registry's own keys, and show their public halves
     Key(Asked<key::Key>),
 }
@@ -165,6 +171,8 @@ impl Command {
             Self::Decision(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Audit(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Gc(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Export(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Import(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Key(asked) => asked.command.run(&asked.connection, output).await,
             Self::Grant(asked) => asked.command.run(&asked.connection.open()?, output).await,
         }

@@ -1,16 +1,15 @@
 //! `pull`: an artifact's file, believed only when its bytes have the digest that its manifest names.
 
 use super::artifact::{self, Named};
+use super::blob;
 use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::Stop;
-use crate::names::{Digest, EnvironmentName, Hasher, Reference, RepositoryName};
-use reqwest::Method;
+use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// Pull an artifact's file and check its digest
 #[derive(clap::Args, Debug)]
@@ -53,12 +52,14 @@ impl Pull {
         let layer = only_layer(&repository, &fetched.body)?;
         let bar = output.bar(Some(layer.size), "pulling");
         if self.output.as_deref() == Some(Path::new("-")) {
-            stream(registry, &repository, &layer, &bar, &mut tokio::io::stdout()).await?;
+            blob::stream(registry, &repository, &layer.digest, &bar, &mut tokio::io::stdout()).await?;
+            bar.finish_and_clear();
             return Ok(());
         }
         let target = self.target(&layer)?;
         let beside = beside(&target);
         let written = write(registry, &repository, &layer, &bar, &beside).await;
+        bar.finish_and_clear();
         let renamed = match written {
             Ok(()) => std::fs::rename(&beside, &target).map_err(|error| cannot_write(&target, &error)),
             Err(stop) => Err(stop),
@@ -143,37 +144,8 @@ async fn write(
     let failed = |error: std::io::Error| cannot_write(path, &error);
     let file = tokio::fs::File::create(path).await.map_err(failed)?;
     let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
-    stream(registry, repository, layer, bar, &mut file).await?;
+    blob::stream(registry, repository, &layer.digest, bar, &mut file).await?;
     file.get_ref().sync_all().await.map_err(failed)
-}
-
-/// Streams the layer, hashing what passes.
-async fn stream(
-    registry: &Registry,
-    repository: &RepositoryName,
-    layer: &Layer,
-    bar: &indicatif::ProgressBar,
-    to: &mut (impl AsyncWrite + Unpin),
-) -> Result<(), Stop> {
-    let path = format!("/v2/{repository}/blobs/{}", layer.digest);
-    let mut response = registry.send(registry.request(Method::GET, &path)).await?;
-    let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the file: {error}"));
-    let mut hasher = Hasher::new(layer.digest.algorithm());
-    while let Some(chunk) = response.chunk().await.map_err(|error| registry.unanswered(&error))? {
-        hasher.update(&chunk);
-        to.write_all(&chunk).await.map_err(failed)?;
-        bar.inc(chunk.len() as u64);
-    }
-    to.flush().await.map_err(failed)?;
-    bar.finish_and_clear();
-    let got = hasher.finish();
-    if got == layer.digest {
-        return Ok(());
-    }
-    Err(Stop::no(
-        "digest-mismatch",
-        format!("the bytes that {} sent are {got}, not {}", registry.base(), layer.digest),
-    ))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {

@@ -36,11 +36,11 @@ pub use manifest::{
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};
 pub use referrers::{Referrer, referrers};
-pub use refused::{DeleteRefused, Holder, PushRefused};
+pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use retention::{
     Enforced, Expired, Named, Planned, Retention, RetentionRule, expire, expired, next_enforced, plan,
 };
 pub use rules::{Change, PutRepository, Rules, put_repository};
-pub use tags::{Holding, NamedBy, holding, list_tags, put_tags, tags_of};
+pub use tags::{Holding, NameRecord, NamedBy, holding, list_tags, names, put_tags, reserve, tags_of};
 pub use uploads::Uploads;

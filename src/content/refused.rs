@@ -60,6 +60,31 @@ pub enum PushRefused {
 
 refusal!(PushRefused);
 refusal!(DeleteRefused);
+refusal!(ReserveRefused);
+
+/// Why names were not reserved; none of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveRefused {
+    /// There is no such repository.
+    #[error("there is no such repository")]
+    Unknown,
+    /// The repository's rules let the name move.
+    #[error("the repository's rules let {0} float; only a write-once name can be reserved")]
+    Floats(Tag),
+    /// It is held for another digest.
+    #[error("the tag {tag} is write-once and held for {current}")]
+    Taken {
+        /// The tag.
+        tag: Tag,
+        /// What it is held for, for ever.
+        current: Digest,
+        /// Whether it was deleted.
+        hidden: bool,
+    },
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
 
 /// Why something was not deleted.
 #[derive(Debug, thiserror::Error)]

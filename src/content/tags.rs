@@ -1,12 +1,16 @@
 //! Tags: write-once names, and those that a repository's rules let float.
 
 use super::store::tags as store;
-use super::{PushRefused, Repository};
-use crate::access::Principal;
+use super::{PushRefused, Repository, ReserveRefused, repository};
+use crate::access::{Administer, Grant, Principal};
 use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Tag};
+use crate::postgres::{Db, Scopes, act, database_time};
+use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Points the tags at the manifest, which the caller stored or locked in this transaction under the
 /// repository's scope: all of them, or the caller rolls back. In the order of their names, so that
@@ -161,4 +165,108 @@ pub async fn list_tags(
     names.sort_unstable();
     names.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     Ok(names)
+}
+
+/// A name as the repository keeps it, whether or not it names something now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRecord {
+    /// The name.
+    pub tag: Tag,
+    /// What it names, or for a deleted one: what it stays reserved for.
+    pub digest: Digest,
+    /// Whether it is held for that digest for ever.
+    pub write_once: bool,
+    /// Whether it was deleted, or never shown: it names nothing now.
+    pub deleted: bool,
+    /// Since when it names that digest.
+    pub since: DateTime<Utc>,
+}
+
+/// A page of all names that are held, sorted, after `last`: write-once ones, deleted or not, and floating
+/// ones that point at something.
+pub async fn names(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    last: &str,
+    limit: i64,
+) -> Result<Vec<NameRecord>, Failure> {
+    let mut names = store::page_held(connection, repository_id, last, limit).await?;
+    let floating = store::page_floating(connection, repository_id, last, limit).await?;
+    names.extend(floating.into_iter().map(|row| NameRecord {
+        tag: row.name,
+        digest: row.digest,
+        write_once: false,
+        deleted: false,
+        since: row.moved_at,
+    }));
+    names.sort_unstable_by(|one, other| one.tag.cmp(&other.tag));
+    names.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(names)
+}
+
+/// Holds names for digests without showing them, as those that were deleted are held: whoever pushes such a
+/// name must push that digest. So a registry that is rebuilt elsewhere gives no old name to new bytes. All or
+/// nothing; a name that is held for its digest already stays as it is. Returns those that are held only now.
+pub async fn reserve(
+    db: &Db,
+    grant: &Grant<Administer>,
+    names: &BTreeMap<Tag, Digest>,
+) -> Result<Vec<Tag>, ReserveRefused> {
+    act(|| attempt_reservation(db, grant, names)).await
+}
+
+/// One transaction: the repository's scope, then each name in order, as a push takes them, and its event.
+async fn attempt_reservation(
+    db: &Db,
+    grant: &Grant<Administer>,
+    names: &BTreeMap<Tag, Digest>,
+) -> Result<Vec<Tag>, ReserveRefused> {
+    let mut tx = db.begin().await?;
+    let found = repository(&mut tx, grant.repository()).await?.ok_or(ReserveRefused::Unknown)?;
+    Scopes::push(found.id).lock(&mut tx).await?;
+    let repository = repository(&mut tx, grant.repository()).await?.ok_or(ReserveRefused::Unknown)?;
+    let mut reserved = Vec::new();
+    for (tag, digest) in names {
+        if reserve_one(&mut tx, &repository, grant.principal(), tag, digest).await? {
+            reserved.push(tag.clone());
+        }
+    }
+    for tag in &reserved {
+        let event = Event {
+            kind: Kind::TagReserved,
+            at: database_time(&mut tx).await?,
+            principal: grant.principal(),
+            repository: Some((repository.id, &repository.name)),
+            environment: None,
+            digest: names.get(tag),
+            facts: json!({"tag": tag}),
+        };
+        ledger::append(&mut tx, event).await?;
+    }
+    tx.commit().await.map_err(|error| Failure::new("reserving names", error))?;
+    Ok(reserved)
+}
+
+/// Claims and hides the name; false when it is held for the digest already.
+async fn reserve_one(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    tag: &Tag,
+    digest: &Digest,
+) -> Result<bool, ReserveRefused> {
+    if repository.floats(tag) {
+        return Err(ReserveRefused::Floats(tag.clone()));
+    }
+    if store::claim(connection, repository.id, tag, digest, principal.id).await? {
+        store::lock(connection, repository.id, tag).await?;
+        store::set_hidden(connection, repository.id, tag, true, principal.id).await?;
+        return Ok(true);
+    }
+    let held = store::held(connection, repository.id, tag).await?;
+    let held = held.ok_or_else(|| Failure::new("reserving a name", "it is held and is not there"))?;
+    if held.digest == *digest {
+        return Ok(false);
+    }
+    Err(ReserveRefused::Taken { tag: tag.clone(), current: held.digest, hidden: held.hidden })
 }

@@ -48,6 +48,8 @@ kinds! {
     ManifestExpired = "manifest.expired",
     /// A tag was deleted: a write-once name stays reserved for its digest.
     TagDeleted = "tag.deleted",
+    /// A write-once name was reserved for a digest, and shows nothing until that is pushed under it.
+    TagReserved = "tag.reserved",
     /// An attestation was recorded.
     AttestationRecorded = "attestation.recorded",
     /// A signer was registered.

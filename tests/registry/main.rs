@@ -44,5 +44,6 @@ mod rooms;
 mod scanning;
 mod storing;
 mod tags_never_move;
+mod transferring;
 mod viewing;
 mod waiting;

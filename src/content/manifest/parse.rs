@@ -254,6 +254,11 @@ impl ParsedManifest {
         })
     }
 
+    /// Its layers, as files.
+    pub fn layers(&self) -> Result<Vec<StoredLayer>, InvalidManifest> {
+        Ok(layers(&self.body)?)
+    }
+
     /// The file, where this is an artifact of exactly one and of nothing else.
     pub fn file(&self) -> Option<Digest> {
         let layers = layers(&self.body).ok()?;

@@ -1,8 +1,9 @@
 //! Rows of `tags`, `tag_visibility`, `tags_hidden` and `floating_tags`.
 
-use crate::content::{Found, NamedBy};
+use crate::content::{Found, NameRecord, NamedBy};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, RepositoryName, Tag};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// What a tag of the repository names: a write-once row wins over any floating history, and a
@@ -298,10 +299,33 @@ pub async fn page_write_once(
     .map_err(|error| Failure::new("listing tags", error))
 }
 
-/// A floating name with what it points at.
+/// Write-once names after `last`, hidden ones too.
+pub async fn page_held(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    last: &str,
+    limit: i64,
+) -> Result<Vec<NameRecord>, Failure> {
+    sqlx::query_as!(
+        NameRecord,
+        r#"select t.name as "tag!: Tag", t.digest as "digest!: Digest", true as "write_once!",
+                  exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name) as "deleted!",
+                  t.claimed_at as "since!"
+           from tags t where t.repository_id = $1 and t.name > $2 order by t.name limit $3"#,
+        repository_id,
+        last,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing the names that are held", error))
+}
+
+/// A floating name with what it points at, and since when.
 pub struct Floating {
     pub name: Tag,
     pub digest: Digest,
+    pub moved_at: DateTime<Utc>,
 }
 
 /// Floating names after `last` that point at something and were never claimed write-once: a skip
@@ -321,9 +345,9 @@ pub async fn page_floating(
              select (select f.name from floating_tags f where f.repository_id = $1 and f.name > n.name
                      order by f.name limit 1)
              from names n where n.name is not null)
-           select n.name as "name!: Tag", newest.digest as "digest!: Digest"
+           select n.name as "name!: Tag", newest.digest as "digest!: Digest", newest.moved_at as "moved_at!"
            from names n cross join lateral (
-             select f.digest from floating_tags f
+             select f.digest, f.moved_at from floating_tags f
              where f.repository_id = $1 and f.name = n.name order by f.id desc limit 1) newest
            where newest.digest is not null
              and (select true from tags t where t.repository_id = $1 and t.name = n.name) is null

@@ -26,6 +26,7 @@ pub mod retention;
 pub mod rollbacks;
 pub mod scans;
 pub mod signers;
+pub mod tags;
 pub mod tokens;
 pub mod verify;
 
@@ -70,6 +71,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(rollbacks::routes())
         .merge(scans::routes())
         .merge(signers::routes())
+        .merge(tags::routes())
         .merge(tokens::routes())
         .merge(verify::routes())
 }

@@ -7,6 +7,7 @@ pub mod oci;
 mod relay;
 mod releases;
 mod service;
+mod shell;
 mod signing;
 mod storages;
 
@@ -16,6 +17,7 @@ pub use database::fresh as fresh_database;
 pub use relay::{Fault, Relay};
 pub use releases::Found;
 pub use service::Service;
+pub use shell::Shell;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 pub(crate) use storages::on_both;
 pub use storages::{bucket, bucket_behind_a_relay};

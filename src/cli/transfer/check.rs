@@ -1,0 +1,332 @@
+//! `import --check`: a layout held against itself and against a registry. Changes nothing.
+
+use super::AT_ONCE;
+use super::import::Between;
+use super::plan::{Part, Plan, Selection, Wrong, parsed};
+use super::record::{Record, sheets};
+use super::settings;
+use crate::cli::blob;
+use crate::cli::output::{Output, at, text};
+use crate::cli::stop::Stop;
+use crate::names::{Digest, RepositoryName};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// What is checked.
+pub struct Check<'a> {
+    pub between: &'a Between<'a>,
+    pub selection: &'a Selection,
+}
+
+/// What a check found.
+#[derive(Debug, Default, Serialize)]
+pub struct Checked {
+    manifests: u64,
+    blobs: u64,
+    bytes: u64,
+    tags: u64,
+    /// Entries of the log that were followed.
+    events: u64,
+    /// Verdicts, scans and settings that were compared.
+    compared: u64,
+    wrong: Vec<Wrong>,
+}
+
+impl Check<'_> {
+    /// The layout's own bytes first, then the registry, then what the record says of both.
+    pub async fn run(&self, plan: &Plan, record: Option<&Record<'_>>) -> Result<Checked, Stop> {
+        let mut checked = Checked { wrong: plan.wrong.clone(), ..Checked::default() };
+        let mut hashed = HashSet::new();
+        for part in &plan.manifests {
+            checked.manifests += 1;
+            self.manifest(part, &mut hashed, &mut checked).await?;
+        }
+        for (part, tag) in &plan.tags {
+            checked.tags += 1;
+            let path = format!("/v2/{}/manifests/{tag}", part.repository);
+            let found = self.between.registry.digest_of(&path).await?;
+            if found.as_deref() != Some(part.digest.as_str()) {
+                let why =
+                    format!("it names {} here, not {}", found.as_deref().unwrap_or("nothing"), part.digest);
+                checked.wrong.push(Wrong::new(format!("{}:{tag}", part.repository), why));
+            }
+        }
+        if let Some(record) = record {
+            follow_events(plan, record, &mut checked)?;
+            self.reserved(record, &mut checked).await?;
+            self.said(record, &mut checked).await?;
+            self.settings(record, &mut checked).await?;
+        }
+        Ok(checked)
+    }
+
+    /// A manifest and its blobs: in the layout byte for byte, in the registry by their digests.
+    async fn manifest(
+        &self,
+        part: &Part,
+        hashed: &mut HashSet<Digest>,
+        checked: &mut Checked,
+    ) -> Result<(), Stop> {
+        let between = self.between;
+        let what = part.to_string();
+        let manifest = match parsed(between.layout, part) {
+            Ok(manifest) => manifest,
+            Err(why) => {
+                checked.wrong.push(Wrong::new(what, why));
+                return Ok(());
+            }
+        };
+        for wanted in &manifest.blobs {
+            let size_bytes = u64::try_from(wanted.size_bytes).unwrap_or_default();
+            let is_absent = wanted.may_be_absent && !between.layout.has(&wanted.digest, size_bytes);
+            if is_absent || !hashed.insert(wanted.digest.clone()) {
+                continue;
+            }
+            let (layout, digest) = (between.layout.clone(), wanted.digest.clone());
+            let verified = tokio::task::spawn_blocking(move || layout.verify(&digest)).await;
+            match verified.map_err(|error| Stop::Unanswered(format!("hashing stopped: {error}")))? {
+                Ok(bytes) => {
+                    between.bar.inc(bytes);
+                    checked.blobs += 1;
+                    checked.bytes += bytes;
+                }
+                Err(why) => checked.wrong.push(Wrong::new(what.clone(), why)),
+            }
+        }
+        let path = format!("/v2/{}/manifests/{}", part.repository, part.digest);
+        if !between.registry.has(&path).await? {
+            checked.wrong.push(Wrong::new(what, "the registry does not have it"));
+            return Ok(());
+        }
+        let missing: Vec<Result<Option<Digest>, Stop>> = stream::iter(&manifest.blobs)
+            .map(|wanted| async {
+                let there = wanted.may_be_absent
+                    || blob::is_there(between.registry, &part.repository, &wanted.digest).await?;
+                Ok((!there).then(|| wanted.digest.clone()))
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for digest in missing {
+            if let Some(digest) = digest? {
+                checked
+                    .wrong
+                    .push(Wrong::new(what.clone(), format!("the registry does not have its blob {digest}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names that were deleted are reserved here for the same digests, or shown again for them.
+    async fn reserved(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
+        for (repository, names) in Plan::reserved(record, self.selection)? {
+            let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
+            let here = self.between.registry.list("/api/v1/tags", &query, usize::MAX).await;
+            let here: BTreeMap<String, String> = match here {
+                Ok(items) => items.iter().map(|item| (at(item, "/name"), at(item, "/digest"))).collect(),
+                Err(stop) if stop.is("not-found") => BTreeMap::new(),
+                Err(stop) => return Err(stop),
+            };
+            for (name, digest) in names {
+                checked.tags += 1;
+                if here.get(&name) != Some(&digest) {
+                    let held = here.get(&name).map_or("not held", String::as_str);
+                    let why = format!("it was deleted and is reserved for {digest}; here it is {held}");
+                    checked.wrong.push(Wrong::new(format!("{repository}:{name}"), why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Attestations have the verdict that they had; scans were recorded.
+    async fn said(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
+        for (sheet, path, members) in [
+            (sheets::ATTESTATIONS, "/api/v1/attestations", &["manifest", "envelope_digest", "verdict"][..]),
+            (sheets::SCANS, "/api/v1/scans", &["digest", "scanner", "report", "finding_set"][..]),
+        ] {
+            let identity = |line: &Value| {
+                members.iter().map(|member| text(&line[*member])).collect::<Vec<_>>().join(" ")
+            };
+            let mut here: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for line in record.lines(sheet)? {
+                let line = line?;
+                let repository = at(&line, "/repository");
+                if !self.selection.has(&repository) {
+                    continue;
+                }
+                if !here.contains_key(&repository) {
+                    let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
+                    let found = match self.between.registry.list(path, &query, usize::MAX).await {
+                        Ok(items) => items.iter().map(identity).collect(),
+                        Err(stop) if stop.is("not-found") => BTreeSet::new(),
+                        Err(stop) => return Err(stop),
+                    };
+                    here.insert(repository.clone(), found);
+                }
+                checked.compared += 1;
+                if !here.get(&repository).is_some_and(|found| found.contains(&identity(&line))) {
+                    let why = format!("none here has {} {}", members.join(", "), identity(&line));
+                    checked.wrong.push(Wrong::new(format!("{sheet} of {repository}"), why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Signers, environments, policies, blocks and holds are here.
+    async fn settings(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
+        let registry = self.between.registry;
+        if self.selection.patterns.is_empty() {
+            for (sheet, path, members) in [
+                (
+                    sheets::SIGNERS,
+                    "/api/v1/signers",
+                    &["name", "key_id", "scheme", "revocation/compromised"][..],
+                ),
+                (sheets::ENVIRONMENTS, "/api/v1/environments", &["name"][..]),
+                (sheets::POLICIES, "/api/v1/policies", &["environment", "name", "digest"][..]),
+            ] {
+                let identity = |line: &Value| {
+                    members.iter().map(|member| at(line, &format!("/{member}"))).collect::<Vec<_>>().join(" ")
+                };
+                let mut lines = record.lines(sheet)?.peekable();
+                if lines.peek().is_none() {
+                    continue;
+                }
+                let here = registry.list(path, &[("limit", Some("1000"))], usize::MAX).await?;
+                let here: HashSet<String> = here.iter().map(identity).collect();
+                for line in lines {
+                    let identity = identity(&line?);
+                    checked.compared += 1;
+                    if !here.contains(&identity) {
+                        checked
+                            .wrong
+                            .push(Wrong::new(sheet, format!("there is none here that is {identity}")));
+                    }
+                }
+            }
+        }
+        for (sheet, path) in [(sheets::BLOCKS, "/api/v1/blocks"), (sheets::HOLDS, "/api/v1/holds")] {
+            for line in record.lines(sheet)? {
+                let line = line?;
+                if line["reason"].is_null() || !self.selection.has(&at(&line, "/repository")) {
+                    continue;
+                }
+                checked.compared += 1;
+                let identity = settings::stop_identity(&line);
+                if !settings::stops(registry, path, &line).await?.contains(&identity) {
+                    checked.wrong.push(Wrong::new(sheet, format!("none here is {identity}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The log of the record, followed from its first entry: what it says is what the layout has.
+fn follow_events(plan: &Plan, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
+    let (mut told, mut last) = (BTreeMap::<String, Told>::new(), None);
+    let is_whole = record.annotations.get("dev.proofmark.log.whole").is_some_and(|whole| whole == "true");
+    for line in record.lines(sheets::EVENTS)? {
+        let line = line?;
+        checked.events += 1;
+        let index = line["index"].as_i64();
+        let expected = last.map_or(0, |last: i64| last + 1);
+        if is_whole && index != Some(expected) {
+            let why = format!("entry {} follows where {expected} should", text(&line["index"]));
+            checked.wrong.push(Wrong::new("the record's log", why));
+        }
+        last = index;
+        told.entry(at(&line, "/event/repository")).or_default().follow(&line["event"]);
+    }
+    if record.annotations.get("dev.proofmark.consistent").is_some_and(|consistent| consistent == "false") {
+        return Ok(());
+    }
+    for repository in plan.repositories() {
+        let told = told.remove(repository.as_str()).unwrap_or_default();
+        told.compare(repository, plan, &mut checked.wrong);
+    }
+    Ok(())
+}
+
+/// What the log tells of one repository.
+#[derive(Default)]
+struct Told {
+    manifests: BTreeSet<String>,
+    tags: BTreeMap<String, String>,
+}
+
+impl Told {
+    fn follow(&mut self, event: &Value) {
+        let digest = at(event, "/digest");
+        let facts = &event["facts"];
+        let tags = || facts["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        match at(event, "/kind").as_str() {
+            "manifest.pushed" => {
+                self.tags.extend(tags().map(|tag| (tag.to_owned(), digest.clone())));
+                self.manifests.insert(digest);
+            }
+            "attestation.recorded" => drop(self.manifests.insert(at(facts, "/manifest"))),
+            "scan.recorded" => drop(self.manifests.insert(at(facts, "/report"))),
+            "manifest.deleted" | "manifest.expired" => {
+                self.manifests.remove(&digest);
+                self.tags.retain(|_, named| *named != digest);
+            }
+            "tag.deleted" => drop(self.tags.remove(&at(facts, "/tag"))),
+            _ => {}
+        }
+    }
+
+    fn compare(&self, repository: &RepositoryName, plan: &Plan, wrong: &mut Vec<Wrong>) {
+        let ours = |part: &&Part| part.repository == *repository;
+        let manifests: BTreeSet<String> =
+            plan.manifests.iter().filter(ours).map(|part| part.digest.to_string()).collect();
+        let named = plan.tags.iter().filter(|(part, _)| part.repository == *repository);
+        let tags: BTreeMap<String, String> =
+            named.map(|(part, tag)| (tag.to_string(), part.digest.to_string())).collect();
+        let lacking =
+            self.manifests.difference(&manifests).map(|digest| (digest, "and is not in the layout"));
+        for (digest, why) in lacking {
+            wrong.push(Wrong::new(
+                format!("{repository}@{digest}"),
+                format!("the log says that it was pushed {why}"),
+            ));
+        }
+        for digest in manifests.difference(&self.manifests) {
+            wrong.push(Wrong::new(
+                format!("{repository}@{digest}"),
+                "the log does not say that it was pushed",
+            ));
+        }
+        for name in self.tags.keys().chain(tags.keys()).collect::<BTreeSet<_>>() {
+            let (says, has) = (self.tags.get(name), tags.get(name));
+            if says != has {
+                let shown = |digest: Option<&String>| digest.map_or("nothing", String::as_str).to_owned();
+                let why = format!("the log says that it names {}, the layout {}", shown(says), shown(has));
+                wrong.push(Wrong::new(format!("{repository}:{name}"), why));
+            }
+        }
+    }
+}
+
+impl Checked {
+    /// Prints what was found; a no when anything is wrong.
+    pub fn show(&self, output: Output) -> Result<(), Stop> {
+        let mut document = json!(self);
+        if !self.wrong.is_empty() {
+            document["code"] = "differs".into();
+            document["detail"] = format!("{} things are not as the layout says", self.wrong.len()).into();
+            return Err(Stop::Refused(document));
+        }
+        output.answer(&document, || {
+            format!(
+                "The layout is whole and the registry has it: {} manifests, {} blobs of {} bytes, {} tags, {} events followed, {} verdicts, scans and settings compared",
+                self.manifests, self.blobs, self.bytes, self.tags, self.events, self.compared
+            )
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,409 @@
+//! `export`: repositories into an OCI image layout, with what is said about them and what happened to them.
+
+use super::AT_ONCE;
+use super::layout::{Entry, Layout};
+use super::record::{self, Sheet, sheets};
+use crate::cli::connection::{Query, Registry};
+use crate::cli::output::{Output, at};
+use crate::cli::stop::Stop;
+use crate::cli::{artifact, blob};
+use crate::content::{Descriptor, ParsedManifest};
+use crate::names::{Digest, MediaType, Pattern, Reference, RepositoryName};
+use futures::{StreamExt, TryStreamExt, stream};
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
+
+/// Write repositories, with their attestations and events, into an OCI image layout
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark export backup/
+  proofmark export payments/ --repository 'payments/*'
+  skopeo copy oci:backup:payments/api:1.4.2 docker://elsewhere.example/payments/api:1.4.2
+
+The token needs the reader's and the auditor's right on the repositories; what it may not read beside them
+(signers, policies) is left out, and named. An export that was cut off goes on where it was when it is
+repeated; nothing that is there already is fetched again.")]
+pub struct Export {
+    /// The layout's directory: empty, or an earlier export to bring up to date
+    directory: PathBuf,
+    /// Repositories, as a pattern; may be repeated [default: all that one may see]
+    #[arg(long, short, value_name = "PATTERN")]
+    repository: Vec<Pattern>,
+}
+
+/// What was pushed, deleted or named while the export ran is looked for so often again.
+const ROUNDS: usize = 5;
+
+/// A manifest as the registry lists it.
+#[derive(Deserialize)]
+struct Listed {
+    digest: Digest,
+    media_type: MediaType,
+    manifest_size_bytes: u64,
+    artifact_type: Option<String>,
+    versions: Vec<String>,
+    floating_tags: Vec<String>,
+}
+
+/// What an export has come to.
+#[derive(Default)]
+struct Exported {
+    entries: Vec<Entry>,
+    /// Settings that this token may not read.
+    left_out: Vec<&'static str>,
+    blobs: HashSet<Digest>,
+    bytes: u64,
+    log_size: i64,
+    /// Whether the log is there from its first entry to its last, and not these repositories' part of it.
+    is_whole_log: bool,
+    /// Whether nothing was pushed, deleted or named while the last round ran.
+    is_whole: bool,
+}
+
+/// The registry and the layout between which an export runs.
+struct Between<'a> {
+    registry: &'a Registry,
+    layout: Layout,
+    repositories: Vec<Value>,
+    bar: ProgressBar,
+}
+
+impl Export {
+    /// Content first, then what is said about it; the index last, so that a layout that has one is whole.
+    pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let repositories = self.repositories(registry).await?;
+        let layout = Layout::create(&self.directory)?;
+        layout.tidy()?;
+        let bar = output.bar(None, "exporting");
+        let between = Between { registry, layout, repositories, bar };
+        let exported = between.export().await?;
+        between.bar.finish_and_clear();
+        let document = json!({
+            "directory": self.directory,
+            "repositories": between.repositories.len(),
+            "manifests": exported.entries.iter().map(|entry| &entry.digest).collect::<BTreeSet<_>>().len(),
+            "blobs": exported.blobs.len(),
+            "fetched_bytes": exported.bytes,
+            "events": exported.log_size,
+            "left_out": exported.left_out,
+            "consistent": exported.is_whole,
+        });
+        if !exported.is_whole {
+            output.remark("The registry changed all the while: export again for what came meanwhile");
+        }
+        for name in &exported.left_out {
+            output.remark(&format!("{name} is left out: this token may not read it"));
+        }
+        output.answer(&document, || {
+            format!(
+                "Exported {} repositories: {} manifests, {} blobs, the log up to {}\n{}",
+                at(&document, "/repositories"),
+                at(&document, "/manifests"),
+                at(&document, "/blobs"),
+                exported.log_size,
+                self.directory.display()
+            )
+        });
+        Ok(())
+    }
+
+    async fn repositories(&self, registry: &Registry) -> Result<Vec<Value>, Stop> {
+        let mut all = registry.list("/api/v1/repositories", &[("limit", Some("1000"))], usize::MAX).await?;
+        let wanted =
+            |name: &str| self.repository.is_empty() || self.repository.iter().any(|p| p.matches(name));
+        all.retain(|repository| wanted(&at(repository, "/name")));
+        if all.is_empty() {
+            return Err(Stop::no("nothing-to-export", "there is no such repository that this token may see"));
+        }
+        Ok(all)
+    }
+}
+
+impl Between<'_> {
+    async fn export(&self) -> Result<Exported, Stop> {
+        let mut exported = Exported::default();
+        let mut layers = Vec::new();
+        for _ in 0..ROUNDS {
+            let before = self.log_size().await?;
+            self.content(&mut exported).await?;
+            let (events, changed) = self.events(before, &mut exported).await?;
+            layers = vec![events];
+            exported.is_whole = !changed;
+            if exported.is_whole {
+                break;
+            }
+        }
+        layers.extend(self.sheets(&mut exported).await?);
+        let annotations = BTreeMap::from([
+            ("dev.proofmark.server".to_owned(), self.registry.base().to_string()),
+            ("dev.proofmark.log.size".to_owned(), exported.log_size.to_string()),
+            ("dev.proofmark.log.whole".to_owned(), exported.is_whole_log.to_string()),
+            ("dev.proofmark.consistent".to_owned(), exported.is_whole.to_string()),
+        ]);
+        exported.entries.push(record::keep(&self.layout, &layers, &annotations)?);
+        self.layout.list(&exported.entries)?;
+        Ok(exported)
+    }
+
+    fn names(&self) -> impl Iterator<Item = RepositoryName> {
+        self.repositories.iter().filter_map(|repository| at(repository, "/name").parse().ok())
+    }
+
+    /// Every manifest with its blobs, the oldest first: in this order they can be pushed again.
+    async fn content(&self, exported: &mut Exported) -> Result<(), Stop> {
+        exported.entries.clear();
+        for repository in self.names() {
+            let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
+            let mut listed = self.registry.list("/api/v1/artifacts", &query, usize::MAX).await?;
+            listed.reverse();
+            for item in listed {
+                let manifest: Listed = serde_json::from_value(item)
+                    .map_err(|error| Stop::Unanswered(format!("a list of artifacts: {error}")))?;
+                // What was deleted meanwhile is looked at again in the next round.
+                if self.manifest(&repository, &manifest, exported).await? {
+                    exported.entries.extend(entries(&repository, &manifest));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One manifest, then its blobs; false when the repository does not have it any more.
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Listed,
+        exported: &mut Exported,
+    ) -> Result<bool, Stop> {
+        let body = if let Ok(body) = self.layout.read(&manifest.digest) {
+            body
+        } else {
+            let reference = Reference::Digest(manifest.digest.clone());
+            match artifact::fetch(self.registry, repository, &reference).await {
+                Ok(fetched) => self.layout.put(&fetched.digest, &fetched.body).map(|()| fetched.body)?,
+                Err(stop) if stop.is("MANIFEST_UNKNOWN") => return Ok(false),
+                Err(stop) => return Err(stop),
+            }
+        };
+        let media_type = Some(manifest.media_type.as_str());
+        let parsed = ParsedManifest::parse(body.into(), media_type, manifest.digest.algorithm(), usize::MAX);
+        let parsed = parsed.map_err(|error| {
+            Stop::no("manifest-unreadable", format!("{repository}@{}: {error}", manifest.digest))
+        })?;
+        let missing: Vec<Descriptor> =
+            parsed.blobs.into_iter().filter(|blob| !exported.blobs.contains(&blob.digest)).collect();
+        let fetched: Vec<Option<(Digest, u64)>> = stream::iter(&missing)
+            .map(|blob| self.blob(repository, blob))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        for (digest, bytes) in fetched.into_iter().flatten() {
+            exported.bytes += bytes;
+            exported.blobs.insert(digest);
+        }
+        Ok(true)
+    }
+
+    /// A blob, with how many bytes of it had to be fetched; `None` for one that need not be there.
+    async fn blob(
+        &self,
+        repository: &RepositoryName,
+        wanted: &Descriptor,
+    ) -> Result<Option<(Digest, u64)>, Stop> {
+        let size_bytes = u64::try_from(wanted.size_bytes).unwrap_or_default();
+        let digest = &wanted.digest;
+        if self.layout.has(digest, size_bytes) {
+            return Ok(Some((digest.clone(), 0)));
+        }
+        if wanted.may_be_absent && !blob::is_there(self.registry, repository, digest).await? {
+            return Ok(None);
+        }
+        let unfinished = self.layout.unfinished();
+        let failed = |error| self.layout.cannot("write", &unfinished, &error);
+        let file = tokio::fs::File::create(&unfinished).await.map_err(failed)?;
+        let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
+        let fetched = blob::stream(self.registry, repository, digest, &self.bar, &mut file).await;
+        match fetched.and_then(|()| self.layout.keep(&unfinished, digest)) {
+            Ok(()) => Ok(Some((digest.clone(), size_bytes))),
+            Err(stop) => {
+                // The next export tidies what cannot be removed now.
+                let _ = std::fs::remove_file(&unfinished);
+                Err(stop)
+            }
+        }
+    }
+
+    /// How many entries the log has, as far as this token may ask.
+    async fn log_size(&self) -> Result<i64, Stop> {
+        let first = self.names().next();
+        let query = [("repository", first.as_ref().map(RepositoryName::as_str)), ("limit", Some("1"))];
+        let page = self.registry.get("/api/v1/audit/events", &query).await?;
+        page["size"].as_i64().ok_or_else(|| Stop::Unanswered("the log has no size".into()))
+    }
+
+    /// The log's entries, all that this token may read; says too whether content of these repositories
+    /// changed from the index `since` on.
+    async fn events(&self, since: i64, exported: &mut Exported) -> Result<(Value, bool), Stop> {
+        let mut sheet = Sheet::begin(&self.layout)?;
+        let names: HashSet<String> = self.names().map(|name| name.to_string()).collect();
+        let mut log = Log { names, since, changed: false, size: 0 };
+        match self.log(&[], &mut sheet, &mut log).await {
+            Ok(()) => exported.is_whole_log = true,
+            Err(stop) if is_out_of_sight(&stop) => {
+                for name in self.names() {
+                    self.log(&[("repository", Some(name.as_str()))], &mut sheet, &mut log).await?;
+                }
+            }
+            Err(stop) => return Err(stop),
+        }
+        exported.log_size = log.size;
+        Ok((sheet.end(sheets::EVENTS)?, log.changed))
+    }
+
+    async fn log(&self, query: Query<'_>, sheet: &mut Sheet, log: &mut Log) -> Result<(), Stop> {
+        let request = self.registry.request(reqwest::Method::GET, "/api/v1/audit/events");
+        let request = request.query(&[("format", "ndjson")]).query(query);
+        let mut response = self.registry.send(request).await?;
+        let size = response.headers().get("x-log-size").and_then(|size| size.to_str().ok()?.parse().ok());
+        log.size = log.size.max(size.unwrap_or_default());
+        let mut rest = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.registry.unanswered(&error))? {
+            rest.extend_from_slice(&chunk);
+            let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            for line in rest[..end].split(|byte| *byte == b'\n') {
+                log.look_at(line)?;
+            }
+            sheet.add(&rest[..=end])?;
+            rest.drain(..=end);
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Unanswered("the log broke off in the middle of an event".into()))
+    }
+
+    /// What is said about the content, and the rules around it.
+    async fn sheets(&self, exported: &mut Exported) -> Result<Vec<Value>, Stop> {
+        let mut repositories = Sheet::begin(&self.layout)?;
+        repositories.lines(&self.repositories)?;
+        let mut layers = vec![repositories.end(sheets::REPOSITORIES)?];
+        for (name, path) in [
+            (sheets::TAGS, "/api/v1/tags"),
+            (sheets::ATTESTATIONS, "/api/v1/attestations"),
+            (sheets::SCANS, "/api/v1/scans"),
+            (sheets::BLOCKS, "/api/v1/blocks"),
+            (sheets::HOLDS, "/api/v1/holds"),
+            (sheets::PROMOTIONS, "/api/v1/promotions"),
+        ] {
+            layers.push(self.sheet_by_repository(name, path).await?);
+        }
+        layers.push(self.decisions().await?);
+        for (name, path) in [
+            (sheets::SIGNERS, "/api/v1/signers"),
+            (sheets::ENVIRONMENTS, "/api/v1/environments"),
+            (sheets::POLICIES, "/api/v1/policies"),
+        ] {
+            match self.registry.list(path, &[("limit", Some("1000"))], usize::MAX).await {
+                Ok(items) => {
+                    let mut sheet = Sheet::begin(&self.layout)?;
+                    sheet.lines(&items)?;
+                    layers.push(sheet.end(name)?);
+                }
+                Err(stop) if is_out_of_sight(&stop) => exported.left_out.push(name),
+                Err(stop) => return Err(stop),
+            }
+        }
+        let mut trust = Sheet::begin(&self.layout)?;
+        trust.lines(&[self.registry.get("/.well-known/proofmark", &[]).await?])?;
+        layers.push(trust.end(sheets::TRUST)?);
+        Ok(layers)
+    }
+
+    /// A list that is asked for repository by repository, the oldest first, with the repository in each line.
+    async fn sheet_by_repository(&self, name: &'static str, path: &str) -> Result<Value, Stop> {
+        let mut sheet = Sheet::begin(&self.layout)?;
+        for repository in self.names() {
+            let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
+            let mut items = self.registry.list(path, &query, usize::MAX).await?;
+            items.reverse();
+            for item in &mut items {
+                if item.get("repository").is_none() {
+                    item["repository"] = json!(repository);
+                }
+            }
+            sheet.lines(&items)?;
+        }
+        sheet.end(name)
+    }
+
+    /// The decisions behind the promotions, each once.
+    async fn decisions(&self) -> Result<Value, Stop> {
+        let (mut sheet, mut seen) = (Sheet::begin(&self.layout)?, HashSet::new());
+        for repository in self.names() {
+            let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
+            for promotion in self.registry.list("/api/v1/promotions", &query, usize::MAX).await? {
+                let id = at(&promotion, "/decision");
+                if seen.insert(id.clone()) {
+                    sheet.lines(&[self.registry.get(&format!("/api/v1/decisions/{id}"), &[]).await?])?;
+                }
+            }
+        }
+        sheet.end(sheets::DECISIONS)
+    }
+}
+
+/// What the log tells on its way into the record.
+struct Log {
+    names: HashSet<String>,
+    since: i64,
+    changed: bool,
+    size: i64,
+}
+
+impl Log {
+    fn look_at(&mut self, line: &[u8]) -> Result<(), Stop> {
+        #[derive(Deserialize)]
+        struct Line<'a> {
+            index: i64,
+            #[serde(borrow)]
+            event: Event<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Event<'a> {
+            kind: &'a str,
+            repository: Option<&'a str>,
+        }
+        let line: Line<'_> = serde_json::from_slice(line)
+            .map_err(|error| Stop::Unanswered(format!("an event of the log: {error}")))?;
+        let content = ["manifest.", "tag.", "attestation.", "scan."];
+        if line.index >= self.since
+            && line.event.repository.is_some_and(|name| self.names.contains(name))
+            && content.iter().any(|kind| line.event.kind.starts_with(kind))
+        {
+            self.changed = true;
+        }
+        Ok(())
+    }
+}
+
+/// One descriptor for each name of a manifest, or one without any.
+fn entries(repository: &RepositoryName, manifest: &Listed) -> Vec<Entry> {
+    let entry = |tag: Option<&String>| Entry {
+        media_type: manifest.media_type.clone(),
+        digest: manifest.digest.clone(),
+        size_bytes: manifest.manifest_size_bytes,
+        repository: Some(repository.clone()),
+        ref_name: tag.map(|tag| format!("{repository}:{tag}")),
+        artifact_type: manifest.artifact_type.clone(),
+    };
+    let tags: Vec<&String> = manifest.versions.iter().chain(&manifest.floating_tags).collect();
+    if tags.is_empty() { vec![entry(None)] } else { tags.into_iter().map(|tag| entry(Some(tag))).collect() }
+}
+
+/// Whether the answer is that the token may not read it.
+fn is_out_of_sight(stop: &Stop) -> bool {
+    stop.is("forbidden") || stop.is("not-found")
+}
