@@ -5,10 +5,11 @@ use super::import::Between;
 use super::plan::{Part, Plan, Selection, Wrong, parsed};
 use super::record::{Record, sheets};
 use super::settings;
+use super::told::Told;
 use crate::cli::blob;
 use crate::cli::output::{Output, at, text};
 use crate::cli::stop::Stop;
-use crate::names::{Digest, RepositoryName};
+use crate::names::Digest;
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ impl Check<'_> {
             }
         }
         if let Some(record) = record {
-            follow_events(plan, record, &mut checked)?;
+            self.events(plan, record, &mut checked)?;
             self.reserved(record, &mut checked).await?;
             self.said(record, &mut checked).await?;
             self.settings(record, &mut checked).await?;
@@ -116,6 +117,31 @@ impl Check<'_> {
                     .push(Wrong::new(what.clone(), format!("the registry does not have its blob {digest}")));
             }
         }
+        Ok(())
+    }
+
+    /// The log of the record, followed from its first entry: what it says is what the layout has.
+    fn events(&self, plan: &Plan, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
+        let (mut told, mut last) = (Told::default(), None);
+        let is_whole = record.annotations.get("dev.proofmark.log.whole").is_some_and(|whole| whole == "true");
+        for line in record.lines(sheets::EVENTS)? {
+            let line = line?;
+            checked.events += 1;
+            let index = line["index"].as_i64();
+            let expected = last.map_or(0, |last: i64| last + 1);
+            if is_whole && index != Some(expected) {
+                let why = format!("entry {} follows where {expected} should", text(&line["index"]));
+                checked.wrong.push(Wrong::new("the record's log", why));
+            }
+            last = index;
+            told.follow(&line["event"]);
+        }
+        let mut names = BTreeSet::new();
+        for line in record.lines(sheets::REPOSITORIES)? {
+            names.insert(at(&line?, "/name"));
+        }
+        names.retain(|name| self.selection.has(name));
+        checked.wrong.extend(told.differences(&names, plan.manifests.iter(), plan.tags.iter()));
         Ok(())
     }
 
@@ -223,92 +249,6 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The log of the record, followed from its first entry: what it says is what the layout has.
-fn follow_events(plan: &Plan, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
-    let (mut told, mut last) = (BTreeMap::<String, Told>::new(), None);
-    let is_whole = record.annotations.get("dev.proofmark.log.whole").is_some_and(|whole| whole == "true");
-    for line in record.lines(sheets::EVENTS)? {
-        let line = line?;
-        checked.events += 1;
-        let index = line["index"].as_i64();
-        let expected = last.map_or(0, |last: i64| last + 1);
-        if is_whole && index != Some(expected) {
-            let why = format!("entry {} follows where {expected} should", text(&line["index"]));
-            checked.wrong.push(Wrong::new("the record's log", why));
-        }
-        last = index;
-        told.entry(at(&line, "/event/repository")).or_default().follow(&line["event"]);
-    }
-    if record.annotations.get("dev.proofmark.consistent").is_some_and(|consistent| consistent == "false") {
-        return Ok(());
-    }
-    for repository in plan.repositories() {
-        let told = told.remove(repository.as_str()).unwrap_or_default();
-        told.compare(repository, plan, &mut checked.wrong);
-    }
-    Ok(())
-}
-
-/// What the log tells of one repository.
-#[derive(Default)]
-struct Told {
-    manifests: BTreeSet<String>,
-    tags: BTreeMap<String, String>,
-}
-
-impl Told {
-    fn follow(&mut self, event: &Value) {
-        let digest = at(event, "/digest");
-        let facts = &event["facts"];
-        let tags = || facts["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        match at(event, "/kind").as_str() {
-            "manifest.pushed" => {
-                self.tags.extend(tags().map(|tag| (tag.to_owned(), digest.clone())));
-                self.manifests.insert(digest);
-            }
-            "attestation.recorded" => drop(self.manifests.insert(at(facts, "/manifest"))),
-            "scan.recorded" => drop(self.manifests.insert(at(facts, "/report"))),
-            "manifest.deleted" | "manifest.expired" => {
-                self.manifests.remove(&digest);
-                self.tags.retain(|_, named| *named != digest);
-            }
-            "tag.deleted" => drop(self.tags.remove(&at(facts, "/tag"))),
-            _ => {}
-        }
-    }
-
-    fn compare(&self, repository: &RepositoryName, plan: &Plan, wrong: &mut Vec<Wrong>) {
-        let ours = |part: &&Part| part.repository == *repository;
-        let manifests: BTreeSet<String> =
-            plan.manifests.iter().filter(ours).map(|part| part.digest.to_string()).collect();
-        let named = plan.tags.iter().filter(|(part, _)| part.repository == *repository);
-        let tags: BTreeMap<String, String> =
-            named.map(|(part, tag)| (tag.to_string(), part.digest.to_string())).collect();
-        let lacking =
-            self.manifests.difference(&manifests).map(|digest| (digest, "and is not in the layout"));
-        for (digest, why) in lacking {
-            wrong.push(Wrong::new(
-                format!("{repository}@{digest}"),
-                format!("the log says that it was pushed {why}"),
-            ));
-        }
-        for digest in manifests.difference(&self.manifests) {
-            wrong.push(Wrong::new(
-                format!("{repository}@{digest}"),
-                "the log does not say that it was pushed",
-            ));
-        }
-        for name in self.tags.keys().chain(tags.keys()).collect::<BTreeSet<_>>() {
-            let (says, has) = (self.tags.get(name), tags.get(name));
-            if says != has {
-                let shown = |digest: Option<&String>| digest.map_or("nothing", String::as_str).to_owned();
-                let why = format!("the log says that it names {}, the layout {}", shown(says), shown(has));
-                wrong.push(Wrong::new(format!("{repository}:{name}"), why));
-            }
-        }
     }
 }
 

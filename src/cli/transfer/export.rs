@@ -2,19 +2,22 @@
 
 use super::AT_ONCE;
 use super::layout::{Entry, Layout};
+use super::plan::{Part, Wrong};
 use super::record::{self, Sheet, sheets};
+use super::told::Told;
 use crate::cli::connection::{Query, Registry};
 use crate::cli::output::{Output, at};
 use crate::cli::stop::Stop;
 use crate::cli::{artifact, blob};
 use crate::content::{Descriptor, ParsedManifest};
-use crate::names::{Digest, MediaType, Pattern, Reference, RepositoryName};
+use crate::names::{Digest, MediaType, Pattern, Reference, RepositoryName, Tag};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Write repositories, with their attestations and events, into an OCI image layout
 #[derive(clap::Args, Debug)]
@@ -34,8 +37,10 @@ pub struct Export {
     repository: Vec<Pattern>,
 }
 
-/// What was pushed, deleted or named while the export ran is looked for so often again.
-const ROUNDS: usize = 5;
+/// An export looks again while the log tells something else than was listed: what came meanwhile, or what is
+/// committed and not in the log yet (the sequencer looks four times a second).
+const ROUNDS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// A manifest as the registry lists it.
 #[derive(Deserialize)]
@@ -44,14 +49,16 @@ struct Listed {
     media_type: MediaType,
     manifest_size_bytes: u64,
     artifact_type: Option<String>,
-    versions: Vec<String>,
-    floating_tags: Vec<String>,
+    versions: Vec<Tag>,
+    floating_tags: Vec<Tag>,
 }
 
 /// What an export has come to.
 #[derive(Default)]
 struct Exported {
     entries: Vec<Entry>,
+    parts: Vec<Part>,
+    tags: Vec<(Part, Tag)>,
     /// Settings that this token may not read.
     left_out: Vec<&'static str>,
     blobs: HashSet<Digest>,
@@ -59,8 +66,33 @@ struct Exported {
     log_size: i64,
     /// Whether the log is there from its first entry to its last, and not these repositories' part of it.
     is_whole_log: bool,
-    /// Whether nothing was pushed, deleted or named while the last round ran.
-    is_whole: bool,
+    /// Where the log tells something else than was listed: what changed while the export ran.
+    differences: Vec<Wrong>,
+}
+
+impl Exported {
+    /// One descriptor for each name of a manifest, or one without any.
+    fn list(&mut self, repository: &RepositoryName, manifest: &Listed) {
+        let entry = |tag: Option<&Tag>| Entry {
+            media_type: manifest.media_type.clone(),
+            digest: manifest.digest.clone(),
+            size_bytes: manifest.manifest_size_bytes,
+            repository: Some(repository.clone()),
+            ref_name: tag.map(|tag| format!("{repository}:{tag}")),
+            artifact_type: manifest.artifact_type.clone(),
+        };
+        let (digest, media_type) = (manifest.digest.clone(), manifest.media_type.clone());
+        let part = Part { repository: repository.clone(), digest, media_type };
+        let tags: Vec<&Tag> = manifest.versions.iter().chain(&manifest.floating_tags).collect();
+        if tags.is_empty() {
+            self.entries.push(entry(None));
+        }
+        for tag in tags {
+            self.entries.push(entry(Some(tag)));
+            self.tags.push((part.clone(), tag.clone()));
+        }
+        self.parts.push(part);
+    }
 }
 
 /// The registry and the layout between which an export runs.
@@ -84,15 +116,21 @@ impl Export {
         let document = json!({
             "directory": self.directory,
             "repositories": between.repositories.len(),
-            "manifests": exported.entries.iter().map(|entry| &entry.digest).collect::<BTreeSet<_>>().len(),
+            "manifests": exported.parts.len(),
             "blobs": exported.blobs.len(),
             "fetched_bytes": exported.bytes,
             "events": exported.log_size,
             "left_out": exported.left_out,
-            "consistent": exported.is_whole,
+            "differences": exported.differences,
         });
-        if !exported.is_whole {
-            output.remark("The registry changed all the while: export again for what came meanwhile");
+        if let Some(first) = exported.differences.first() {
+            output.remark(&format!(
+                "The log tells something else than the registry listed, {} times, such as of {}: {}; export again when \
+                 less is pushed",
+                exported.differences.len(),
+                first.what,
+                first.why
+            ));
         }
         for name in &exported.left_out {
             output.remark(&format!("{name} is left out: this token may not read it"));
@@ -126,13 +164,16 @@ impl Between<'_> {
     async fn export(&self) -> Result<Exported, Stop> {
         let mut exported = Exported::default();
         let mut layers = Vec::new();
-        for _ in 0..ROUNDS {
-            let before = self.log_size().await?;
+        let names: BTreeSet<String> = self.names().map(|name| name.to_string()).collect();
+        for round in 0..ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
             self.content(&mut exported).await?;
-            let (events, changed) = self.events(before, &mut exported).await?;
+            let (events, told) = self.events(&mut exported).await?;
             layers = vec![events];
-            exported.is_whole = !changed;
-            if exported.is_whole {
+            exported.differences = told.differences(&names, exported.parts.iter(), exported.tags.iter());
+            if exported.differences.is_empty() {
                 break;
             }
         }
@@ -141,7 +182,6 @@ impl Between<'_> {
             ("dev.proofmark.server".to_owned(), self.registry.base().to_string()),
             ("dev.proofmark.log.size".to_owned(), exported.log_size.to_string()),
             ("dev.proofmark.log.whole".to_owned(), exported.is_whole_log.to_string()),
-            ("dev.proofmark.consistent".to_owned(), exported.is_whole.to_string()),
         ]);
         exported.entries.push(record::keep(&self.layout, &layers, &annotations)?);
         self.layout.list(&exported.entries)?;
@@ -155,6 +195,8 @@ impl Between<'_> {
     /// Every manifest with its blobs, the oldest first: in this order they can be pushed again.
     async fn content(&self, exported: &mut Exported) -> Result<(), Stop> {
         exported.entries.clear();
+        exported.parts.clear();
+        exported.tags.clear();
         for repository in self.names() {
             let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
             let mut listed = self.registry.list("/api/v1/artifacts", &query, usize::MAX).await?;
@@ -164,7 +206,7 @@ impl Between<'_> {
                     .map_err(|error| Stop::Unanswered(format!("a list of artifacts: {error}")))?;
                 // What was deleted meanwhile is looked at again in the next round.
                 if self.manifest(&repository, &manifest, exported).await? {
-                    exported.entries.extend(entries(&repository, &manifest));
+                    exported.list(&repository, &manifest);
                 }
             }
         }
@@ -236,53 +278,49 @@ impl Between<'_> {
         }
     }
 
-    /// How many entries the log has, as far as this token may ask.
-    async fn log_size(&self) -> Result<i64, Stop> {
-        let first = self.names().next();
-        let query = [("repository", first.as_ref().map(RepositoryName::as_str)), ("limit", Some("1"))];
-        let page = self.registry.get("/api/v1/audit/events", &query).await?;
-        page["size"].as_i64().ok_or_else(|| Stop::Unanswered("the log has no size".into()))
-    }
-
-    /// The log's entries, all that this token may read; says too whether content of these repositories
-    /// changed from the index `since` on.
-    async fn events(&self, since: i64, exported: &mut Exported) -> Result<(Value, bool), Stop> {
+    /// The log's entries, all that this token may read, and what they tell.
+    async fn events(&self, exported: &mut Exported) -> Result<(Value, Told), Stop> {
         let mut sheet = Sheet::begin(&self.layout)?;
-        let names: HashSet<String> = self.names().map(|name| name.to_string()).collect();
-        let mut log = Log { names, since, changed: false, size: 0 };
-        match self.log(&[], &mut sheet, &mut log).await {
-            Ok(()) => exported.is_whole_log = true,
+        let mut told = Told::default();
+        exported.log_size = match self.log(&[], &mut sheet, &mut told).await {
+            Ok(size) => {
+                exported.is_whole_log = true;
+                size
+            }
             Err(stop) if is_out_of_sight(&stop) => {
+                let mut size = 0;
                 for name in self.names() {
-                    self.log(&[("repository", Some(name.as_str()))], &mut sheet, &mut log).await?;
+                    size = self.log(&[("repository", Some(name.as_str()))], &mut sheet, &mut told).await?;
                 }
+                size
             }
             Err(stop) => return Err(stop),
-        }
-        exported.log_size = log.size;
-        Ok((sheet.end(sheets::EVENTS)?, log.changed))
+        };
+        Ok((sheet.end(sheets::EVENTS)?, told))
     }
 
-    async fn log(&self, query: Query<'_>, sheet: &mut Sheet, log: &mut Log) -> Result<(), Stop> {
+    /// Copies the log into the sheet and follows it; says how many entries it has.
+    async fn log(&self, query: Query<'_>, sheet: &mut Sheet, told: &mut Told) -> Result<i64, Stop> {
         let request = self.registry.request(reqwest::Method::GET, "/api/v1/audit/events");
         let request = request.query(&[("format", "ndjson")]).query(query);
         let mut response = self.registry.send(request).await?;
         let size = response.headers().get("x-log-size").and_then(|size| size.to_str().ok()?.parse().ok());
-        log.size = log.size.max(size.unwrap_or_default());
         let mut rest = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.registry.unanswered(&error))? {
             rest.extend_from_slice(&chunk);
             let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
             for line in rest[..end].split(|byte| *byte == b'\n') {
-                log.look_at(line)?;
+                let entry: Value = serde_json::from_slice(line)
+                    .map_err(|error| Stop::Unanswered(format!("an event of the log: {error}")))?;
+                told.follow(&entry["event"]);
             }
             sheet.add(&rest[..=end])?;
             rest.drain(..=end);
         }
-        if rest.is_empty() {
-            return Ok(());
+        match size {
+            Some(size) if rest.is_empty() => Ok(size),
+            Some(_) | None => Err(Stop::Unanswered("the log broke off in the middle of an event".into())),
         }
-        Err(Stop::Unanswered("the log broke off in the middle of an event".into()))
     }
 
     /// What is said about the content, and the rules around it.
@@ -353,54 +391,6 @@ impl Between<'_> {
         }
         sheet.end(sheets::DECISIONS)
     }
-}
-
-/// What the log tells on its way into the record.
-struct Log {
-    names: HashSet<String>,
-    since: i64,
-    changed: bool,
-    size: i64,
-}
-
-impl Log {
-    fn look_at(&mut self, line: &[u8]) -> Result<(), Stop> {
-        #[derive(Deserialize)]
-        struct Line<'a> {
-            index: i64,
-            #[serde(borrow)]
-            event: Event<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Event<'a> {
-            kind: &'a str,
-            repository: Option<&'a str>,
-        }
-        let line: Line<'_> = serde_json::from_slice(line)
-            .map_err(|error| Stop::Unanswered(format!("an event of the log: {error}")))?;
-        let content = ["manifest.", "tag.", "attestation.", "scan."];
-        if line.index >= self.since
-            && line.event.repository.is_some_and(|name| self.names.contains(name))
-            && content.iter().any(|kind| line.event.kind.starts_with(kind))
-        {
-            self.changed = true;
-        }
-        Ok(())
-    }
-}
-
-/// One descriptor for each name of a manifest, or one without any.
-fn entries(repository: &RepositoryName, manifest: &Listed) -> Vec<Entry> {
-    let entry = |tag: Option<&String>| Entry {
-        media_type: manifest.media_type.clone(),
-        digest: manifest.digest.clone(),
-        size_bytes: manifest.manifest_size_bytes,
-        repository: Some(repository.clone()),
-        ref_name: tag.map(|tag| format!("{repository}:{tag}")),
-        artifact_type: manifest.artifact_type.clone(),
-    };
-    let tags: Vec<&String> = manifest.versions.iter().chain(&manifest.floating_tags).collect();
-    if tags.is_empty() { vec![entry(None)] } else { tags.into_iter().map(|tag| entry(Some(tag))).collect() }
 }
 
 /// Whether the answer is that the token may not read it.

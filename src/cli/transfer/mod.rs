@@ -11,6 +11,7 @@ mod layout;
 mod plan;
 mod record;
 mod settings;
+mod told;
 
 pub use export::Export;
 pub use import::Import;

@@ -127,12 +127,6 @@ impl Plan {
         }
     }
 
-    /// The repositories of the plan, in the order in which they come.
-    pub fn repositories(&self) -> Vec<&RepositoryName> {
-        let mut seen = HashSet::new();
-        self.manifests.iter().map(|part| &part.repository).filter(|name| seen.insert(*name)).collect()
-    }
-
     /// Puts the tags in the order in which the record says that they were given: the newest version stays
     /// the newest.
     pub fn order_tags(&mut self, record: &Record<'_>) -> Result<(), Stop> {
