@@ -77,8 +77,12 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
     let exported = shell.json(&["export", "layout"]).await;
     assert_eq!((exported["repositories"].as_i64(), exported["left_out"].clone()), (Some(2), json!([])));
     assert_eq!(exported["differences"], json!([]));
-    // Again: nothing is fetched twice.
-    assert_eq!(shell.json(&["export", "layout"]).await["fetched_bytes"], 0);
+    // Again: nothing is fetched twice, and nothing is left of the record before.
+    let first = sheet(&shell.layout(), "events.ndjson");
+    registry.admin().push_release("team/app", "v3", "the next").await;
+    let more = shell.json(&["export", "layout"]).await;
+    assert!(more["fetched_bytes"].as_i64().unwrap() < 100, "{more}");
+    assert!(!first.exists() && sheet(&shell.layout(), "events.ndjson").exists());
     shell.yes(&["import", "layout", "--check"]).await;
 
     let other = Registry::start().await;
@@ -113,6 +117,9 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
     assert!(verdicts.iter().any(|one| one["verdict"] == "trusted" && one["signer"] == "ci"), "{verdicts:?}");
     let record = there.document("/api/v1/artifacts?repository=records/old").await;
     assert_eq!(record["items"][0]["artifact_type"], "application/vnd.proofmark.record.v1");
+    // Exported over the layout that it came from, the old record is content of its repository and stays.
+    elsewhere.yes(&["export", shell.layout().to_str().unwrap()]).await;
+    elsewhere.yes(&["import", shell.layout().to_str().unwrap(), "--check"]).await;
     // What was decided there is history; here it is decided anew.
     assert_eq!(there.known_good("team/app", "prod").await.status(), 404);
     assert_eq!(there.promote("team/app", &release, "prod").await.status(), 201);

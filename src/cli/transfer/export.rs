@@ -163,7 +163,7 @@ impl Export {
 impl Between<'_> {
     async fn export(&self) -> Result<Exported, Stop> {
         let mut exported = Exported::default();
-        let mut layers = Vec::new();
+        let (mut layers, mut superseded) = (Vec::new(), record::parts(&self.layout));
         let names: BTreeSet<String> = self.names().map(|name| name.to_string()).collect();
         for round in 0..ROUNDS {
             if round > 0 {
@@ -171,6 +171,7 @@ impl Between<'_> {
             }
             self.content(&mut exported).await?;
             let (events, told) = self.events(&mut exported).await?;
+            superseded.extend(record::digest(&events));
             layers = vec![events];
             exported.differences = told.differences(&names, exported.parts.iter(), exported.tags.iter());
             if exported.differences.is_empty() {
@@ -183,8 +184,16 @@ impl Between<'_> {
             ("dev.proofmark.log.size".to_owned(), exported.log_size.to_string()),
             ("dev.proofmark.log.whole".to_owned(), exported.is_whole_log.to_string()),
         ]);
-        exported.entries.push(record::keep(&self.layout, &layers, &annotations)?);
+        let kept = record::keep(&self.layout, &layers, &annotations)?;
+        // A record that was imported is content of its repository.
+        let listed: HashSet<&Digest> =
+            exported.blobs.iter().chain(exported.parts.iter().map(|part| &part.digest)).collect();
+        let current: HashSet<Digest> =
+            layers.iter().filter_map(record::digest).chain([kept.digest.clone()]).collect();
+        superseded.retain(|digest| !listed.contains(digest) && !current.contains(digest));
+        exported.entries.push(kept);
         self.layout.list(&exported.entries)?;
+        superseded.iter().try_for_each(|digest| self.layout.forget(digest))?;
         Ok(exported)
     }
 

@@ -188,6 +188,17 @@ impl Layout {
         self.keep(&unfinished, digest)
     }
 
+    /// Removes bytes that nothing lists any more; those that are gone already are a success.
+    pub fn forget(&self, digest: &Digest) -> Result<(), Stop> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.cannot("remove", &path, &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// A manifest's bytes, if they have its digest.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, String> {
         let read = || -> io::Result<Vec<u8>> {

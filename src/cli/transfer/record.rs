@@ -6,7 +6,7 @@ use crate::content::{self, OCI_IMAGE, TITLE};
 use crate::names::{Algorithm, Digest, Hasher};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -85,6 +85,22 @@ impl Sheet {
         Ok(json!({"mediaType": media_type, "digest": digest, "size": self.size_bytes,
                   "annotations": {(TITLE): name}}))
     }
+}
+
+/// The digest of a layer that was kept.
+pub fn digest(layer: &Value) -> Option<Digest> {
+    layer["digest"].as_str()?.parse().ok()
+}
+
+/// The manifest and the sheets of the record that the layout has, if it has one: the next export supersedes
+/// them.
+pub fn parts(layout: &Layout) -> BTreeSet<Digest> {
+    let entries = layout.entries().unwrap_or_default();
+    let records = entries.iter().filter(|entry| entry.is_record()).filter_map(|entry| {
+        let layers = Record::open(layout, entry).ok()?.layers;
+        Some(layers.into_values().chain([entry.digest.clone()]))
+    });
+    records.flatten().collect()
 }
 
 /// Stores the record's manifest over its layers, with what it says of itself.
