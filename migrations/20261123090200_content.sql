@@ -150,6 +150,7 @@ create table tag_visibility(
   at timestamptz not null default clock_timestamp(),
   foreign key (repository_id, name) references tags
 );
+create index tag_visibility_newest on tag_visibility(repository_id, name, id desc);
 create trigger tag_visibility_is_append_only before update or delete on tag_visibility
   for each row execute function refuse_change();
 

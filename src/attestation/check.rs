@@ -11,27 +11,50 @@ use crate::failure::Failure;
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap};
 
-/// Envelopes in memory at once.
-const BATCH: i64 = 64;
+/// Bytes of envelopes in memory at once, and one that may be larger.
+const AT_ONCE: i64 = 4 << 20;
 
-/// Every attestation whose row says something else than its envelope, in words: a signature that
-/// does not verify, subjects or facts that are not the signed ones.
-pub async fn check_attestations(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
-    let known = signers::all(connection).await?;
+/// A page of statements that were looked at.
+pub struct StatementsPage {
+    /// How many.
+    pub rows: u64,
+    /// Bytes of their envelopes.
+    pub bytes: u64,
+    /// What is wrong with them, in words.
+    pub wrong: Vec<String>,
+    /// The last one; none behind the end.
+    pub last: Option<i64>,
+}
+
+/// Looks at the next statements behind this one, at most `limit`: whether their rows say what their
+/// envelopes say, a signature that does not verify, subjects or facts that are not the signed ones.
+pub async fn check_attestations(
+    connection: &mut PgConnection,
+    behind: i64,
+    limit: i64,
+) -> Result<StatementsPage, Failure> {
+    let rows = store::page(connection, behind, limit, AT_ONCE).await?;
+    let ids: BTreeSet<i64> = rows.iter().flat_map(|row| &row.signers).copied().collect();
+    let known = signers::by_ids(connection, &Vec::from_iter(ids)).await?;
     let known: HashMap<i64, Signer> = known.into_iter().map(|signer| (signer.id, signer)).collect();
-    let (mut violations, mut last) = (Vec::new(), 0);
-    loop {
-        let batch = store::page(connection, last, BATCH).await?;
-        let Some(end) = batch.last() else { return Ok(violations) };
-        last = end.id;
-        for row in &batch {
-            violations.extend(wrong(row, &known).map(|why| format!("attestation {}: {why}", row.id)));
-        }
+    let mut page = StatementsPage {
+        rows: rows.len() as u64,
+        bytes: 0,
+        wrong: Vec::new(),
+        last: rows.last().map(|row| row.id),
+    };
+    for row in &rows {
+        page.bytes += row.body.as_ref().map_or(0, |body| body.len() as u64);
+        page.wrong.extend(wrong(row, &known).map(|why| format!("attestation {}: {why}", row.id)));
     }
+    Ok(page)
 }
 
 fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static str> {
-    let Some(envelope) = Received::parse_again(&row.media_type, row.beside.as_deref(), &row.body) else {
+    let (Some(media_type), Some(body)) = (&row.media_type, &row.body) else {
+        return Some("its envelope is gone");
+    };
+    let Some(envelope) = Received::parse_again(media_type, row.beside.as_deref(), body) else {
         return Some("its envelope cannot be read, and it is listed as a statement");
     };
     let Ok(statement) = super::Statement::read(&envelope.payload) else {
@@ -42,11 +65,13 @@ fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static 
     if !all {
         return Some("a recorded signature does not verify");
     }
-    if row.misplaced || envelope.message_digest() != row.message {
+    if row.misplaced || row.message.as_deref() != Some(envelope.message_digest().as_str()) {
         return Some("its message is not the one that its signatures count for");
     }
-    let subjects: BTreeSet<_> = statement.digests().collect();
-    if subjects != row.subjects.iter().cloned().collect() || statement.predicate_type != row.predicate_type {
+    let subjects: BTreeSet<String> = statement.digests().map(|digest| digest.to_string()).collect();
+    if subjects != row.subjects.iter().cloned().collect()
+        || row.predicate_type.as_ref() != Some(&statement.predicate_type)
+    {
         return Some("its subjects or its predicate type are not the signed ones");
     }
     if row.files.iter().any(|file| file.as_ref().is_none_or(|file| !subjects.contains(file))) {

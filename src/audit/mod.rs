@@ -10,5 +10,5 @@ mod repair;
 mod store;
 
 pub use events::{Auditor, Page, Question, export, page};
-pub use fsck::{Checkpoint, Report, Run, Step, Violation, fsck, fsck_from};
+pub use fsck::{Checkpoint, ROW_BYTES, Report, Run, Step, Violation, fsck, fsck_from};
 pub use repair::{Repair, repair};

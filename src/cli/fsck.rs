@@ -26,7 +26,7 @@ pub struct Fsck {
     /// A file to keep where the audit has come to: one that was cut off goes on there
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Bytes to read and hash in a second at the most
+    /// Bytes to read and hash in a second at the most; a row that is looked at counts as 8 KiB
     #[arg(long, value_name = "BYTES")]
     bytes_per_second: Option<u64>,
     /// Repair what can be repaired: each is looked at again, done, and recorded

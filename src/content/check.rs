@@ -1,10 +1,7 @@
 //! An audit of the tables: what must hold whatever happened. For fsck and for every test's end. Each
 //! rule reads one snapshot, so it may run beside pushes; what reads bytes comes in pages.
 
-pub use super::store::check::{
-    hidden as check_hidden, manifests_page, of_small_blobs as check_small_blobs, of_tags as check_tags,
-    of_usage as check_usage,
-};
+pub use super::store::check::{manifests_page, of_small_blobs as check_small_blobs};
 
 use super::ParsedManifest;
 use super::store::check as store;
@@ -12,10 +9,76 @@ use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
 use sqlx::PgConnection;
 
-/// Manifests in memory at once.
-const AT_ONCE: i64 = 16;
+/// Bytes of manifests in memory at once, and one that may be larger.
+const AT_ONCE: i64 = 4 << 20;
 /// Lines of one page at the most.
 const MAX_LINES: usize = 1000;
+
+/// A page of names of repositories.
+pub struct NamesPage {
+    /// Names that were looked at.
+    pub rows: u64,
+    /// What is wrong with them, in words.
+    pub wrong: Vec<String>,
+    /// Those that are hidden and should not be, or the other way round.
+    pub hidden: Vec<String>,
+    /// The last one, by repository and name; none behind the end.
+    pub last: Option<(i64, String)>,
+}
+
+/// Looks at the next names behind this one: each points at a manifest or is hidden, none moved after it
+/// became write-once, and those are hidden whose history says so.
+pub async fn check_names(
+    connection: &mut PgConnection,
+    behind: (i64, &str),
+    limit: i64,
+) -> Result<NamesPage, Failure> {
+    let names = store::names(connection, behind, limit).await?;
+    let mut page = NamesPage { rows: names.len() as u64, wrong: Vec::new(), hidden: Vec::new(), last: None };
+    for name in &names {
+        let of = format!("{}:{}", name.repository, name.tag);
+        match (&name.held, &name.floats) {
+            (Some(held), _) if !name.is_hidden && name.found.is_none() => {
+                page.wrong.push(format!("a shown tag points at no manifest: {of} -> {held}"));
+            }
+            (None, Some(digest)) if name.found.is_none() => {
+                page.wrong.push(format!("a floating tag points at no manifest: {of} -> {digest}"));
+            }
+            (None, _) if name.is_hidden => page.wrong.push(format!("a hidden tag is none: {of}")),
+            (Some(_) | None, _) => {}
+        }
+        if name.moved_on {
+            page.wrong.push(format!("a floating tag moved after it became write-once: {of}"));
+        }
+        if name.is_hidden != name.was_hidden {
+            page.hidden.push(format!("tags_hidden disagrees with tag_visibility: {of}"));
+        }
+    }
+    page.last = names.into_iter().next_back().map(|name| (name.repository_id, name.tag));
+    Ok(page)
+}
+
+/// What a repository holds against what is counted.
+pub struct UsageCheck {
+    /// The repository's row id.
+    pub repository_id: i64,
+    /// Rows that were looked at.
+    pub rows: u64,
+    /// What is wrong, in words.
+    pub wrong: Option<String>,
+}
+
+/// Looks at the next repository behind this one; `None` behind the end.
+pub async fn check_usage(connection: &mut PgConnection, behind: i64) -> Result<Option<UsageCheck>, Failure> {
+    let Some(row) = store::usage(connection, behind).await? else { return Ok(None) };
+    let wrong = (row.held_bytes != row.counted_bytes).then(|| {
+        format!(
+            "a repository holds other bytes than its usage says: {} holds {}, counted are {}",
+            row.repository, row.held_bytes, row.counted_bytes
+        )
+    });
+    Ok(Some(UsageCheck { repository_id: row.repository_id, rows: row.rows.unsigned_abs() + 1, wrong }))
+}
 
 /// What is wrong with the manifests behind the first key up to the second, in words.
 pub async fn check_manifests(

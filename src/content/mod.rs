@@ -25,7 +25,7 @@ pub use catalog::{
     ArtifactCursor, ArtifactFilter, ArtifactRecord, RepositoryRecord, artifact, artifacts, repository_record,
     visible_repositories,
 };
-pub use check::{check_hidden, check_manifests, check_small_blobs, check_tags, check_usage, manifests_page};
+pub use check::{check_manifests, check_names, check_small_blobs, check_usage, manifests_page};
 pub use collection::{Collected, Collection, CollectionRules, Garbage, GarbageCursor, Next, Why, garbage};
 pub use deletes::{delete, holders};
 pub use manifest::{

@@ -273,7 +273,9 @@ async fn fsck_finds_nothing_in_a_house_in_order_and_looks_at_all_of_it() {
     assert!(report.bytes >= 100_000, "the object was read: {report:?}");
     assert_eq!((report.orphans, report.more_violations), (0, 0));
     let seen = steps.into_inner().unwrap();
-    for step in [Step::Content, Step::Manifests, Step::Objects, Step::Findings, Step::Promotions, Step::Log] {
+    for step in
+        [Step::Tags, Step::Usage, Step::Manifests, Step::Objects, Step::Findings, Step::Promotions, Step::Log]
+    {
         assert!(seen.contains(&step), "{step:?} is missing in {seen:?}");
     }
     registry.check().await;
@@ -314,6 +316,23 @@ async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
         ("update log_state set size = size + 1", "the log says that it has"),
         ("insert into log_pending select event_id from log_entries limit 1", "still waits"),
         ("insert into tags_hidden select repository_id, name from tags", "tags_hidden disagrees"),
+        (
+            "insert into tags_hidden select id, 'none' from repositories",
+            "a hidden tag is none: team/app:none",
+        ),
+        ("delete from blob_links", "a manifest does not hold its blob: team/app@sha256:"),
+        ("delete from blobs", "a manifest does not hold its blob: team/app@sha256:"),
+        ("delete from envelopes", "its envelope is gone"),
+        ("delete from predicate_types", "its subjects or its predicate type"),
+        ("update attestations set message = 'garbage'", "its message is not the one that its signatures"),
+        ("delete from pins", "is pinned by nothing"),
+        ("update promotions set sha256 = 'sha256:00'", "is of other bytes than its manifest"),
+        ("delete from log_state", "does not say how many entries"),
+        ("delete from events where kind = 'scan.recorded'", "which is gone"),
+        (
+            "delete from log_entries where idx = (select max(idx) from log_entries)",
+            "is neither logged nor waiting",
+        ),
     ] {
         let (registry, _) = furnished().await;
         tamper(&registry, sql).await;

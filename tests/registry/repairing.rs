@@ -1,10 +1,12 @@
 //! fsck goes on where it was cut off, reads no faster than it may, and says what a repair would do
 //! before it does it.
 
-use crate::harness::{Registry, header, noise, sha256};
+use crate::harness::oci::IMAGE;
+use crate::harness::{Registry, Signing, header, noise, sha256};
 use futures::TryStreamExt;
 use proofmark::access::Role;
-use proofmark::audit::{self, Checkpoint, Repair, Report, Run, Step};
+use proofmark::attestation;
+use proofmark::audit::{self, Checkpoint, ROW_BYTES, Repair, Report, Run, Step};
 use proofmark::failure::Failure;
 use proofmark::identity;
 use proofmark::storage::Found;
@@ -49,6 +51,80 @@ async fn an_audit_that_was_cut_off_goes_on_where_it_was_and_reads_each_object_on
     let resumed = audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap();
     let whole = audited(&registry).await;
     assert_eq!((resumed.checked, resumed.bytes), (whole.checked, whole.bytes));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_audit_that_is_cut_off_after_every_page_is_the_same_audit() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let release = ci.push_release("app", "1.0", "one").await;
+    for fifty in 0..24 {
+        let tags: Vec<String> = (0..50).map(|n| format!("tag=v{fifty}.{n}")).collect();
+        let path = format!("/v2/app/manifests/{release}?{}", tags.join("&"));
+        let body =
+            ci.get(&format!("/v2/app/manifests/{release}")).send().await.unwrap().bytes().await.unwrap();
+        let put = ci.put(&path).header("content-type", IMAGE).body(body).send().await.unwrap();
+        assert_eq!(put.status(), 201);
+    }
+    let (from, mut pages) = (Mutex::new(Checkpoint::default()), Vec::<Checkpoint>::new());
+    let die = |checkpoint: &Checkpoint| {
+        *from.lock().unwrap() = checkpoint.clone();
+        Err(Failure::new("auditing", "the machine went away"))
+    };
+    let report = loop {
+        let run = Run { from: from.lock().unwrap().clone(), bytes_per_second: None, came_to: &die };
+        match audit::fsck_from(&registry.app.db, &registry.app.store, run).await {
+            Ok(report) => break report,
+            Err(_) => pages.push(from.lock().unwrap().clone()),
+        }
+        assert!(pages.len() < 100, "it comes to its end");
+    };
+    let whole = audited(&registry).await;
+    assert_eq!((report.checked, report.bytes), (whole.checked, whole.bytes));
+    let of = |step: Step| pages.iter().filter(|page| page.step == step).count();
+    assert_eq!(of(Step::Tags), 3, "1,201 tags are three pages");
+    for step in [Step::Usage, Step::Manifests, Step::Log, Step::Events] {
+        assert!(of(step) > 0, "{step:?} has no page");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_audit_takes_its_time_for_rows_without_bytes_too() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    ci.push_release("app", "1.0", "one").await;
+    let rate = 1_000_000;
+    let began = Instant::now();
+    let run = Run { from: Checkpoint::default(), bytes_per_second: Some(rate), came_to: &|_| Ok(()) };
+    let report = audit::fsck_from(&registry.app.db, &registry.app.store, run).await.unwrap();
+    let least = Duration::from_millis((report.checked * ROW_BYTES + report.bytes) * 1000 / rate);
+    assert!(report.checked > 10 && began.elapsed() >= least, "{:?} {report:?}", began.elapsed());
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn what_is_large_is_audited_few_at_a_time() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let release = admin.push_release("app", "1.0", "one").await;
+    admin.register_signer("ci", &Signing::new(7).pem(), &["**"]).await;
+    let large = "x".repeat(2 << 20);
+    for number in 0..4 {
+        let predicate = serde_json::json!({ "number": number, "large": large });
+        let envelope = Signing::new(7).statement(&release, "https://example.org/large", &predicate);
+        admin.attest("app", &envelope, 201).await;
+    }
+    let mut connection = registry.sql().await;
+    let (mut pages, mut behind) = (Vec::new(), 0);
+    loop {
+        let page = attestation::check_attestations(&mut connection, behind, 500).await.unwrap();
+        let Some(last) = page.last else { break };
+        (behind, pages) = (last, [pages, vec![page.rows]].concat());
+    }
+    assert_eq!(pages, [2, 2], "no more than 4 MiB and one more are in memory");
+    drop(connection);
     registry.check().await;
 }
 

@@ -1,57 +1,67 @@
 //! Statements as they are indexed, for audits.
 
 use crate::failure::Failure;
-use crate::names::Digest;
 use sqlx::PgConnection;
 
-/// A statement as it is indexed, with its envelope.
+/// A statement as it is indexed, with its envelope; text as it stands, since it may be wrong.
 pub struct Indexed {
     pub id: i64,
-    pub media_type: String,
-    pub body: Vec<u8>,
+    /// Nothing when the envelope is gone.
+    pub media_type: Option<String>,
+    pub body: Option<Vec<u8>>,
     pub beside: Option<String>,
-    pub predicate_type: String,
-    pub message: Digest,
+    pub predicate_type: Option<String>,
+    pub message: Option<String>,
     pub builder: Option<String>,
     pub source: Option<String>,
     pub source_ref: Option<String>,
     pub commit_id: Option<String>,
     pub result: Option<String>,
     pub configuration: Option<String>,
-    pub subjects: Vec<Digest>,
+    pub subjects: Vec<String>,
     /// Files through which it counts for artifacts; of those whose artifact holds another, nothing.
-    pub files: Vec<Option<Digest>>,
+    pub files: Vec<Option<String>>,
     pub signers: Vec<i64>,
     /// Whether a signature counts as if it were in another repository or over another message.
     pub misplaced: bool,
 }
 
-/// A page of the statements, by id.
-pub async fn page(connection: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<Indexed>, Failure> {
+/// A page of the statements, by id; so many that their envelopes have few bytes together, and one at the
+/// least.
+pub async fn page(
+    connection: &mut PgConnection,
+    after: i64,
+    limit: i64,
+    bytes: i64,
+) -> Result<Vec<Indexed>, Failure> {
     sqlx::query_as!(
         Indexed,
-        r#"select a.id, e.media_type, e.body, a.beside, t.uri as predicate_type,
-             a.message as "message!: Digest", a.builder, a.source, a.source_ref, a.commit_id, a.result,
+        r#"select a.id as "id!", e.media_type as "media_type?", e.body as "body?", a.beside,
+             t.uri as "predicate_type?", a.message, a.builder, a.source, a.source_ref, a.commit_id, a.result,
              a.configuration,
              array(select digest from attestation_subjects where attestation_id = a.id and file is null)
-               as "subjects!: Vec<Digest>",
+               as "subjects!",
              array(select case when not exists (
                      select from manifests m where m.repository_id = s.repository_id and m.sha256 = s.digest
                        and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
                                        and b.manifest = m.digest and b.blob = s.file)) then s.file end
                    from attestation_subjects s where s.attestation_id = a.id and s.file is not null)
-               as "files!: Vec<Option<Digest>>",
+               as "files!: Vec<Option<String>>",
              array(select signer_id from attestation_signatures where attestation_id = a.id) as "signers!",
              exists (select from attestation_signatures g join attestations f on f.id = g.counts_from
                      where g.attestation_id = a.id and ((g.repository_id, g.message) <> (a.repository_id, a.message)
                        or (f.repository_id, f.message) <> (a.repository_id, a.message))) as "misplaced!"
-           from attestations a
-           join envelopes e on e.digest = a.envelope
-           join predicate_types t on t.id = a.predicate_type_id
-           where a.id > $1 and a.form = 'statement'
-           order by a.id limit $2"#,
+           from (select a.*, sum(coalesce(octet_length(e.body), 0)) over (order by a.id)
+                        - coalesce(octet_length(e.body), 0) as before
+                 from (select * from attestations where id > $1 and form = 'statement' order by id limit $2) a
+                 left join envelopes e on e.digest = a.envelope) a
+           left join envelopes e on e.digest = a.envelope
+           left join predicate_types t on t.id = a.predicate_type_id
+           where a.before <= $3
+           order by a.id"#,
         after,
         limit,
+        bytes,
     )
     .fetch_all(connection)
     .await

@@ -11,6 +11,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 /// Rows of one page.
 const PAGE: i64 = 500;
+/// Bytes of documents in memory at once, and one that may be larger.
+const DOCUMENTS: i64 = 4 << 20;
 /// Objects of one page, each of which is read whole.
 const OBJECTS: i64 = 8;
 /// Objects read at the same time.
@@ -87,7 +89,9 @@ impl Audit<'_> {
             begin.split_once('/').map_or(("", String::new()), |(kind, last)| (kind, last.to_owned()));
         for kind in rows::DOCUMENTS.into_iter().skip_while(|kind| !from.is_empty() && kind.as_str() != from) {
             loop {
-                let page = rows::documents(&mut *self.db.acquire().await?, kind, &last, PAGE).await?;
+                let mut connection = self.db.acquire().await?;
+                let page = rows::documents(&mut connection, kind, &last, PAGE, DOCUMENTS).await?;
+                drop(connection);
                 let Some(end) = page.last() else { break };
                 last.clone_from(&end.digest);
                 for document in page {

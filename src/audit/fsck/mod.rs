@@ -7,6 +7,7 @@
 //! on where it was cut off; and it may be told how many bytes a second it reads.
 
 mod bytes;
+mod events;
 mod log;
 mod promotions;
 mod rows;
@@ -36,9 +37,11 @@ pub struct Violation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Tags, and what repositories hold.
+    /// Names against manifests and against their history.
     #[default]
-    Content,
+    Tags,
+    /// What repositories hold against what is counted.
+    Usage,
     /// Manifests: their bytes, and what they need.
     Manifests,
     /// Blobs that lie in their rows.
@@ -55,12 +58,15 @@ pub enum Step {
     Findings,
     /// Promotions against their decisions and events.
     Promotions,
-    /// The log: every event, its place and its copy in columns.
+    /// The log: its indices.
     Log,
+    /// Every event: its place in the log and its copy in columns.
+    Events,
 }
 
-const STEPS: [Step; 10] = [
-    Step::Content,
+const STEPS: [Step; 12] = [
+    Step::Tags,
+    Step::Usage,
     Step::Manifests,
     Step::SmallBlobs,
     Step::Objects,
@@ -70,6 +76,7 @@ const STEPS: [Step; 10] = [
     Step::Findings,
     Step::Promotions,
     Step::Log,
+    Step::Events,
 ];
 
 /// Where an audit goes on, with what it has found.
@@ -77,11 +84,14 @@ const STEPS: [Step; 10] = [
 pub struct Checkpoint {
     /// The step.
     pub step: Step,
-    /// Behind this row of it; a step without one is done again.
+    /// Behind this row of it; from its beginning when empty.
     pub last: String,
     /// What was found so far.
     pub report: Report,
 }
+
+/// What looking at a row counts for in what is read in a second: a page of the database.
+pub const ROW_BYTES: u64 = 8192;
 
 /// Violations that are kept; more are counted.
 const MAX_VIOLATIONS: usize = 1000;
@@ -116,7 +126,8 @@ impl Report {
 pub struct Run<'a> {
     /// Where it begins.
     pub from: Checkpoint,
-    /// Bytes that it reads and hashes in a second at the most.
+    /// Bytes that it reads and hashes in a second at the most; each row that it looks at counts as
+    /// [`ROW_BYTES`] more.
     pub bytes_per_second: Option<u64>,
     /// Told after each page how far it is; what it does with it is its own.
     pub came_to: &'a (dyn Fn(&Checkpoint) -> Result<(), Failure> + Send + Sync),
@@ -128,7 +139,7 @@ struct Audit<'a> {
     store: &'a Store,
     run: Run<'a>,
     began: Instant,
-    /// Bytes read in this run, not in those before it.
+    /// What was read in this run, not in those before it, as its rate counts it.
     read_bytes: u64,
 }
 
@@ -148,7 +159,8 @@ pub async fn fsck_from(db: &Db, store: &Store, run: Run<'_>) -> Result<Report, F
             audit.run.from.last.clear();
         }
         match step {
-            Step::Content => audit.content().await?,
+            Step::Tags => audit.tags().await?,
+            Step::Usage => audit.usage().await?,
             Step::Manifests => audit.manifests().await?,
             Step::SmallBlobs => audit.small_blobs().await?,
             Step::Objects => audit.objects().await?,
@@ -158,6 +170,7 @@ pub async fn fsck_from(db: &Db, store: &Store, run: Run<'_>) -> Result<Report, F
             Step::Findings => audit.findings().await?,
             Step::Promotions => audit.promotions().await?,
             Step::Log => audit.log().await?,
+            Step::Events => audit.events().await?,
         }
     }
     Ok(audit.run.from.report)
@@ -167,6 +180,17 @@ impl Audit<'_> {
     /// The row that a page begins behind.
     fn last(&self) -> String {
         self.run.from.last.clone()
+    }
+
+    /// The same as a row id; ids begin at 1.
+    fn last_id(&self) -> i64 {
+        self.run.from.last.parse().unwrap_or_default()
+    }
+
+    /// The same as a name or digest in a repository.
+    fn last_in_repository(&self) -> (i64, String) {
+        let (repository_id, name) = self.run.from.last.split_once('/').unwrap_or(("0", ""));
+        (repository_id.parse().unwrap_or_default(), name.to_owned())
     }
 
     fn violation(&mut self, what: String) {
@@ -187,7 +211,7 @@ impl Audit<'_> {
     async fn looked(&mut self, things: u64, bytes: u64) {
         self.run.from.report.checked += things;
         self.run.from.report.bytes += bytes;
-        self.read_bytes += bytes;
+        self.read_bytes += bytes + things * ROW_BYTES;
         if let Some(rate) = self.run.bytes_per_second.filter(|rate| *rate > 0) {
             let due = Duration::from_millis(self.read_bytes.saturating_mul(1000) / rate);
             tokio::time::sleep_until(self.began + due).await;

@@ -11,32 +11,48 @@ use crate::failure::Failure;
 const PAGE: i64 = 500;
 
 impl Audit<'_> {
-    /// Tags against manifests, and what repositories hold against what is counted.
-    pub(super) async fn content(&mut self) -> Result<(), Failure> {
-        let mut connection = self.db.acquire().await?;
-        for what in content::check_tags(&mut connection).await? {
-            self.violation(what);
+    /// Names against manifests and against their history.
+    pub(super) async fn tags(&mut self) -> Result<(), Failure> {
+        loop {
+            let (repository_id, name) = self.last_in_repository();
+            let mut connection = self.db.acquire().await?;
+            let page = content::check_names(&mut connection, (repository_id, &name), PAGE).await?;
+            drop(connection);
+            let Some((repository_id, name)) = page.last else { return Ok(()) };
+            for what in page.wrong {
+                self.violation(what);
+            }
+            for what in page.hidden {
+                self.repairable(what, Some(Repair::HiddenTags));
+            }
+            self.looked(page.rows, 0).await;
+            self.came_to(format!("{repository_id}/{name}"))?;
         }
-        for what in content::check_hidden(&mut connection).await? {
-            self.repairable(what, Some(Repair::HiddenTags));
+    }
+
+    /// What repositories hold against what is counted.
+    pub(super) async fn usage(&mut self) -> Result<(), Failure> {
+        loop {
+            let behind = self.last_id();
+            let checked = content::check_usage(&mut *self.db.acquire().await?, behind).await?;
+            let Some(checked) = checked else { return Ok(()) };
+            let repository_id = checked.repository_id;
+            if let Some(what) = checked.wrong {
+                self.repairable(what, Some(Repair::Usage { repository_id }));
+            }
+            self.looked(checked.rows, 0).await;
+            self.came_to(repository_id.to_string())?;
         }
-        for (repository_id, what) in content::check_usage(&mut connection).await? {
-            self.repairable(what, Some(Repair::Usage { repository_id }));
-        }
-        self.looked(1, 0).await;
-        self.came_to(String::new())
     }
 
     /// Manifests against their digests, and that what they need is held for them.
     pub(super) async fn manifests(&mut self) -> Result<(), Failure> {
         loop {
             let mut connection = self.db.acquire().await?;
-            let last = self.last();
-            let (repository_id, digest) = last.split_once('/').unwrap_or(("0", ""));
-            let repository_id = repository_id.parse().unwrap_or_default();
-            let page = content::manifests_page(&mut connection, repository_id, digest, PAGE).await?;
+            let (repository_id, digest) = self.last_in_repository();
+            let page = content::manifests_page(&mut connection, repository_id, &digest, PAGE).await?;
             let Some(end) = &page.last else { return Ok(()) };
-            match content::check_manifests(&mut connection, (repository_id, digest), end).await {
+            match content::check_manifests(&mut connection, (repository_id, &digest), end).await {
                 Ok(violations) => {
                     for what in violations {
                         self.violation(what);
@@ -71,12 +87,16 @@ impl Audit<'_> {
 
     /// Attestations against their envelopes.
     pub(super) async fn attestations(&mut self) -> Result<(), Failure> {
-        let violations = attestation::check_attestations(&mut *self.db.acquire().await?).await?;
-        for what in violations {
-            self.violation(what);
+        loop {
+            let behind = self.last_id();
+            let page = attestation::check_attestations(&mut *self.db.acquire().await?, behind, PAGE).await?;
+            let Some(end) = page.last else { return Ok(()) };
+            for what in page.wrong {
+                self.violation(what);
+            }
+            self.looked(page.rows, page.bytes).await;
+            self.came_to(end.to_string())?;
         }
-        self.looked(1, 0).await;
-        self.came_to(String::new())
     }
 
     /// Every set of findings is what its digest says, and its counts are its findings'.

@@ -90,43 +90,46 @@ pub struct Document {
     pub body: Vec<u8>,
 }
 
+/// Documents of one kind as they are stored: so many that they have few bytes together, and one at the
+/// least. What is too large for that is not read before it is wanted.
+macro_rules! documents {
+    ($table:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            Document,
+            "select digest, body from (
+               select digest, body, sum(octet_length(body)) over (order by digest) - octet_length(body) as before
+               from (" + $table + " where digest > $1 order by digest limit $2) page) sized
+             where before <= $3 order by digest",
+            $($argument)*
+        )
+    };
+}
+
 /// A page of documents, by digest.
 pub async fn documents(
     connection: &mut PgConnection,
     kind: Kind,
     last: &str,
     limit: i64,
+    bytes: i64,
 ) -> Result<Vec<Document>, Failure> {
     let page = match kind {
         Kind::Envelope => {
-            sqlx::query_as!(
-                Document,
-                "select digest, body from envelopes where digest > $1 order by digest limit $2",
-                last,
-                limit
-            )
-            .fetch_all(connection)
-            .await
+            let envelopes = documents!("select digest, body from envelopes", last, limit, bytes);
+            envelopes.fetch_all(connection).await
         }
         Kind::Decision => {
-            sqlx::query_as!(
-                Document,
-                "select id as digest, inputs as body from decisions where id > $1 order by id limit $2",
+            let decisions = documents!(
+                "select * from (select id as digest, inputs as body from decisions) d",
                 last,
-                limit
-            )
-            .fetch_all(connection)
-            .await
+                limit,
+                bytes
+            );
+            decisions.fetch_all(connection).await
         }
         Kind::Policy => {
-            sqlx::query_as!(
-                Document,
-                "select digest, body from policy_documents where digest > $1 order by digest limit $2",
-                last,
-                limit
-            )
-            .fetch_all(connection)
-            .await
+            let policies = documents!("select digest, body from policy_documents", last, limit, bytes);
+            policies.fetch_all(connection).await
         }
     };
     page.map_err(|error| Failure::new("reading documents", error))

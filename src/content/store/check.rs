@@ -4,51 +4,75 @@ use crate::failure::Failure;
 use crate::names::Digest;
 use sqlx::PgConnection;
 
-/// One line for each violation about tags, 100 at the most of each kind.
-pub async fn of_tags(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
-    sqlx::query_scalar!(
-        r#"
-        (select 'a shown tag points at no manifest: ' || r.name || ':' || t.name || ' -> ' || t.digest as "violation!"
-         from tags t join repositories r on r.id = t.repository_id
-         where not exists (select from tags_hidden h where h.repository_id = t.repository_id and h.name = t.name)
-           and not exists (select from manifests m where m.repository_id = t.repository_id and m.digest = t.digest)
-         limit 100)
-        union all
-        (select 'a floating tag points at no manifest: ' || r.name || ':' || f.name || ' -> ' || f.digest
-         from (select distinct on (repository_id, name) repository_id, name, digest from floating_tags
-               order by repository_id, name, id desc) f
-         join repositories r on r.id = f.repository_id
-         where f.digest is not null
-           and not exists (select from tags t where t.repository_id = f.repository_id and t.name = f.name)
-           and not exists (select from manifests m where m.repository_id = f.repository_id and m.digest = f.digest)
-         limit 100)
-        union all
-        (select 'a floating tag moved after it became write-once: ' || r.name || ':' || t.name
-         from tags t join repositories r on r.id = t.repository_id
-         where exists (select from floating_tags f where f.repository_id = t.repository_id and f.name = t.name
-                       and f.moved_at > t.claimed_at)
-         limit 100)
-        "#
+/// A name of a repository with all that the tables say of it; text as it stands, since it may be wrong.
+pub struct Named {
+    pub repository_id: i64,
+    pub repository: String,
+    pub tag: String,
+    /// What it is held for write-once.
+    pub held: Option<String>,
+    /// What it floats to by its history; a deletion is nothing.
+    pub floats: Option<String>,
+    /// Whether `tags_hidden` has it, and whether it should by its history.
+    pub is_hidden: bool,
+    pub was_hidden: bool,
+    /// Whether its floating history goes on behind the claim that ended it.
+    pub moved_on: bool,
+    /// The manifest that it names now, if that is there.
+    pub found: Option<String>,
+}
+
+/// The next names behind this one, by repository and name, as one snapshot has them. Each table gives
+/// its own next names, so that none is walked whole; floating ones by skip scan.
+pub async fn names(
+    connection: &mut PgConnection,
+    behind: (i64, &str),
+    limit: i64,
+) -> Result<Vec<Named>, Failure> {
+    sqlx::query_as!(
+        Named,
+        r#"with recursive floating(repository_id, name, n) as (
+             (select repository_id, name, 1::bigint from floating_tags where (repository_id, name) > ($1, $2)
+              order by repository_id, name limit 1)
+             union all
+             select next.repository_id, next.name, f.n + 1 from floating f cross join lateral (
+               select t.repository_id, t.name from floating_tags t
+               where (t.repository_id, t.name) > (f.repository_id, f.name)
+               order by t.repository_id, t.name limit 1) next
+             where f.n < $3),
+           page as materialized (
+             (select repository_id, name from floating)
+             union
+             (select repository_id, name from tags where (repository_id, name) > ($1, $2)
+              order by repository_id, name limit $3)
+             union
+             (select repository_id, name from tags_hidden where (repository_id, name) > ($1, $2)
+              order by repository_id, name limit $3)
+             order by repository_id, name limit $3)
+           select p.repository_id as "repository_id!",
+             coalesce(r.name, 'repository ' || p.repository_id) as "repository!", p.name as "tag!",
+             t.digest as "held?", f.digest as "floats?",
+             h.name is not null as "is_hidden!", coalesce(v.hidden, false) as "was_hidden!",
+             coalesce(f.moved_at > t.claimed_at, false) as "moved_on!", m.digest as "found?"
+           from page p left join repositories r on r.id = p.repository_id
+             left join tags t on t.repository_id = p.repository_id and t.name = p.name
+             left join tags_hidden h on h.repository_id = p.repository_id and h.name = p.name
+             left join lateral (select hidden from tag_visibility v
+                                where v.repository_id = p.repository_id and v.name = p.name
+                                order by v.id desc limit 1) v on true
+             left join lateral (select digest, moved_at from floating_tags f
+                                where f.repository_id = p.repository_id and f.name = p.name
+                                order by f.id desc limit 1) f on true
+             left join manifests m on m.repository_id = p.repository_id
+               and m.digest = case when t.name is null then f.digest when h.name is null then t.digest end
+           order by p.repository_id, p.name"#,
+        behind.0,
+        behind.1,
+        limit
     )
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("auditing tags", error))
-}
-
-/// One line for each tag that is hidden and should not be, or the other way round, 100 at the most.
-pub async fn hidden(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
-    sqlx::query_scalar!(
-        r#"select 'tags_hidden disagrees with tag_visibility: ' || r.name || ':' || coalesce(h.name, v.name) as "violation!"
-         from (select distinct on (repository_id, name) repository_id, name, hidden from tag_visibility
-               order by repository_id, name, id desc) v
-         full join tags_hidden h on h.repository_id = v.repository_id and h.name = v.name
-         join repositories r on r.id = coalesce(h.repository_id, v.repository_id)
-         where coalesce(v.hidden, false) <> (h.name is not null)
-         limit 100"#
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(|error| Failure::new("auditing hidden tags", error))
 }
 
 /// A page of manifests: how many, their bytes, and the last one.
@@ -98,28 +122,36 @@ pub struct Held {
     pub blobs: Vec<String>,
 }
 
-/// The next manifests behind the first key up to the second, each as one snapshot has it.
+/// The next manifests behind the first key up to the second, each as one snapshot has it; so many that
+/// their bodies have few bytes together, and one at the least. A blob or a child counts as held while all
+/// rows that hold it are there.
 pub async fn held(
     connection: &mut PgConnection,
     behind: (i64, &str),
     to: &(i64, String),
-    limit: i64,
+    bytes: i64,
 ) -> Result<Vec<Held>, Failure> {
     sqlx::query_as!(
         Held,
-        r#"select m.repository_id, r.name as repository, m.digest, m.sha256, m.sha512, m.media_type, m.body,
+        r#"select m.repository_id, coalesce(r.name, 'repository ' || m.repository_id) as "repository!", m.digest, m.sha256, m.sha512, m.media_type, m.body,
                   array(select k.child from manifest_children k
+                          join manifests c on c.repository_id = k.repository_id and c.digest = k.child
                         where k.repository_id = m.repository_id and k.manifest = m.digest) as "children!",
                   array(select b.blob from manifest_blobs b
+                          join blob_links l on l.repository_id = b.repository_id and l.digest = b.blob
+                          join blobs s on s.digest = b.blob
                         where b.repository_id = m.repository_id and b.manifest = m.digest) as "blobs!"
-           from manifests m join repositories r on r.id = m.repository_id
-           where (m.repository_id, m.digest) > ($1, $2) and (m.repository_id, m.digest) <= ($3, $4)
-           order by m.repository_id, m.digest limit $5"#,
+           from (select *, sum(octet_length(body)) over (order by repository_id, digest) - octet_length(body) as before
+                 from manifests
+                 where (repository_id, digest) > ($1, $2) and (repository_id, digest) <= ($3, $4)) m
+             left join repositories r on r.id = m.repository_id
+           where m.before <= $5
+           order by m.repository_id, m.digest"#,
         behind.0,
         behind.1,
         to.0,
         to.1,
-        limit
+        bytes
     )
     .fetch_all(connection)
     .await
@@ -171,23 +203,35 @@ pub async fn of_small_blobs(
     })
 }
 
-/// One line for each repository that holds more or less than its usage says, 100 at the most.
-pub async fn of_usage(connection: &mut PgConnection) -> Result<Vec<(i64, String)>, Failure> {
-    let rows = sqlx::query!(
-        r#"select r.id, 'a repository holds other bytes than its usage says: ' || r.name || ' holds ' || h.bytes
-                  || ', counted are ' || u.bytes as "violation!"
-           from repositories r
+/// What a repository holds and what is counted.
+pub struct UsageRow {
+    pub repository_id: i64,
+    pub repository: String,
+    /// Links and manifests that were looked at.
+    pub rows: i64,
+    pub held_bytes: i64,
+    pub counted_bytes: i64,
+}
+
+/// The next repository behind this one: one snapshot for each, since only both sides of the comparison
+/// have to be of one.
+pub async fn usage(connection: &mut PgConnection, behind: i64) -> Result<Option<UsageRow>, Failure> {
+    sqlx::query_as!(
+        UsageRow,
+        r#"select r.id as repository_id, r.name as repository, l.rows + m.rows as "rows!",
+             (l.bytes + m.bytes)::bigint as "held_bytes!", u.bytes as "counted_bytes!"
+           from (select id, name from repositories where id > $1 order by id limit 1) r
            cross join lateral (
-             select (select coalesce(sum(b.size_bytes), 0) from blob_links l join blobs b on b.digest = l.digest
-                     where l.repository_id = r.id)
-                  + (select coalesce(sum(octet_length(m.body)), 0) from manifests m
-                     where m.repository_id = r.id) as bytes) h
+             select count(*) as rows, coalesce(sum(b.size_bytes), 0) as bytes
+             from blob_links l join blobs b on b.digest = l.digest where l.repository_id = r.id) l
            cross join lateral (
-             select coalesce(sum(s.bytes), 0) as bytes from repository_usage s where s.repository_id = r.id) u
-           where h.bytes <> u.bytes limit 100"#
+             select count(*) as rows, coalesce(sum(octet_length(body)), 0) as bytes
+             from manifests where repository_id = r.id) m
+           cross join lateral (
+             select coalesce(sum(bytes), 0)::bigint as bytes from repository_usage where repository_id = r.id) u"#,
+        behind
     )
-    .fetch_all(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(|error| Failure::new("auditing what repositories hold", error))?;
-    Ok(rows.into_iter().map(|row| (row.id, row.violation)).collect())
+    .map_err(|error| Failure::new("auditing what repositories hold", error))
 }
