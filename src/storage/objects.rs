@@ -37,6 +37,11 @@ impl Objects {
         Self { store: store.clone(), multipart: store.clone(), signer: store, prefix }
     }
 
+    /// The same, with URLs for clients made by another.
+    pub fn signed_by(self, signer: impl Signer) -> Self {
+        Self { signer: Arc::new(signer), ..self }
+    }
+
     pub(super) fn path(&self, name: &str) -> Path {
         self.prefix.parts().chain(name.split('/').map(Into::into)).collect()
     }

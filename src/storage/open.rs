@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: &str = "1h";
 /// What stands behind the `?` of a store's URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Manners {
-    /// Where an S3 store is, instead of `AWS_ENDPOINT`.
+    /// Where the store is, instead of where its cloud has it or a variable says.
     endpoint: Option<String>,
     /// For how long a request that failed is tried again: no connection, 429, 500, 503 ...
     retry: Duration,
@@ -85,20 +85,8 @@ pub(super) async fn open(url: &str) -> Result<Kind, Failure> {
     let prefix = Path::parse(prefix).map_err(|error| unusable(&error.to_string()))?;
     let built = match scheme {
         "s3" => s3(bucket, &manners).build().map(|store| Objects::new(store, prefix)),
-        "gs" => GoogleCloudStorageBuilder::from_env()
-            .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
-            .with_config(GoogleConfigKey::Client(ClientConfigKey::ReadTimeout), manners.silence())
-            .with_retry(manners.retry())
-            .with_bucket_name(bucket)
-            .build()
-            .map(|store| Objects::new(store, prefix)),
-        "az" => MicrosoftAzureBuilder::from_env()
-            .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
-            .with_config(AzureConfigKey::Client(ClientConfigKey::ReadTimeout), manners.silence())
-            .with_retry(manners.retry())
-            .with_container_name(bucket)
-            .build()
-            .map(|store| Objects::new(store, prefix)),
+        "gs" => google(bucket, &manners, prefix),
+        "az" => azure(bucket, &manners).build().map(|store| Objects::new(store, prefix)),
         _ => return Err(unusable(forms)),
     };
     let objects = built.map_err(|error| Failure::new("opening the object store", error))?;
@@ -115,12 +103,48 @@ fn s3(bucket: &str, manners: &Manners) -> AmazonS3Builder {
     if let Some(endpoint) = &manners.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    // Whoever names an endpoint without TLS means it.
-    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-    match endpoint {
-        Some(endpoint) if endpoint.starts_with("http://") => builder.with_allow_http(true),
-        Some(_) | None => builder,
+    if is_without_tls(builder.get_config_value(&AmazonS3ConfigKey::Endpoint)) {
+        builder = builder.with_allow_http(true);
     }
+    builder
+}
+
+/// The library signs URLs for this host alone, so clients are sent there, wherever the service itself finds
+/// the store.
+const GOOGLE: &str = "https://storage.googleapis.com";
+
+fn google(bucket: &str, manners: &Manners, prefix: Path) -> object_store::Result<Objects> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
+        .with_config(GoogleConfigKey::Client(ClientConfigKey::ReadTimeout), manners.silence())
+        .with_retry(manners.retry())
+        .with_bucket_name(bucket);
+    let signer = builder.clone().with_base_url(GOOGLE).build()?;
+    if let Some(endpoint) = &manners.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    Ok(Objects::new(builder.build()?, prefix).signed_by(signer))
+}
+
+/// The endpoint is that of the account: what stands before the container in a blob's URL.
+fn azure(container: &str, manners: &Manners) -> MicrosoftAzureBuilder {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
+        .with_config(AzureConfigKey::Client(ClientConfigKey::ReadTimeout), manners.silence())
+        .with_retry(manners.retry())
+        .with_container_name(container);
+    if let Some(endpoint) = &manners.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    if is_without_tls(builder.get_config_value(&AzureConfigKey::Endpoint)) {
+        builder = builder.with_allow_http(true);
+    }
+    builder
+}
+
+/// Whoever names an endpoint without TLS means it.
+fn is_without_tls(endpoint: Option<String>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
 #[cfg(test)]

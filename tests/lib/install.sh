@@ -7,10 +7,11 @@ install_missing() {
   command -v cc > /dev/null || packages+=(gcc libc6-dev)
   command -v curl > /dev/null || packages+=(curl)
   command -v openssl > /dev/null || packages+=(openssl)
+  command -v npm > /dev/null || packages+=(nodejs npm)
   python3 -c 'import ensurepip' 2> /dev/null || packages+=(python3 python3-venv)
   [ ${#packages[@]} -gt 0 ] || return 0
   if ! command -v apt-get > /dev/null; then
-    echo "tests/run needs a Postgres server (15 or newer), a C compiler, curl, openssl and Python 3 with venv: install them first" >&2
+    echo "tests/run needs a Postgres server (15 or newer), a C compiler, curl, openssl, Node with npm and Python 3 with venv: install them first" >&2
     return 1
   fi
   echo "installing ${packages[*]}"

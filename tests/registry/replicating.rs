@@ -1,6 +1,6 @@
 //! Replicas: one upload at several of them, whatever dies in between, on files and on an object store.
 
-use crate::harness::{Client, Fault, Registry, Relay, header, noise, on_both, sha256};
+use crate::harness::{Client, Fault, Registry, Relay, header, noise, on_every_storage, sha256};
 use bytes::Bytes;
 use proofmark::access::Role;
 use proofmark::names::Digest;
@@ -8,7 +8,7 @@ use reqwest::{Body, Response};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-on_both!(
+on_every_storage!(
     two_replicas_behind_a_balancer_take_the_chunks_of_one_upload_by_turns,
     of_writers_at_one_offset_one_wins_and_the_others_are_told_where_to_go_on,
     a_finish_whose_answer_was_lost_is_asked_for_again,

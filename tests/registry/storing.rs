@@ -1,6 +1,6 @@
 //! Where bytes lie: the same promises on files and on an object store.
 
-use crate::harness::{Registry, header, noise, on_both, sha256, sha512};
+use crate::harness::{Registry, header, noise, on_every_storage, sha256, sha512};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use proofmark::access::Role;
@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use uuid::Uuid;
 
-on_both!(
+on_every_storage!(
     bodies_around_every_bound_come_back_whole_and_in_parts,
     chunks_of_any_size_at_changing_replicas_make_one_blob,
     a_finish_that_was_cut_off_is_repeated,

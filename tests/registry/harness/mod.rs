@@ -3,10 +3,12 @@
 mod blobs;
 mod client;
 mod database;
+mod google;
 pub mod oci;
 mod relay;
 mod releases;
 mod service;
+mod serving;
 mod shell;
 mod signing;
 mod storages;
@@ -19,8 +21,8 @@ pub use releases::Found;
 pub use service::Service;
 pub use shell::Shell;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
-pub(crate) use storages::on_both;
-pub use storages::{bucket, bucket_behind_a_relay};
+pub use storages::Cloud;
+pub(crate) use storages::on_every_storage;
 
 use proofmark::access::Role;
 use proofmark::app::App;

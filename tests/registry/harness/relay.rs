@@ -1,17 +1,16 @@
 //! Something in the middle: passes requests on, to one server or to several by turns, and can be told to
 //! misbehave.
 
+use super::serving::{messenger, serve};
 use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,33 +51,16 @@ struct State {
 impl Relay {
     /// Passes requests on to these base URLs by turns.
     pub async fn to(targets: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
             passed: targets.iter().map(|_| AtomicUsize::new(0)).collect(),
             seen: AtomicUsize::new(0),
             faults: AtomicUsize::new(0),
             plan: Mutex::new(Arc::new(|_, _| None)),
-            http: reqwest::Client::builder()
-                .tcp_nodelay(true)
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .unwrap(),
+            http: messenger(),
         });
         let serving = state.clone();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                let state = serving.clone();
-                let service = hyper::service::service_fn(move |request| answer(state.clone(), request));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                // It ends in an error whenever a fault was wanted.
-                tokio::spawn(async move { connection.await.ok() });
-            }
-        });
+        let url = serve(move |request| answer(serving.clone(), request)).await;
         Self { url, state }
     }
 
