@@ -124,6 +124,17 @@ impl App {
         jobs::retain(&self.db, Pace::percent(self.config.background_percent), due, stop).await
     }
 
+    /// Ends upload sessions that nobody goes on with. Told to stop it is dropped where it stands: what a
+    /// crash may cut off at any point is not waited for, however slow the store is.
+    pub async fn sweep_sessions(&self, stop: &CancellationToken) -> Result<Option<u64>, Failure> {
+        stop.run_until_cancelled(self.uploads.sweep_sessions(self.config.upload_expiry)).await.transpose()
+    }
+
+    /// Deletes bytes of this age that nobody needs. Told to stop it is dropped where it stands too.
+    pub async fn sweep_store(&self, age: Duration, stop: &CancellationToken) -> Result<Option<u64>, Failure> {
+        stop.run_until_cancelled(self.uploads.sweep_store(age)).await.transpose()
+    }
+
     /// Starts the loops that run beside the requests.
     pub fn start_jobs(&self) -> Jobs {
         let mut jobs = Jobs::default();
@@ -132,16 +143,16 @@ impl App {
             let app = app.clone();
             async move { ledger::sequence(&app.db).await.map(|_| ()) }
         });
-        let app = self.clone();
+        let (app, stop) = (self.clone(), jobs.stopping());
         jobs.every("expired-uploads", EXPIRE_EVERY, move || {
-            let app = app.clone();
-            async move { app.uploads.sweep_sessions(app.config.upload_expiry).await.map(|_| ()) }
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.sweep_sessions(&stop).await.map(|_| ()) }
         });
-        let app = self.clone();
+        let (app, stop) = (self.clone(), jobs.stopping());
         jobs.every("sweep", SWEEP_EVERY, move || {
-            let app = app.clone();
+            let (app, stop) = (app.clone(), stop.clone());
             let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
-            async move { app.uploads.sweep_store(age).await.map(|_| ()) }
+            async move { app.sweep_store(age, &stop).await.map(|_| ()) }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
         jobs.every("retention", LOOK_EVERY, move || {

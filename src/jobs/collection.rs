@@ -38,18 +38,27 @@ pub async fn collect(
     let mut collection = state.unwrap_or_default();
     let by = identity::service();
     while collection.next != Next::End {
-        if stop.is_cancelled() {
-            lease.release(&mut *db.acquire().await?).await?;
-            return Ok(None);
-        }
         let began = Instant::now();
-        let mut tx = db.begin().await?;
-        if !lease.keep(&mut tx).await? {
-            return Ok(None);
+        let batch = async {
+            let mut tx = db.begin().await?;
+            if !lease.keep(&mut tx).await? {
+                return Ok(false);
+            }
+            collection.batch(&mut tx, store, settings.rules, &by).await?;
+            lease.save(&mut tx, &collection).await?;
+            tx.commit().await.map_err(|error| Failure::new("collecting garbage", error))?;
+            Ok::<_, Failure>(true)
+        };
+        // A batch that is dropped is one that a crash cut off: a slow store keeps nobody from stopping.
+        match stop.run_until_cancelled(batch).await {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => return Ok(None),
+            Some(Err(failure)) => return Err(failure),
+            None => {
+                lease.release(&mut *db.acquire().await?).await?;
+                return Ok(None);
+            }
         }
-        collection.batch(&mut tx, store, settings.rules, &by).await?;
-        lease.save(&mut tx, &collection).await?;
-        tx.commit().await.map_err(|error| Failure::new("collecting garbage", error))?;
         let worked = began.elapsed();
         metrics::histogram!("proofmark_collection_batch_seconds").record(worked.as_secs_f64());
         tokio::select! {

@@ -43,7 +43,7 @@ impl Jobs {
         });
     }
 
-    /// Told when the loops are to end: a long run looks at it between its batches.
+    /// Told when the loops are to end: a long run is dropped then, at a point where a crash may cut it off.
     pub fn stopping(&self) -> CancellationToken {
         self.stop.clone()
     }

@@ -2,8 +2,8 @@
 //!
 //! Knows when each runs next, which replica has a job that one replica runs at a time, and how much
 //! of a connection's time a long one may take. Promises that a failing run is logged and tried again,
-//! that a long run goes on where it was cut off, and that `stop` waits for the batch in flight. What
-//! a job does must be safe on every replica at once: a lease only saves work.
+//! that a long run goes on where it was cut off, and that `stop` waits for no batch in flight. What a
+//! job does must be safe on every replica at once: a lease only saves work.
 
 mod collection;
 mod lease;

@@ -38,29 +38,38 @@ pub async fn retain(
         return Ok(None);
     };
     let mut retained = state.unwrap_or_default();
-    loop {
-        let mut connection = db.acquire().await?;
-        let Some(enforced) = content::next_enforced(&mut connection, retained.after).await? else { break };
-        let expired = content::expired(&mut connection, enforced.repository_id, &enforced.retention).await?;
-        drop(connection);
-        for (digest, expired) in &expired {
-            if stop.is_cancelled() {
-                lease.release(&mut *db.acquire().await?).await?;
-                return Ok(None);
-            }
-            let began = Instant::now();
-            if !one(db, &lease, &mut retained, &enforced, digest, expired).await? {
-                return Ok(None);
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pace.rest_after(began.elapsed())) => {}
-                () = stop.cancelled() => {}
-            }
+    // What is dropped is what a crash would have cut off: a transaction, or nothing at all.
+    match stop.run_until_cancelled(all(db, &lease, pace, &mut retained)).await {
+        Some(Ok(true)) => {}
+        Some(Ok(false)) => return Ok(None),
+        Some(Err(failure)) => return Err(failure),
+        None => {
+            lease.release(&mut *db.acquire().await?).await?;
+            return Ok(None);
         }
-        retained.after = enforced.repository_id;
     }
     lease.finish(&mut *db.acquire().await?, &retained).await?;
     Ok(Some(retained))
+}
+
+/// Repository after repository; `false` when the lease is lost.
+async fn all(db: &Db, lease: &Lease, pace: Pace, retained: &mut Retained) -> Result<bool, Failure> {
+    loop {
+        let mut connection = db.acquire().await?;
+        let Some(enforced) = content::next_enforced(&mut connection, retained.after).await? else {
+            return Ok(true);
+        };
+        let expired = content::expired(&mut connection, enforced.repository_id, &enforced.retention).await?;
+        drop(connection);
+        for (digest, expired) in &expired {
+            let began = Instant::now();
+            if !one(db, lease, retained, &enforced, digest, expired).await? {
+                return Ok(false);
+            }
+            tokio::time::sleep(pace.rest_after(began.elapsed())).await;
+        }
+        retained.after = enforced.repository_id;
+    }
 }
 
 /// One version; `false` when the lease is lost. A version that cannot go is left, and the run goes on.

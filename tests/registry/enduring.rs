@@ -9,10 +9,13 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use proofmark::access::Role;
+use proofmark::jobs::Due;
+use proofmark::names::Algorithm;
 use proofmark::storage::{Found, Staged, Store};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
@@ -359,5 +362,99 @@ async fn large_blobs_are_redirected_to_the_store_where_that_is_wanted_and_a_head
     }
     assert_eq!(ci.pull_blob("app", &of_small).await, small, "what lies in Postgres is answered here");
     assert_eq!(registry.anyone().get(&path).send().await.unwrap().status(), 401);
+    registry.check().await;
+}
+
+/// What only the object store is missing for: a session that is over, bytes that nobody needs, and a blob
+/// whose bytes are to go.
+async fn left_behind(registry: &Registry, ci: &Client) {
+    let expired = ci.open_session("app").await;
+    assert_eq!(ci.send_chunk(&expired, 0, &noise(11, 6 * MIB)).await.status(), 202);
+    let orphan = futures::stream::iter([Ok::<_, std::io::Error>(noise(12, 200_000).into())]);
+    registry.app.store.write(orphan, Algorithm::Sha256, u64::MAX, None).await.unwrap();
+    ci.push_blob("app", &noise(13, 200_000)).await;
+    ci.push_blob("app", &noise(14, 200_000)).await;
+    registry.time_passes().await;
+    registry.collect().await;
+    registry.time_passes().await;
+}
+
+#[tokio::test]
+async fn whoever_stops_waits_for_no_store_that_is_away() {
+    let (storage, relay) = Cloud::S3.bucket_behind_a_relay(600, 30).await;
+    let mut registry = Registry::with(|settings| {
+        settings.storage = Some(storage);
+        settings.upload_expiry_seconds = Some(0);
+        settings.collection_seconds = Some(0);
+        settings.background_percent = Some(100);
+    })
+    .await;
+    registry.stop_jobs().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    left_behind(&registry, &ci).await;
+    let app = registry.app.clone();
+    for run in 0..3 {
+        let stop = CancellationToken::new();
+        // Away as soon as something is deleted there; then everybody is told to stop.
+        let told = stop.clone();
+        relay.plan(move |request, _| {
+            let deletes = request.method == Method::DELETE || asks(request, &Method::POST, "delete");
+            deletes.then(|| {
+                told.cancel();
+                Fault::Status(503)
+            })
+        });
+        let running = async {
+            match run {
+                0 => assert_eq!(app.sweep_sessions(&stop).await.unwrap(), None),
+                1 => assert_eq!(app.sweep_store(Duration::ZERO, &stop).await.unwrap(), None),
+                _ => assert_eq!(app.collect(Due::Now, &stop).await.unwrap(), None),
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(2), running)
+            .await
+            .expect("it ends before the store is back");
+        assert!(relay.faults() > 0);
+    }
+    relay.behave();
+    let never = CancellationToken::new();
+    let collected = app.collect(Due::Now, &never).await.unwrap().expect("the lease was given back");
+    assert_eq!(collected.objects, 2);
+    app.sweep_store(Duration::ZERO, &never).await.unwrap();
+    let left: Vec<Found> = app.store.list().try_collect().await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_collection_waits_once_for_a_store_that_is_away_and_leaves_the_rest() {
+    let (storage, relay) = Cloud::S3.bucket_behind_a_relay(1, 30).await;
+    let mut registry = Registry::with(|settings| {
+        settings.storage = Some(storage);
+        settings.collection_seconds = Some(0);
+        settings.background_percent = Some(100);
+    })
+    .await;
+    registry.stop_jobs().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    for seed in 20..40 {
+        ci.push_blob("app", &noise(seed, 70_000)).await;
+    }
+    registry.time_passes().await;
+    registry.collect().await;
+    registry.time_passes().await;
+    let asked = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = asked.clone();
+    relay.plan(move |request, _| {
+        // Each object has a checksum of its own in the request that deletes it.
+        let sum = request.headers.get("content-md5").map(|sum| sum.to_str().unwrap().to_owned());
+        seen.lock().unwrap().extend(sum);
+        Some(Fault::Status(503))
+    });
+    let collected = registry.collect().await;
+    assert_eq!((collected.objects, collected.objects_left), (0, 20));
+    assert_eq!(asked.lock().unwrap().len(), 1, "the others were not asked for");
+    relay.behave();
+    assert_eq!(registry.collect().await.objects, 20);
     registry.check().await;
 }

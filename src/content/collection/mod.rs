@@ -196,21 +196,27 @@ impl Collection {
         bytes: &Store,
     ) -> Result<Next, Failure> {
         let Some(last) = page.last() else { return Ok(Next::Usage { repository_id: 0 }) };
-        let next = Next::Objects { key: last.object_key.clone() };
-        let mut deleted = Vec::with_capacity(page.len());
+        let mut next = Next::Objects { key: last.object_key.clone() };
+        let (mut deleted, mut left) = (Vec::with_capacity(page.len()), page.len() as u64);
         for doomed in page {
             match bytes.delete(&doomed.object_key).await {
                 Ok(()) => {
                     self.collected.objects += 1;
                     self.collected.object_bytes += doomed.size_bytes.unsigned_abs();
                     deleted.push(doomed.object_key);
+                    left -= 1;
                 }
                 Err(failure) => {
                     tracing::warn!(error = failure.chain(), key = doomed.object_key, "an object is left");
-                    self.collected.objects_left += 1;
+                    if failure.is_overloaded() {
+                        // The store is away, and was waited for once: the rest is left to the next collection.
+                        next = Next::Usage { repository_id: 0 };
+                        break;
+                    }
                 }
             }
         }
+        self.collected.objects_left += left;
         store::forget_doomed(connection, &deleted).await?;
         metrics::counter!("proofmark_collected_total", "what" => "objects").increment(deleted.len() as u64);
         Ok(next)
