@@ -17,7 +17,7 @@ const REPOSITORIES: u64 = 10;
 const CONFIG: &[u8] = b"{}";
 
 /// Something that the service said is done.
-enum Acknowledged {
+pub enum Acknowledged {
     /// A blob of a repository.
     Blob { repository: String, digest: Digest },
     /// A manifest under a write-once tag.
@@ -28,15 +28,15 @@ enum Acknowledged {
 
 /// A pipeline that pushes one release after the other, each with blobs in one request or in chunks,
 /// stored in Postgres or as objects, until the service is gone.
-struct Pusher {
-    client: Client,
-    repository: String,
-    number: u64,
-    done: UnboundedSender<Acknowledged>,
+pub struct Pusher {
+    pub client: Client,
+    pub repository: String,
+    pub number: u64,
+    pub done: UnboundedSender<Acknowledged>,
 }
 
 /// The service is gone: the answer did not come.
-struct Gone;
+pub struct Gone;
 
 impl From<reqwest::Error> for Gone {
     fn from(_: reqwest::Error) -> Self {
@@ -45,7 +45,7 @@ impl From<reqwest::Error> for Gone {
 }
 
 impl Pusher {
-    async fn run(self, round: u64) {
+    pub async fn run(self, round: u64) {
         for release in 0.. {
             let seed = round << 40 | self.number << 20 | release;
             if self.push(seed).await.is_err() {
@@ -54,7 +54,7 @@ impl Pusher {
         }
     }
 
-    async fn push(&self, seed: u64) -> Result<(), Gone> {
+    pub async fn push(&self, seed: u64) -> Result<(), Gone> {
         let length = [700, 5_000, 70_000, 200_000][usize::try_from(seed % 4).unwrap()];
         let layer = noise(seed, length);
         let digest =
@@ -81,7 +81,8 @@ impl Pusher {
         Ok(())
     }
 
-    async fn blob(&self, bytes: &[u8]) -> Result<Digest, Gone> {
+    /// Pushes a blob in one request.
+    pub async fn blob(&self, bytes: &[u8]) -> Result<Digest, Gone> {
         let digest = sha256(bytes);
         let path = format!("/v2/{}/blobs/uploads/?digest={digest}", self.repository);
         let answer = self.client.post(&path).body(bytes.to_vec()).send().await?;
@@ -115,7 +116,7 @@ impl Pusher {
         Ok(digest)
     }
 
-    fn tell(&self, done: Acknowledged) {
+    pub fn tell(&self, done: Acknowledged) {
         self.done.send(done).unwrap();
     }
 }
@@ -163,7 +164,8 @@ async fn what_was_acknowledged_survives_kills_of_the_service_amid_200_pushes() {
     assert!(service.stop().success());
 }
 
-async fn receive(told: &mut UnboundedReceiver<Acknowledged>, kept: &mut Vec<Acknowledged>, count: usize) {
+/// Waits for so many acts, or until nobody does any more.
+pub async fn receive(told: &mut UnboundedReceiver<Acknowledged>, kept: &mut Vec<Acknowledged>, count: usize) {
     while kept.len() < count {
         match told.recv().await {
             Some(acknowledged) => kept.push(acknowledged),
@@ -172,7 +174,8 @@ async fn receive(told: &mut UnboundedReceiver<Acknowledged>, kept: &mut Vec<Ackn
     }
 }
 
-async fn everything_is_there(client: &Client, kept: &[Acknowledged]) {
+/// What was acknowledged is there, byte for byte.
+pub async fn everything_is_there(client: &Client, kept: &[Acknowledged]) {
     let mut read = BTreeSet::new();
     let mut open = 0;
     for one in kept {

@@ -18,6 +18,7 @@ mod collecting;
 mod commanding;
 mod configuring;
 mod crashing;
+mod crashing_amid_collections;
 mod deleting;
 mod enduring;
 mod entering;

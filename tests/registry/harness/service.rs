@@ -102,12 +102,20 @@ impl Service {
         text.lines().next().unwrap().parse().unwrap()
     }
 
+    /// Its database, for looking inside.
+    pub async fn db(&self) -> Db {
+        let url = local::connect_url(&self.home.join("data/postgres")).unwrap().expect("Postgres runs");
+        Db::connect(&Options::new(url, 2, Duration::from_secs(30))).await.unwrap()
+    }
+
+    /// Where it keeps large blobs.
+    pub async fn store(&self) -> Store {
+        Store::open(&format!("file://{}", self.home.join("data/objects").display())).await.unwrap()
+    }
+
     /// Audits everything it stores, as `proofmark fsck` does beside a service that runs.
     pub async fn check(&self) {
-        let url = local::connect_url(&self.home.join("data/postgres")).unwrap().expect("Postgres runs");
-        let db = Db::connect(&Options::new(url, 2, Duration::from_secs(30))).await.unwrap();
-        let objects = format!("file://{}", self.home.join("data/objects").display());
-        let store = Store::open(&objects).await.unwrap();
+        let (db, store) = (self.db().await, self.store().await);
         let report = audit::fsck(&db, &store).await.unwrap();
         assert!(report.is_clean(), "{:#?}", report.violations);
         assert!(report.checked > 0);
