@@ -26,8 +26,6 @@ go_program_path() {
   printf '%s/go/%s-%s' "${PROOFMARK_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/proofmark/tools}" "$1" "${2##*@}"
 }
 
-go_program_is_built() { [ -x "$(go_program_path "$1" "$2")" ]; }
-
 # go_program NAME MODULE@VERSION: builds it where it is missing and prints its path.
 go_program() {
   local name=$1 module=$2 go began=$SECONDS program root

@@ -150,7 +150,6 @@ syft_catalogues_an_image_where_it_lies() {
   same_file kept/sbom.json sbom.json
 }
 
-# needs: helm
 helm_pushes_shows_and_pulls_a_chart() {
   export HELM_CONFIG_HOME=$here/helm HELM_CACHE_HOME=$here/helm HELM_DATA_HOME=$here/helm
   mkdir -p chart/templates

@@ -25,7 +25,6 @@ _verdicts() {
   json '[.items[].verdict] | sort | join(" ")'
 }
 
-# needs: cosign
 cosign_signs_and_verifies_an_image() {
   _to_sign https://sigstore.dev/cosign/sign/v1
   refused _verify cosign.pub
@@ -41,7 +40,6 @@ cosign_signs_and_verifies_an_image() {
   equal "$(_verdicts)" 'trusted untrusted'
 }
 
-# needs: cosign
 cosign_attests_provenance_and_verifies_it() {
   _to_sign $slsa
   provenance "$(cat pushed)" | jq .predicate > predicate.json
