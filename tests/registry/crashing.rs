@@ -304,3 +304,45 @@ async fn promote_all(
     }
     (repository, digests, made)
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_goes_on_after_its_service_was_killed_in_the_middle_of_a_chunk() {
+    let home = tempfile::tempdir().unwrap();
+    let service = Service::start(home.path()).await;
+    let ci = service.client(Role::Pusher).await;
+    let bytes = noise(1, 900_000);
+    let location = ci.open_session("crash/one").await;
+    assert_eq!(ci.send_chunk(&location, 0, &bytes[..300_000]).await.status(), 202);
+    let (feed, receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+    let frames = futures::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|bytes| (Ok::<_, std::io::Error>(bytes), receiver))
+    });
+    let writing = tokio::spawn(ci.patch(&location).body(reqwest::Body::wrap_stream(frames)).send());
+    for frame in bytes[300_000..700_000].chunks(100_000) {
+        feed.send(frame.to_vec()).await.unwrap();
+    }
+    let db = service.db().await;
+    let mut connection = db.acquire().await.unwrap();
+    let leased = async {
+        let leased = "select exists (select from uploads where lease is not null)";
+        while !sqlx::query_scalar::<_, bool>(leased).fetch_one(&mut *connection).await.unwrap() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), leased).await.expect("the body is taken");
+    service.kill();
+    assert!(writing.await.unwrap().is_err());
+    drop((connection, feed));
+
+    // Its client comes back at once, to where it is told that the session is.
+    let service = Service::start(home.path()).await;
+    let ci = ci.at(service.url());
+    let status = ci.get(&location).send().await.unwrap();
+    assert_eq!(status.headers()["range"], "0-299999");
+    let next = ci.send_chunk(&location, 300_000, &bytes[300_000..]).await;
+    assert_eq!(next.status(), 202, "{}", next.text().await.unwrap());
+    assert_eq!(ci.finish_session(&location, &sha256(&bytes), "").await.status(), 201);
+    assert!(ci.pull_blob("crash/one", &sha256(&bytes)).await == bytes);
+    service.check().await;
+    assert!(service.stop().success());
+}

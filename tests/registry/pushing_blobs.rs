@@ -37,6 +37,19 @@ async fn until_leased(registry: &Registry) {
     tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the server takes the body");
 }
 
+/// Waits until somebody has looked at a session whose lease another has.
+async fn until_waited_for(registry: &Registry) {
+    let asking = async {
+        let mut connection = registry.sql().await;
+        let looked = "select exists (select from pg_stat_activity where datname = current_database()
+                        and query like 'select offset_bytes, lease, lease_until from uploads%')";
+        while !sqlx::query_scalar::<_, bool>(looked).fetch_one(&mut *connection).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("somebody waits");
+}
+
 /// Asks again until the session has taken so many bytes.
 async fn until_offset(client: &Client, location: &str, offset: usize) {
     let wanted = format!("0-{}", offset - 1);
@@ -211,16 +224,72 @@ async fn give_lease(registry: &Registry, seconds: i32) {
 }
 
 #[tokio::test]
-async fn the_lease_of_a_service_that_died_ends_by_itself() {
+async fn a_client_that_comes_back_after_its_service_died_waits_for_the_lease_and_goes_on() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;
     let location = ci.open_session("app").await;
-    give_lease(&registry, 30).await;
-    assert_eq!(code(ci.send_chunk(&location, 0, b"bytes").await, 416).await, "BLOB_UPLOAD_INVALID");
-    assert_eq!(ci.delete(&location).send().await.unwrap().status(), 416);
-    give_lease(&registry, -1).await;
-    assert_eq!(ci.send_chunk(&location, 0, b"bytes").await.status(), 202);
-    assert_eq!(ci.finish_session(&location, &sha256(b"bytes"), "").await.status(), 201);
+    for (offset, bytes) in [(0, b"some".as_slice()), (4, b" bytes")] {
+        give_lease(&registry, 1).await;
+        let elsewhere = ci.send_chunk(&location, offset + 1, bytes).await;
+        assert_eq!(code(elsewhere, 416).await, "BLOB_UPLOAD_INVALID", "nothing is waited for");
+        assert_eq!(ci.send_chunk(&location, offset, bytes).await.status(), 202);
+    }
+    give_lease(&registry, 1).await;
+    assert_eq!(ci.finish_session(&location, &sha256(b"some bytes"), "").await.status(), 201);
+
+    let streamed = ci.open_session("app").await;
+    give_lease(&registry, 1).await;
+    assert_eq!(ci.patch(&streamed).body("some bytes").send().await.unwrap().status(), 202);
+    give_lease(&registry, 1).await;
+    assert_eq!(ci.delete(&streamed).send().await.unwrap().status(), 204);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_say_where_it_begins_never_lands_behind_anothers() {
+    let registry = Registry::start().await;
+    let replica = registry.replica().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let location = ci.open_session("app").await;
+    let (feed, body) = fed();
+    let first = tokio::spawn(ci.patch(&location).body(body).send());
+    feed.send(Bytes::from_static(b"the first")).await.unwrap();
+    until_leased(&registry).await;
+    let second = tokio::spawn(ci.at(&replica.url).patch(&location).body("the same again").send());
+    until_waited_for(&registry).await;
+    drop(feed);
+    assert_eq!(first.await.unwrap().unwrap().status(), 202);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(header(&second, "range"), "0-8", "it is told what is there");
+    assert_eq!(code(second, 416).await, "BLOB_UPLOAD_INVALID");
+    assert_eq!(ci.finish_session(&location, &sha256(b"the first"), "").await.status(), 201);
+    replica.check().await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_session_is_its_principals_alone_whoever_else_may_push() {
+    let registry = Registry::start().await;
+    let ci = registry.named("ci/app", Role::Pusher, "**", None).await;
+    let other = registry.client(Role::Pusher, "**").await;
+    let bytes = noise(22, 90_000);
+    let location = ci.open_session("app").await;
+    assert_eq!(ci.send_chunk(&location, 0, &bytes[..70_000]).await.status(), 202);
+    let finish = format!("{location}?digest={}", sha256(&bytes));
+    let range = "70000-89999";
+    for request in [
+        other.get(&location),
+        other.patch(&location).header("content-range", range).body(bytes[70_000..].to_vec()),
+        other.put(&finish).header("content-range", range).body(bytes[70_000..].to_vec()),
+        other.delete(&location),
+        registry.admin().delete(&location),
+    ] {
+        assert_eq!(code(request.send().await.unwrap(), 404).await, "BLOB_UPLOAD_UNKNOWN");
+    }
+    // Another token of the same principal is the same pipeline.
+    let renewed = registry.named("ci/app", Role::Pusher, "**", None).await;
+    assert_eq!(renewed.send_chunk(&location, 70_000, &bytes[70_000..]).await.status(), 202);
+    assert_eq!(ci.finish_session(&location, &sha256(&bytes), "").await.status(), 201);
     registry.check().await;
 }
 

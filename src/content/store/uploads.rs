@@ -1,6 +1,6 @@
 //! Rows of `uploads`.
 //!
-//! Opening a session and claiming it do not wait for the disk: when Postgres dies in the next
+//! Opening a session, claiming it and renewing its lease do not wait for the disk: when Postgres dies in the next
 //! instant, the client is told that there is no such session, or the writer that its lease is lost.
 //! What a client is told to have sent is durable.
 
@@ -9,6 +9,7 @@ use crate::content::uploads::LEASE;
 use crate::failure::Failure;
 use crate::names::RepositoryName;
 use crate::storage::Staged;
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::Duration;
 use uuid::Uuid;
@@ -40,27 +41,55 @@ pub async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// How many bytes the session has taken.
-pub async fn offset(
+/// How a session stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// How many bytes it has taken.
+    pub offset_bytes: u64,
+    /// Who writes to it, and until when unless that is renewed.
+    lease: Option<(Uuid, DateTime<Utc>)>,
+}
+
+impl Standing {
+    /// Whether nobody has its lease.
+    pub fn is_free(&self) -> bool {
+        self.lease.is_none()
+    }
+
+    /// Whether somebody did something since the session stood so: a lease was renewed, taken or came with
+    /// bytes.
+    pub fn shows_a_writer(&self, before: &Self) -> bool {
+        self.offset_bytes != before.offset_bytes || (self.lease.is_some() && self.lease != before.lease)
+    }
+}
+
+/// How the principal's session stands. Nobody else is told of it.
+pub async fn standing(
     connection: &mut PgConnection,
-    repository: &RepositoryName,
+    grant: &Grant<Push>,
     id: Uuid,
-) -> Result<Option<u64>, Failure> {
-    sqlx::query_scalar!(
-        "select offset_bytes from uploads where id = $1 and repository = $2",
+) -> Result<Option<Standing>, Failure> {
+    let row = sqlx::query!(
+        "select offset_bytes, lease, lease_until from uploads
+         where id = $1 and repository = $2 and principal_id = $3",
         id,
-        repository as &RepositoryName,
+        grant.repository() as &RepositoryName,
+        grant.principal().id,
     )
     .fetch_optional(connection)
     .await
-    .map(|offset| offset.map(i64::unsigned_abs))
-    .map_err(|error| Failure::new("reading an upload session", error))
+    .map_err(|error| Failure::new("reading an upload session", error))?;
+    Ok(row.map(|row| Standing {
+        offset_bytes: row.offset_bytes.unsigned_abs(),
+        lease: row.lease.zip(row.lease_until),
+    }))
 }
 
-/// Takes the lease, when the session is at the offset (if one is given) and nobody holds it.
+/// Takes the lease of the principal's session, when it is at the offset (if one is given) and nobody holds
+/// it.
 pub async fn claim(
     connection: &mut PgConnection,
-    repository: &RepositoryName,
+    grant: &Grant<Push>,
     id: Uuid,
     token: Uuid,
     start: Option<u64>,
@@ -72,14 +101,15 @@ pub async fn claim(
          update uploads set lease = $2, lease_until = clock_timestamp() + make_interval(secs => $3),
            touched_at = clock_timestamp()
          from unhurried
-         where id = $1 and repository = $4
-           and ($5::bigint is null or offset_bytes = $5)
+         where id = $1 and repository = $4 and principal_id = $5
+           and ($6::bigint is null or offset_bytes = $6)
            and (lease is null or lease_until < clock_timestamp())
          returning staged, tail",
         id,
         token,
         LEASE.as_secs_f64(),
-        repository as &RepositoryName,
+        grant.repository() as &RepositoryName,
+        grant.principal().id,
         start,
     )
     .fetch_optional(connection)
@@ -91,8 +121,10 @@ pub async fn claim(
 /// Makes the lease last longer; `false` when it is lost.
 pub async fn renew(connection: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool, Failure> {
     sqlx::query!(
-        "update uploads set lease_until = clock_timestamp() + make_interval(secs => $3),
+        "with unhurried as materialized (select set_config('synchronous_commit', 'off', true))
+         update uploads set lease_until = clock_timestamp() + make_interval(secs => $3),
            touched_at = clock_timestamp()
+         from unhurried
          where id = $1 and lease = $2",
         id,
         token,

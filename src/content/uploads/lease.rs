@@ -1,4 +1,9 @@
 //! The lease of a session: who may write to it now.
+//!
+//! Whoever writes renews its lease, so one that is renewed is that of a writer that lives: a second writer
+//! is told at once, or as soon as that shows, that it is out of order. One that is not renewed is that of a
+//! service that died: a client that comes back to it is not out of order and could do nothing about it if
+//! it were told so, for it is at the right offset. It waits until the lease ends, and goes on.
 
 use super::{UploadRefused, Uploads};
 use crate::access::{Grant, Push};
@@ -8,11 +13,14 @@ use crate::storage::Staged;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
+use store::Standing;
 use uuid::Uuid;
 
 /// How long a writer's lease lasts without being renewed, and how often it is.
-pub(in crate::content) const LEASE: Duration = Duration::from_secs(30);
-const RENEW_EVERY: Duration = Duration::from_secs(10);
+pub(in crate::content) const LEASE: Duration = Duration::from_secs(15);
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// How often one that waits for a lease looks at it again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A session whose lease this writer holds.
 pub(super) struct Held {
@@ -28,7 +36,8 @@ pub(super) enum Lease {
 }
 
 impl Uploads {
-    /// Takes the lease, if the session is where the body begins and nobody writes to it.
+    /// Takes the lease, if the session is where the body begins and nobody writes to it. Waits for a lease
+    /// to end that nobody renews.
     pub(super) async fn claim(
         &self,
         grant: &Grant<Push>,
@@ -36,14 +45,26 @@ impl Uploads {
         start: Option<u64>,
     ) -> Result<Held, UploadRefused> {
         let token = Uuid::new_v4();
-        let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
-        let claimed = store::claim(&mut connection, grant.repository(), id, token, start).await?;
-        match claimed {
-            Some(staged) => Ok(Held { id, token, staged }),
-            None => Err(match store::offset(&mut connection, grant.repository(), id).await? {
-                Some(offset_bytes) => UploadRefused::OutOfOrder { offset_bytes },
-                None => UploadRefused::Unknown,
-            }),
+        let mut before: Option<Standing> = None;
+        loop {
+            let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
+            // Who waited for somebody goes on where that one stood still, and never behind what it wrote.
+            let start = start.or(before.as_ref().map(|before| before.offset_bytes));
+            if let Some(staged) = store::claim(&mut connection, grant, id, token, start).await? {
+                return Ok(Held { id, token, staged });
+            }
+            let Some(now) = store::standing(&mut connection, grant, id).await? else {
+                return Err(UploadRefused::Unknown);
+            };
+            drop(connection);
+            let elsewhere = start.is_some_and(|start| start != now.offset_bytes);
+            // Of a body that does not say where it begins: somebody wrote until a moment ago.
+            let behind = start.is_none() && now.is_free();
+            if elsewhere || behind || before.as_ref().is_some_and(|before| now.shows_a_writer(before)) {
+                return Err(UploadRefused::OutOfOrder { offset_bytes: now.offset_bytes });
+            }
+            before.get_or_insert(now);
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

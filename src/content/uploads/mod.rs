@@ -1,7 +1,8 @@
 //! Uploads: from the bytes of a request to a blob of a repository.
 //!
 //! A session lives in Postgres (offset, hash state, what the store holds), so any replica takes the
-//! next chunk. Whoever writes to it holds its lease: claimed by compare-and-swap before the first
+//! next chunk of the principal that opened it; nobody else writes under its name, or learns of it.
+//! Whoever writes to a session holds its lease: claimed by compare-and-swap before the first
 //! byte, renewed while bytes come, named in everything that is staged. Finishing may be repeated:
 //! the state is saved before the bytes move to their place, and the blob's row, its link, its event
 //! and the end of the session are one transaction.
@@ -88,7 +89,8 @@ impl Uploads {
     /// How many bytes a session has taken.
     pub async fn offset(&self, grant: &Grant<Push>, id: Uuid) -> Result<u64, UploadRefused> {
         let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
-        store::offset(&mut connection, grant.repository(), id).await?.ok_or(UploadRefused::Unknown)
+        let standing = store::standing(&mut connection, grant, id).await?;
+        standing.map(|standing| standing.offset_bytes).ok_or(UploadRefused::Unknown)
     }
 
     /// Ends a session and forgets its bytes.
