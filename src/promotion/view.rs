@@ -3,7 +3,7 @@
 
 use super::facts::{self, Wanted};
 use super::resolve::{self, NoKnownGood, Purpose, Question, known_good};
-use super::store::{promotions, views as store};
+use super::store::{environments, promotions, views as store};
 use crate::access::{Grant, Lane, Pull};
 use crate::content;
 use crate::failure::Failure;
@@ -19,6 +19,14 @@ pub const CURRENT: &str = "current";
 /// Why a view does not show something.
 #[derive(Debug, thiserror::Error)]
 pub enum NotShown {
+    /// There is no such environment, or no such repository.
+    #[error("there is no view {lane}: the registry has no such {missing}")]
+    NoView {
+        /// What was asked for.
+        lane: Lane,
+        /// What there is not.
+        missing: &'static str,
+    },
     /// It was never promoted there.
     #[error("{what} was never promoted to {}", lane.environment)]
     NeverPromoted {
@@ -84,7 +92,9 @@ async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown>
     match known_good(db, grant, &question).await {
         Ok(good) => Ok(good.digest),
         Err(NoKnownGood::Failed(failure)) => Err(failure.into()),
-        Err(NoKnownGood::UnknownEnvironment(_)) => Err(never()),
+        Err(NoKnownGood::UnknownEnvironment(_)) => {
+            Err(NotShown::NoView { lane: lane.clone(), missing: "environment" })
+        }
         Err(NoKnownGood::Because(candidates)) if candidates.is_empty() => Err(never()),
         Err(NoKnownGood::Because(candidates)) => Err(NotShown::NotGood {
             lane: lane.clone(),
@@ -128,9 +138,16 @@ pub async fn view_tags(
     grant: &Grant<Pull, Lane>,
     last: &str,
     limit: usize,
-) -> Result<ViewTags, Failure> {
+) -> Result<ViewTags, NotShown> {
     let lane = grant.scope();
     let mut connection = db.acquire().await?;
+    let no_view = |missing| NotShown::NoView { lane: lane.clone(), missing };
+    if environments::find(&mut connection, &lane.environment).await?.is_none() {
+        return Err(no_view("environment"));
+    }
+    if content::repository(&mut connection, &lane.repository).await?.is_none() {
+        return Err(no_view("repository"));
+    }
     let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let mut candidates = store::versions(&mut connection, lane, last, asked).await?;
     if CURRENT > last {
@@ -147,7 +164,7 @@ pub async fn view_tags(
         match view(db, grant, &Reference::Tag(tag.clone())).await {
             Ok(_) => tags.push(tag),
             Err(NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => {}
-            Err(NotShown::Failed(failure)) => return Err(failure),
+            Err(why @ (NotShown::NoView { .. } | NotShown::Failed(_))) => return Err(why),
         }
     }
     Ok(ViewTags { tags, read_to })

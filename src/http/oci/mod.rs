@@ -106,10 +106,17 @@ fn not_allowed(path: &OciPath, method: &Method) -> OciError {
         OciPath::Uploads(_) => "POST",
         OciPath::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
     };
-    OciError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        Code::Unsupported,
-        format!("{method} is not answered here, only {allowed}"),
-    )
+    let why = match path {
+        OciPath::View(..) => "the view of an environment is read only: push to the repository, then promote".into(),
+        OciPath::Base
+        | OciPath::Catalog
+        | OciPath::Tags(_)
+        | OciPath::Referrers(..)
+        | OciPath::Manifest(..)
+        | OciPath::Blob(..)
+        | OciPath::Uploads(_)
+        | OciPath::Upload(..) => format!("{method} is not answered here, only {allowed}"),
+    };
+    OciError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, why)
     .header(header::ALLOW, HeaderValue::from_static(allowed))
 }

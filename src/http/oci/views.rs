@@ -1,7 +1,7 @@
 //! `env/<environment>/<repository>`: a repository as an environment sees it, for clients that speak only
 //! OCI and follow promotion. Read only; every question is judged now.
 
-use super::{Code, OciError, Viewed, Visit, blobs, manifests, referrers, tags};
+use super::{Code, OciError, OciPath, Viewed, Visit, blobs, manifests, referrers, tags};
 use crate::access::{Grant, Lane, Pull};
 use crate::names::Reference;
 use crate::promotion::{self, NotShown, ViewTags};
@@ -34,16 +34,12 @@ pub async fn get(visit: Visit, lane: Lane, viewed: Viewed) -> Result<Response, O
             let subject = match shown {
                 Ok(digest) => Some(digest),
                 // The specification wants a list, if an empty one, whatever it is asked about.
-                Err(NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => None,
+                Err(NotShown::NoView { .. } | NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => None,
                 Err(NotShown::Failed(failure)) => return Err(failure.into()),
             };
             referrers::show(visit, &grant.of_repository(), &lane, subject.as_ref()).await
         }
-        Viewed::Uploads => Err(OciError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            Code::Unsupported,
-            "the view of an environment is read only: push to the repository, then promote",
-        )),
+        Viewed::Uploads => Err(super::not_allowed(&OciPath::View(lane, viewed), &visit.method)),
     }
 }
 
@@ -67,6 +63,7 @@ impl From<NotShown> for OciError {
     fn from(why: NotShown) -> Self {
         let message = why.to_string();
         match why {
+            NotShown::NoView { .. } => Self::new(StatusCode::NOT_FOUND, Code::NameUnknown, message),
             NotShown::NeverPromoted { .. } => {
                 Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message)
             }
