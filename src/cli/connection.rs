@@ -180,17 +180,6 @@ impl Registry {
         }
     }
 
-    /// What the manifest at the path has for a digest; `None` when there is none.
-    pub async fn digest_of(&self, path: &str) -> Result<Option<String>, Stop> {
-        let response = self.request(Method::HEAD, path).send().await;
-        let response = response.map_err(|error| self.unanswered(&error))?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let digest = response.headers().get("docker-content-digest");
-        Ok(digest.and_then(|value| value.to_str().ok()).map(str::to_owned))
-    }
-
     /// Why there is no answer, with where to look.
     pub fn unanswered(&self, error: &reqwest::Error) -> Stop {
         let why = chain(error);
@@ -274,16 +263,31 @@ impl Registry {
     /// All items of a list, following its cursor, at most `limit`.
     pub async fn list(&self, path: &str, query: Query<'_>, limit: usize) -> Result<Vec<Value>, Stop> {
         let mut items = Vec::new();
+        self.each_page(path, query, |page| {
+            items.extend(page);
+            Ok(items.len() < limit)
+        })
+        .await?;
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    /// A list page by page, as long as more is wanted.
+    pub async fn each_page(
+        &self,
+        path: &str,
+        query: Query<'_>,
+        mut take: impl FnMut(Vec<Value>) -> Result<bool, Stop>,
+    ) -> Result<(), Stop> {
         let mut cursor: Option<String> = None;
         loop {
             let mut with_cursor = query.to_vec();
             with_cursor.push(("cursor", cursor.as_deref()));
-            let page = self.get(path, &with_cursor).await?;
-            items.extend(page.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+            let mut page = self.get(path, &with_cursor).await?;
+            let items = page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
             let next = page.get("next").and_then(Value::as_str).map(str::to_owned);
-            if next.is_none() || items.len() >= limit {
-                items.truncate(limit);
-                return Ok(items);
+            if !take(items.unwrap_or_default())? || next.is_none() {
+                return Ok(());
             }
             cursor = next;
         }

@@ -29,9 +29,9 @@ pub use check::{check_manifests, check_names, check_small_blobs, check_usage, ma
 pub use collection::{Collected, Collection, CollectionRules, Garbage, GarbageCursor, Next, Why, garbage};
 pub use deletes::{delete, holders};
 pub use manifest::{
-    Artifact, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE, OCI_INDEX,
-    ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, find, known, link_empty_config,
-    manifest, put_manifest,
+    Artifact, Attached, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE,
+    OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, find, known,
+    link_empty_config, manifest, put_manifest,
 };
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};

@@ -68,15 +68,12 @@ pub enum ReserveRefused {
     /// There is no such repository.
     #[error("there is no such repository")]
     Unknown,
-    /// The repository's rules let the name move.
-    #[error("the repository's rules let {0} float; only a write-once name can be reserved")]
-    Floats(Tag),
     /// It is held for another digest.
-    #[error("the tag {tag} is write-once and held for {current}")]
+    #[error("the tag {tag} names {current}, or is held for it")]
     Taken {
         /// The tag.
         tag: Tag,
-        /// What it is held for, for ever.
+        /// What it is held for, or where it floats now.
         current: Digest,
         /// Whether it was deleted.
         hidden: bool,

@@ -247,7 +247,8 @@ async fn attempt_reservation(
     Ok(reserved)
 }
 
-/// Claims and hides the name; false when it is held for the digest already.
+/// Claims and hides the name, whatever today's rules let move: a name once held write-once never does. False
+/// when it is held for the digest already.
 async fn reserve_one(
     connection: &mut PgConnection,
     repository: &Repository,
@@ -255,8 +256,10 @@ async fn reserve_one(
     tag: &Tag,
     digest: &Digest,
 ) -> Result<bool, ReserveRefused> {
-    if repository.floats(tag) {
-        return Err(ReserveRefused::Floats(tag.clone()));
+    store::lock_floating(connection, repository.id, tag).await?;
+    let floating = store::floating(connection, repository.id, tag).await?;
+    if let Some(current) = floating.filter(|current| current != digest) {
+        return Err(ReserveRefused::Taken { tag: tag.clone(), current, hidden: false });
     }
     if store::claim(connection, repository.id, tag, digest, principal.id).await? {
         store::lock(connection, repository.id, tag).await?;

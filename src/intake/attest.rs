@@ -1,6 +1,7 @@
 //! Attesting: signed statements about what a repository holds.
 
 use super::carried::MAX_SIGNATURES;
+use super::push;
 use crate::access::{Attest, Grant, Principal};
 use crate::attestation::{self, Carrier, Known, Malformed, Received, Signer, Statement, Unproved, Verified};
 use crate::content::{self, Attachment, Repository, blobs};
@@ -176,7 +177,7 @@ impl Act<'_> {
                     ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
                 ]),
             };
-            let manifest = content::attach(connection, self.repository, self.principal, attachment).await?;
+            let manifest = push::attach(connection, self.repository, self.principal, attachment).await?;
             first.get_or_insert((digest, manifest));
         }
         first.ok_or_else(|| AttestRefused::SubjectUnknown(statement.digests().take(10).collect()))

@@ -1,12 +1,12 @@
 //! Pushing a manifest, with the tags it claims or moves and the evidence it carries.
 
 use super::carried::{Carried, Reading};
-use crate::access::{Grant, Push};
+use crate::access::{Grant, Principal, Push};
 use crate::attestation;
-use crate::content::{self, ParsedManifest, PushRefused, Repository, Stored};
+use crate::content::{self, Attached, Attachment, ParsedManifest, PushRefused, Repository, Stored};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
-use crate::names::Tag;
+use crate::names::{Digest, Tag};
 use crate::postgres::{Db, Mode, Scopes, act, database_time};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -106,10 +106,21 @@ pub(super) async fn push_within(
             return Err(over.into());
         }
     }
-    let at = database_time(connection).await?;
+    note_pushed(connection, repository, principal, manifest, &changed).await?;
+    Ok(Pushed { stored, changed })
+}
+
+/// The event of a manifest that was stored, or got names.
+pub(super) async fn note_pushed(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    manifest: &ParsedManifest,
+    tags: &[Tag],
+) -> Result<(), Failure> {
     let event = Event {
         kind: Kind::ManifestPushed,
-        at,
+        at: database_time(connection).await?,
         principal,
         repository: Some((repository.id, &repository.name)),
         environment: None,
@@ -119,9 +130,23 @@ pub(super) async fn push_within(
             "artifact_type": manifest.effective_artifact_type(),
             "size_bytes": manifest.body.len(),
             "subject": manifest.subject,
-            "tags": changed,
+            "tags": tags,
         }),
     };
-    ledger::append(connection, event).await?;
-    Ok(Pushed { stored, changed })
+    ledger::append(connection, event).await.map(|_| ())
+}
+
+/// Keeps evidence beside its subject, with the event of the manifest that does so, if it is new.
+pub(super) async fn attach(
+    connection: &mut PgConnection,
+    repository: &Repository,
+    principal: &Principal,
+    attachment: Attachment<'_>,
+) -> Result<Digest, Failure> {
+    let Attached { manifest, stored } =
+        content::attach(connection, repository, principal, attachment).await?;
+    if stored == Stored::New {
+        note_pushed(connection, repository, principal, &manifest, &[]).await?;
+    }
+    Ok(manifest.digest)
 }

@@ -1,5 +1,6 @@
 //! Recording a scan: the report is kept whole, what it found is stored once.
 
+use super::push;
 use crate::access::{Grant, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
 use crate::evidence::{self, CLOCK_SKEW, FindingSet, NewRun, Recorded, Report, SeverityOrder, Unreadable};
@@ -245,7 +246,7 @@ impl Act<'_> {
             layers: vec![(self.blob.clone(), media_type("application/json")?, "report.json")],
             annotations: BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]),
         };
-        content::attach(connection, repository, self.grant.principal(), attachment).await
+        push::attach(connection, repository, self.grant.principal(), attachment).await
     }
 
     fn recorded(&self, run: Recorded, report: Digest, findings: &FindingSet) -> RecordedScan {

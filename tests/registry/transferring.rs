@@ -23,7 +23,7 @@ async fn furnished() -> Furnished {
     let shell = Shell::at(&registry.url, Some(registry.admin_token()));
     let admin = registry.admin();
     let rules = json!({"name": "team/app", "description": "the app", "tags": {"floating": ["edge"]},
-        "quota_bytes": 50_000_000, "retention": {"enforce": false, "rules": [{"tags": ["v*"], "keep_last": 9}]}});
+        "quota_bytes": 50_000_000, "retention": {"enforce": true, "rules": [{"tags": ["v*"], "keep_last": 9}]}});
     admin.put_document("/api/v1/repositories", &rules, 201).await;
     registry.know_signer("ci").await;
     registry.environment("prod", "{min_age: 0s}").await;
@@ -36,8 +36,24 @@ async fn furnished() -> Furnished {
         admin.push_release("team/app", "edge", content).await;
     }
     let gone = admin.push_release("team/app", "v0", "withdrawn").await;
+    // Its evidence outlives it, in rows and in the log.
+    registry.state(&gone, "ci", PROVENANCE, None).await;
+    let path = format!("/api/v1/scans?repository=team/app&digest={gone}");
+    expect(admin.post(&path).body(REPORT).send().await.unwrap(), 201).await;
     assert_eq!(admin.deletes("team/app", gone.as_str()).await, 202);
+    // Held for ever before a rule let such names float.
+    admin.push_release("team/app", "edge-frozen", "frozen").await;
+    let rules = json!({"name": "team/app", "tags": {"floating": ["edge*"]}});
+    admin.put_document("/api/v1/repositories", &rules, 200).await;
     registry.state(&release, "ci", PROVENANCE, None).await;
+    // One statement about two artifacts is kept beside each.
+    let both = Signing::new(8);
+    admin.register_signer("both", &both.pem(), &["**"]).await;
+    let statement = json!({"_type": "https://in-toto.io/Statement/v1", "predicateType": PROVENANCE,
+        "subject": [{"digest": {"sha256": release.hex()}}, {"digest": {"sha256": arm.hex()}}],
+        "predicate": provenance("https://ci.example", "2")});
+    let envelope = both.envelope("application/vnd.in-toto+json", statement.to_string().as_bytes());
+    admin.attest("team/app", &envelope, 201).await;
     let strangers = Signing::new(9).statement(&index, PROVENANCE, &provenance("https://evil.example", "1"));
     admin.push_referrer("team/app", &index, "application/vnd.dsse.envelope.v1+json", &strangers).await;
     let path = format!(
@@ -47,7 +63,9 @@ async fn furnished() -> Furnished {
     admin.block("team/app", &arm, None).await;
     let hold = json!({"repository": "team/other", "reason": "incident 42"});
     admin.post_document("/api/v1/holds", &hold, 201).await;
+    let hold = json!({"environment": "prod", "repository": null, "reason": "the weekend"});
     assert_eq!(admin.promote("team/app", &release, "prod").await.status(), 201);
+    admin.post_document("/api/v1/holds", &hold, 201).await;
     Furnished { registry, shell, release, gone }
 }
 
@@ -83,16 +101,17 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
     let more = shell.json(&["export", "layout"]).await;
     assert!(more["fetched_bytes"].as_i64().unwrap() < 100, "{more}");
     assert!(!first.exists() && sheet(&shell.layout(), "events.ndjson").exists());
-    shell.yes(&["import", "layout", "--check"]).await;
+    shell.yes(&["import", "layout", "--check", "--settings"]).await;
 
-    let other = Registry::start().await;
+    let other = Registry::with(|settings| settings.public_name = Some("elsewhere.example".into())).await;
     let elsewhere = Shell::at(&other.url, Some(other.admin_token()));
-    let differs = elsewhere.run(&["import", shell.layout().to_str().unwrap(), "--check"]).await;
+    let differs = elsewhere.run(&["import", shell.layout().to_str().unwrap(), "--check", "--settings"]).await;
     assert_eq!(differs.code, 1, "{}", differs.out);
-    let brought = elsewhere.imports(&shell.layout(), &["--record", "records/old"]).await;
-    assert_eq!(brought["reserved"], 1, "{brought}");
-    elsewhere.yes(&["import", shell.layout().to_str().unwrap(), "--check"]).await;
-    let again = elsewhere.imports(&shell.layout(), &[]).await;
+    let brought = elsewhere.imports(&shell.layout(), &["--settings", "--record", "records/old"]).await;
+    assert_eq!(brought["reserved"], 2, "{brought}");
+    assert!(brought["notes"][0].as_str().unwrap().contains("not enforced"), "{brought}");
+    elsewhere.yes(&["import", shell.layout().to_str().unwrap(), "--check", "--settings"]).await;
+    let again = elsewhere.imports(&shell.layout(), &["--settings"]).await;
     assert_eq!((again["manifests"].as_i64(), again["bytes"].as_i64()), (Some(0), Some(0)), "{again}");
 
     let (here, there) = (registry.admin(), other.admin());
@@ -100,11 +119,16 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
         assert_eq!(tags(&here, repository).await, tags(&there, repository).await);
         let of = async |client: &Client| {
             let rules = client.document(&format!("/api/v1/repositories?name={repository}")).await;
-            ["tags", "quota_bytes", "retention", "description"]
-                .map(|member| rules["items"][0][member].clone())
+            ["tags", "quota_bytes", "description"].map(|member| rules["items"][0][member].clone())
         };
         assert_eq!(of(&here).await, of(&there).await);
     }
+    // Nothing holds versions where nothing is promoted yet, so the rules wait there.
+    let enforced = async |client: &Client| {
+        let rules = client.document("/api/v1/repositories?name=team/app").await;
+        rules["items"][0]["retention"]["enforce"].as_bool()
+    };
+    assert_eq!((enforced(&here).await, enforced(&there).await), (Some(true), Some(false)));
     // A name that was deleted there is given to no other bytes here, and to its own again.
     let other_bytes = there.push_subject("team/app", "other bytes").await;
     let body = there.get(&format!("/v2/team/app/manifests/{other_bytes}")).send().await.unwrap();
@@ -117,12 +141,21 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
     assert!(verdicts.iter().any(|one| one["verdict"] == "trusted" && one["signer"] == "ci"), "{verdicts:?}");
     let record = there.document("/api/v1/artifacts?repository=records/old").await;
     assert_eq!(record["items"][0]["artifact_type"], "application/vnd.proofmark.record.v1");
-    // Exported over the layout that it came from, the old record is content of its repository and stays.
-    elsewhere.yes(&["export", shell.layout().to_str().unwrap()]).await;
-    elsewhere.yes(&["import", shell.layout().to_str().unwrap(), "--check"]).await;
+    // The old record is content of its repository, and stays when the layout's own is superseded.
+    let layout = elsewhere.layout();
+    elsewhere.yes(&["export", layout.to_str().unwrap()]).await;
+    elsewhere.yes(&["export", layout.to_str().unwrap(), "--verify"]).await;
+    elsewhere.yes(&["import", layout.to_str().unwrap(), "--check", "--settings"]).await;
+    // A layout of another registry, or of more repositories, is not written over.
+    for arguments in [
+        &["export", shell.layout().to_str().unwrap()][..],
+        &["export", "layout", "--repository", "team/app"][..],
+    ] {
+        assert_eq!(elsewhere.run(arguments).await.code, 2);
+    }
     // What was decided there is history; here it is decided anew.
     assert_eq!(there.known_good("team/app", "prod").await.status(), 404);
-    assert_eq!(there.promote("team/app", &release, "prod").await.status(), 201);
+    assert_eq!(there.promote("team/app", &release, "prod").await.status(), 409, "prod is held here too");
     registry.check().await;
     other.check().await;
 }
@@ -199,13 +232,33 @@ async fn what_stands_in_the_way_is_listed_and_the_rest_is_brought() {
     let other = Registry::start().await;
     let admin = other.admin();
     let own = admin.push_release("team/app", "v1", "its own first version").await;
+    // Its own signer and policy of the same names are not the other's to change.
+    admin.register_signer("ci", &Signing::new(77).pem(), &["**"]).await;
+    other.environment("prod", "{min_age: 1h}").await;
+    registry
+        .admin()
+        .post_document(
+            "/api/v1/signers/ci/revocation",
+            &json!({"reason": "stolen", "compromised": true}),
+            201,
+        )
+        .await;
+    shell.yes(&["export", "layout", "--repository", "team/*"]).await;
     let elsewhere = Shell::at(&other.url, Some(other.admin_token()));
-    let brought = elsewhere.run(&["import", shell.layout().to_str().unwrap(), "--json"]).await;
+    let brought = elsewhere.run(&["import", shell.layout().to_str().unwrap(), "--settings", "--json"]).await;
     assert_eq!(brought.code, 1);
     let outcome: Value = serde_json::from_str(&brought.out).unwrap();
-    let wrong = outcome["wrong"].as_array().unwrap();
-    assert!(wrong.iter().all(|one| one["what"].as_str().unwrap().contains("team/app")), "{outcome}");
-    assert!(wrong.iter().any(|one| one["what"] == "team/app:v1"), "{outcome}");
+    let wrong: Vec<&str> =
+        outcome["wrong"].as_array().unwrap().iter().map(|one| one["what"].as_str().unwrap()).collect();
+    // The repository was there with its own rules: what floated elsewhere would be held here.
+    assert_eq!(
+        wrong,
+        ["signers.ndjson: ci", "policies.ndjson: default in prod", "team/app:v1", "team/app:edge"],
+        "{outcome}"
+    );
+    let signers = admin.document("/api/v1/signers").await;
+    let ci = signers["items"].as_array().unwrap().iter().find(|one| one["name"] == "ci").unwrap();
+    assert!(ci["revocation"].is_null(), "{ci}");
     assert_eq!(admin.digest_of("team/app", "v1").await, Some(own.to_string()));
     assert!(
         admin.digest_of("team/app", "v2").await.is_some()
@@ -313,9 +366,18 @@ async fn a_reserved_name_is_for_its_digest_alone_and_only_administrators_reserve
         (taken["code"].as_str(), taken["current"].as_str()),
         (Some("version-taken"), Some(kept.as_str()))
     );
-    let floats = format!("sha256-{}.sig", "a".repeat(64));
-    let floating = json!({"repository": "app", "tags": {(floats): later}});
-    assert_eq!(admin.post_document(path, &floating, 409).await["code"], "version-floats");
+    // A name that floats here may have been held for ever elsewhere: it is held from now on.
+    let rules = json!({"name": "app", "tags": {"floating": ["edge*"]}});
+    admin.put_document("/api/v1/repositories", &rules, 200).await;
+    let moved = ci.push_release("app", "edge-1", "floats").await;
+    let elsewhere = json!({"repository": "app", "tags": {"edge-1": later}});
+    assert_eq!(admin.post_document(path, &elsewhere, 409).await["current"], moved.as_str());
+    let held = json!({"repository": "app", "tags": {"edge-2": kept}});
+    assert_eq!(admin.post_document(path, &held, 201).await["reserved"], json!(["edge-2"]));
+    let body = ci.get(&format!("/v2/app/manifests/{moved}")).send().await.unwrap().bytes().await.unwrap();
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    let put = ci.put("/v2/app/manifests/edge-2").header("content-type", image).body(body);
+    assert_eq!(put.send().await.unwrap().status(), 409);
     assert_eq!(
         admin.post_document(path, &json!({"repository": "app", "tags": {}}), 400).await["code"],
         "invalid-request"
@@ -325,8 +387,8 @@ async fn a_reserved_name_is_for_its_digest_alone_and_only_administrators_reserve
         "not-found"
     );
     let held = tags(&ci, "app").await;
-    assert_eq!(held.len(), 2, "{held:?}");
-    assert_eq!((held[1]["name"].as_str(), held[1]["deleted"].as_bool()), (Some("v2"), Some(true)));
+    assert_eq!(held.len(), 4, "{held:?}");
+    assert_eq!((held[3]["name"].as_str(), held[3]["deleted"].as_bool()), (Some("v2"), Some(true)));
     let stranger = registry.client(Role::Reader, "elsewhere").await;
     assert_eq!(stranger.get("/api/v1/tags?repository=app").send().await.unwrap().status(), 404);
     registry.check().await;

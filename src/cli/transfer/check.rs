@@ -2,6 +2,7 @@
 
 use super::AT_ONCE;
 use super::import::Between;
+use super::names::Names;
 use super::plan::{Part, Plan, Selection, Wrong, parsed};
 use super::record::{Record, sheets};
 use super::settings;
@@ -9,7 +10,7 @@ use super::told::Told;
 use crate::cli::blob;
 use crate::cli::output::{Output, at, text};
 use crate::cli::stop::Stop;
-use crate::names::Digest;
+use crate::names::{Digest, RepositoryName, Tag};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -44,20 +45,10 @@ impl Check<'_> {
             checked.manifests += 1;
             self.manifest(part, &mut hashed, &mut checked).await?;
         }
-        for (part, tag) in &plan.tags {
-            checked.tags += 1;
-            let path = format!("/v2/{}/manifests/{tag}", part.repository);
-            let found = self.between.registry.digest_of(&path).await?;
-            if found.as_deref() != Some(part.digest.as_str()) {
-                let why =
-                    format!("it names {} here, not {}", found.as_deref().unwrap_or("nothing"), part.digest);
-                checked.wrong.push(Wrong::new(format!("{}:{tag}", part.repository), why));
-            }
-        }
+        self.names(plan, record.is_some(), &mut checked).await?;
         if let Some(record) = record {
             self.events(plan, record, &mut checked)?;
-            self.reserved(record, &mut checked).await?;
-            self.said(record, &mut checked).await?;
+            self.said(record, plan, &mut checked).await?;
             self.settings(record, &mut checked).await?;
         }
         Ok(checked)
@@ -136,6 +127,10 @@ impl Check<'_> {
             last = index;
             told.follow(&line["event"]);
         }
+        let size = record.annotations.get("dev.proofmark.log.size").and_then(|size| size.parse::<i64>().ok());
+        if is_whole && size.is_some_and(|size| last != Some(size - 1)) {
+            checked.wrong.push(Wrong::new("the record's log", "its last entries are missing"));
+        }
         let mut names = BTreeSet::new();
         for line in record.lines(sheets::REPOSITORIES)? {
             names.insert(at(&line?, "/name"));
@@ -145,55 +140,85 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Names that were deleted are reserved here for the same digests, or shown again for them.
-    async fn reserved(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
-        for (repository, names) in Plan::reserved(record, self.selection)? {
-            let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
-            let here = self.between.registry.list("/api/v1/tags", &query, usize::MAX).await;
-            let here: BTreeMap<String, String> = match here {
-                Ok(items) => items.iter().map(|item| (at(item, "/name"), at(item, "/digest"))).collect(),
-                Err(stop) if stop.is("not-found") => BTreeMap::new(),
-                Err(stop) => return Err(stop),
-            };
-            for (name, digest) in names {
+    /// Every name names what it should; those that are held for ever are held so here, and those that were
+    /// deleted are reserved for the same digests, or shown again for them.
+    async fn names(&self, plan: &Plan, with_reserved: bool, checked: &mut Checked) -> Result<(), Stop> {
+        let mut wanted: BTreeMap<RepositoryName, Vec<(Tag, String, bool)>> = BTreeMap::new();
+        for (part, tag) in &plan.tags {
+            let named = (tag.clone(), part.digest.to_string(), true);
+            wanted.entry(part.repository.clone()).or_default().push(named);
+        }
+        let reserved = plan.reserved.iter().filter(|_| with_reserved);
+        for (repository, name, digest) in reserved.flat_map(|(repository, names)| {
+            names.iter().map(move |(name, digest)| (repository.parse(), name.parse(), digest))
+        }) {
+            if let (Ok(repository), Ok(tag)) = (repository, name) {
+                wanted.entry(repository).or_default().push((tag, digest.clone(), false));
+            }
+        }
+        for (repository, names) in wanted {
+            let here = Names::of(self.between.registry, &repository).await?;
+            for (tag, digest, is_shown) in names {
                 checked.tags += 1;
-                if here.get(&name) != Some(&digest) {
-                    let held = here.get(&name).map_or("not held", String::as_str);
-                    let why = format!("it was deleted and is reserved for {digest}; here it is {held}");
-                    checked.wrong.push(Wrong::new(format!("{repository}:{name}"), why));
-                }
+                let floats = plan.floating.contains(&(repository.clone(), tag.clone()));
+                let why = match here.held(&tag) {
+                    None => Some("no name of this repository here".to_owned()),
+                    Some(held) if held.digest.as_str() != digest => {
+                        Some(format!("it is {} here, not {digest}", held.digest))
+                    }
+                    Some(held) if is_shown && held.deleted => Some("it was deleted here".to_owned()),
+                    Some(held) if with_reserved && held.write_once == floats => {
+                        Some("it is held for ever in one of the two and floats in the other".to_owned())
+                    }
+                    Some(_) => None,
+                };
+                checked.wrong.extend(why.map(|why| Wrong::new(format!("{repository}:{tag}"), why)));
             }
         }
         Ok(())
     }
 
-    /// Attestations have the verdict that they had; scans were recorded.
-    async fn said(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
-        for (sheet, path, members) in [
-            (sheets::ATTESTATIONS, "/api/v1/attestations", &["manifest", "envelope_digest", "verdict"][..]),
-            (sheets::SCANS, "/api/v1/scans", &["digest", "scanner", "report", "finding_set"][..]),
+    /// Attestations have the verdict that they had, where signers are meant; scans were recorded. Both outlive
+    /// what they are about: what the layout does not hold is history.
+    async fn said(&self, record: &Record<'_>, plan: &Plan, checked: &mut Checked) -> Result<(), Stop> {
+        let judged = ["manifest", "envelope_digest", "verdict"];
+        let judged = if self.selection.settings { &judged[..] } else { &judged[..2] };
+        let holds = plan.holds();
+        for (sheet, path, about, members) in [
+            (sheets::ATTESTATIONS, "/api/v1/attestations", &["manifest"][..], judged),
+            (
+                sheets::SCANS,
+                "/api/v1/scans",
+                &["digest", "report"][..],
+                &["digest", "scanner", "report", "finding_set"][..],
+            ),
         ] {
             let identity = |line: &Value| {
                 members.iter().map(|member| text(&line[*member])).collect::<Vec<_>>().join(" ")
             };
-            let mut here: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            // A sheet has its lines repository by repository.
+            let (mut of, mut here) = (String::new(), BTreeSet::new());
             for line in record.lines(sheet)? {
                 let line = line?;
                 let repository = at(&line, "/repository");
-                if !self.selection.has(&repository) {
+                if !about.iter().all(|member| holds.contains(&(repository.clone(), text(&line[*member])))) {
                     continue;
                 }
-                if !here.contains_key(&repository) {
+                if repository != of {
+                    here.clear();
                     let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
-                    let found = match self.between.registry.list(path, &query, usize::MAX).await {
-                        Ok(items) => items.iter().map(identity).collect(),
-                        Err(stop) if stop.is("not-found") => BTreeSet::new(),
-                        Err(stop) => return Err(stop),
+                    let take = |page: Vec<Value>| {
+                        here.extend(page.iter().map(identity));
+                        Ok(true)
                     };
-                    here.insert(repository.clone(), found);
+                    match self.between.registry.each_page(path, &query, take).await {
+                        Err(stop) if stop.is("not-found") => {}
+                        done => done?,
+                    }
+                    of.clone_from(&repository);
                 }
                 checked.compared += 1;
-                if !here.get(&repository).is_some_and(|found| found.contains(&identity(&line))) {
+                if !here.contains(&identity(&line)) {
                     let why = format!("none here has {} {}", members.join(", "), identity(&line));
                     checked.wrong.push(Wrong::new(format!("{sheet} of {repository}"), why));
                 }
@@ -205,7 +230,7 @@ impl Check<'_> {
     /// Signers, environments, policies, blocks and holds are here.
     async fn settings(&self, record: &Record<'_>, checked: &mut Checked) -> Result<(), Stop> {
         let registry = self.between.registry;
-        if self.selection.patterns.is_empty() {
+        if self.selection.settings {
             for (sheet, path, members) in [
                 (
                     sheets::SIGNERS,
@@ -236,15 +261,18 @@ impl Check<'_> {
             }
         }
         for (sheet, path) in [(sheets::BLOCKS, "/api/v1/blocks"), (sheets::HOLDS, "/api/v1/holds")] {
+            let mut here: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
             for line in record.lines(sheet)? {
-                let line = line?;
-                if line["reason"].is_null() || !self.selection.has(&at(&line, "/repository")) {
-                    continue;
+                let Some(stop) = settings::to_be_here(&line?, self.selection) else { continue };
+                let repository = stop["repository"].as_str().map(str::to_owned);
+                if !here.contains_key(&repository) {
+                    let open = settings::open_stops(registry, path, repository.as_deref()).await?;
+                    here.insert(repository.clone(), open);
                 }
                 checked.compared += 1;
-                let identity = settings::stop_identity(&line);
-                if !settings::stops(registry, path, &line).await?.contains(&identity) {
-                    checked.wrong.push(Wrong::new(sheet, format!("none here is {identity}")));
+                let identity = settings::stop_identity(&stop);
+                if !here.get(&repository).is_some_and(|open| open.contains(&identity)) {
+                    checked.wrong.push(Wrong::new(sheet, format!("none here stops {identity}")));
                 }
             }
         }

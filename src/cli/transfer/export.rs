@@ -1,10 +1,10 @@
 //! `export`: repositories into an OCI image layout, with what is said about them and what happened to them.
 
-use super::AT_ONCE;
 use super::layout::{Entry, Layout};
 use super::plan::{Part, Wrong};
 use super::record::{self, Sheet, sheets};
 use super::told::Told;
+use super::{AT_ONCE, PAUSES};
 use crate::cli::connection::{Query, Registry};
 use crate::cli::output::{Output, at};
 use crate::cli::stop::Stop;
@@ -35,12 +35,17 @@ pub struct Export {
     /// Repositories, as a pattern; may be repeated [default: all that one may see]
     #[arg(long, short, value_name = "PATTERN")]
     repository: Vec<Pattern>,
+    /// Hash what an earlier export left before it is taken for whole; what is damaged is fetched again
+    #[arg(long)]
+    verify: bool,
 }
 
 /// An export looks again while the log tells something else than was listed: what came meanwhile, or what is
 /// committed and not in the log yet (the sequencer looks four times a second).
 const ROUNDS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(400);
+/// Where the record says whose it is.
+const VERIFIER: &str = "dev.proofmark.verifier";
 
 /// A manifest as the registry lists it.
 #[derive(Deserialize)]
@@ -66,7 +71,8 @@ struct Exported {
     log_size: i64,
     /// Whether the log is there from its first entry to its last, and not these repositories' part of it.
     is_whole_log: bool,
-    /// Where the log tells something else than was listed: what changed while the export ran.
+    /// Where the log tells something else than was listed (what changed while the export ran), and what the
+    /// registry lists and does not give.
     differences: Vec<Wrong>,
 }
 
@@ -100,6 +106,8 @@ struct Between<'a> {
     registry: &'a Registry,
     layout: Layout,
     repositories: Vec<Value>,
+    trust: Value,
+    verify: bool,
     bar: ProgressBar,
 }
 
@@ -107,10 +115,12 @@ impl Export {
     /// Content first, then what is said about it; the index last, so that a layout that has one is whole.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let repositories = self.repositories(registry).await?;
+        let trust = registry.get("/.well-known/proofmark", &[]).await?;
         let layout = Layout::create(&self.directory)?;
         layout.tidy()?;
         let bar = output.bar(None, "exporting");
-        let between = Between { registry, layout, repositories, bar };
+        let between = Between { registry, layout, repositories, trust, verify: self.verify, bar };
+        between.covers_what_is_there()?;
         let exported = between.export().await?;
         between.bar.finish_and_clear();
         let document = json!({
@@ -125,8 +135,7 @@ impl Export {
         });
         if let Some(first) = exported.differences.first() {
             output.remark(&format!(
-                "The log tells something else than the registry listed, {} times, such as of {}: {}; export again when \
-                 less is pushed",
+                "Not all is as it should be, {} times, such as {}: {}; export again when less is pushed",
                 exported.differences.len(),
                 first.what,
                 first.why
@@ -169,11 +178,12 @@ impl Between<'_> {
             if round > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            self.content(&mut exported).await?;
+            exported.differences = self.content(&mut exported).await?;
             let (events, told) = self.events(&mut exported).await?;
             superseded.extend(record::digest(&events));
             layers = vec![events];
-            exported.differences = told.differences(&names, exported.parts.iter(), exported.tags.iter());
+            let differences = told.differences(&names, exported.parts.iter(), exported.tags.iter());
+            exported.differences.extend(differences);
             if exported.differences.is_empty() {
                 break;
             }
@@ -182,6 +192,7 @@ impl Between<'_> {
         let annotations = BTreeMap::from([
             ("dev.proofmark.server".to_owned(), self.registry.base().to_string()),
             ("dev.proofmark.log.size".to_owned(), exported.log_size.to_string()),
+            (VERIFIER.to_owned(), at(&self.trust, "/verifier_id")),
             ("dev.proofmark.log.whole".to_owned(), exported.is_whole_log.to_string()),
         ]);
         let kept = record::keep(&self.layout, &layers, &annotations)?;
@@ -197,12 +208,36 @@ impl Between<'_> {
         Ok(exported)
     }
 
+    /// What the directory lists is of this registry and these repositories; otherwise the new index would
+    /// leave it out.
+    fn covers_what_is_there(&self) -> Result<(), Stop> {
+        let other = |what: &str| {
+            Err(Stop::Usage(format!(
+                "the directory lists {what}, which this export would leave out: give another one"
+            )))
+        };
+        let names: HashSet<RepositoryName> = self.names().collect();
+        for entry in self.layout.entries_if_any()? {
+            if entry.is_record() {
+                let verifier = record::annotation(&self.layout, &entry, VERIFIER);
+                if verifier.is_some_and(|verifier| verifier != at(&self.trust, "/verifier_id")) {
+                    return other("what another registry holds");
+                }
+            } else if !entry.repository.as_ref().is_some_and(|name| names.contains(name)) {
+                return other(&entry.ref_name.unwrap_or_else(|| entry.digest.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     fn names(&self) -> impl Iterator<Item = RepositoryName> {
         self.repositories.iter().filter_map(|repository| at(repository, "/name").parse().ok())
     }
 
     /// Every manifest with its blobs, the oldest first: in this order they can be pushed again.
-    async fn content(&self, exported: &mut Exported) -> Result<(), Stop> {
+    /// Returns what it lists and does not give.
+    async fn content(&self, exported: &mut Exported) -> Result<Vec<Wrong>, Stop> {
+        let mut missing = Vec::new();
         exported.entries.clear();
         exported.parts.clear();
         exported.tags.clear();
@@ -214,12 +249,18 @@ impl Between<'_> {
                 let manifest: Listed = serde_json::from_value(item)
                     .map_err(|error| Stop::Unanswered(format!("a list of artifacts: {error}")))?;
                 // What was deleted meanwhile is looked at again in the next round.
-                if self.manifest(&repository, &manifest, exported).await? {
-                    exported.list(&repository, &manifest);
+                match self.manifest(&repository, &manifest, exported).await {
+                    Ok(true) => exported.list(&repository, &manifest),
+                    Ok(false) => {}
+                    Err(Stop::Refused(problem)) => {
+                        let what = format!("{repository}@{}", manifest.digest);
+                        missing.push(Wrong::new(what, at(&problem, "/detail")));
+                    }
+                    Err(stop) => return Err(stop),
                 }
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// One manifest, then its blobs; false when the repository does not have it any more.
@@ -266,25 +307,45 @@ impl Between<'_> {
     ) -> Result<Option<(Digest, u64)>, Stop> {
         let size_bytes = u64::try_from(wanted.size_bytes).unwrap_or_default();
         let digest = &wanted.digest;
-        if self.layout.has(digest, size_bytes) {
+        if self.layout.has(digest, size_bytes) && self.is_intact(digest).await? {
             return Ok(Some((digest.clone(), 0)));
         }
         if wanted.may_be_absent && !blob::is_there(self.registry, repository, digest).await? {
             return Ok(None);
         }
+        let mut pauses = PAUSES.iter();
+        loop {
+            match (self.fetch(repository, digest).await, pauses.next()) {
+                (Err(Stop::Unanswered(_)), Some(pause)) => tokio::time::sleep(*pause).await,
+                (fetched, _) => return fetched.map(|()| Some((digest.clone(), size_bytes))),
+            }
+        }
+    }
+
+    /// Whether what lies there already is what it should be, where that is asked for.
+    async fn is_intact(&self, digest: &Digest) -> Result<bool, Stop> {
+        if !self.verify {
+            return Ok(true);
+        }
+        let (layout, digest) = (self.layout.clone(), digest.clone());
+        let verified = tokio::task::spawn_blocking(move || layout.verify(&digest)).await;
+        verified
+            .map(|verified| verified.is_ok())
+            .map_err(|error| Stop::Unanswered(format!("hashing stopped: {error}")))
+    }
+
+    async fn fetch(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Stop> {
         let unfinished = self.layout.unfinished();
         let failed = |error| self.layout.cannot("write", &unfinished, &error);
         let file = tokio::fs::File::create(&unfinished).await.map_err(failed)?;
         let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
         let fetched = blob::stream(self.registry, repository, digest, &self.bar, &mut file).await;
-        match fetched.and_then(|()| self.layout.keep(&unfinished, digest)) {
-            Ok(()) => Ok(Some((digest.clone(), size_bytes))),
-            Err(stop) => {
-                // The next export tidies what cannot be removed now.
-                let _ = std::fs::remove_file(&unfinished);
-                Err(stop)
-            }
+        let kept = fetched.and_then(|()| self.layout.keep(&unfinished, digest));
+        if kept.is_err() {
+            // The next export tidies what cannot be removed now.
+            let _ = std::fs::remove_file(&unfinished);
         }
+        kept
     }
 
     /// The log's entries, all that this token may read, and what they tell.
@@ -364,24 +425,27 @@ impl Between<'_> {
             }
         }
         let mut trust = Sheet::begin(&self.layout)?;
-        trust.lines(&[self.registry.get("/.well-known/proofmark", &[]).await?])?;
+        trust.lines(std::slice::from_ref(&self.trust))?;
         layers.push(trust.end(sheets::TRUST)?);
         Ok(layers)
     }
 
-    /// A list that is asked for repository by repository, the oldest first, with the repository in each line.
+    /// A list that is asked for repository by repository, with the repository in each line, and the one in
+    /// whose list it stood: a block that was placed in another repository counts there too.
     async fn sheet_by_repository(&self, name: &'static str, path: &str) -> Result<Value, Stop> {
         let mut sheet = Sheet::begin(&self.layout)?;
         for repository in self.names() {
             let query = [("repository", Some(repository.as_str())), ("limit", Some("1000"))];
-            let mut items = self.registry.list(path, &query, usize::MAX).await?;
-            items.reverse();
-            for item in &mut items {
-                if item.get("repository").is_none() {
-                    item["repository"] = json!(repository);
+            let take = |mut items: Vec<Value>| {
+                for item in &mut items {
+                    item["listed_in"] = json!(repository);
+                    if item.get("repository").is_none() {
+                        item["repository"] = json!(repository);
+                    }
                 }
-            }
-            sheet.lines(&items)?;
+                sheet.lines(&items).map(|()| true)
+            };
+            self.registry.each_page(path, &query, take).await?;
         }
         sheet.end(name)
     }

@@ -2,9 +2,10 @@
 
 use super::check::Check;
 use super::layout::{Entry, Layout};
+use super::names::Names;
 use super::plan::{Part, Plan, Selection, Wrong, parsed};
 use super::record::Record;
-use super::{AT_ONCE, settings};
+use super::{AT_ONCE, PAUSES, settings};
 use crate::cli::blob;
 use crate::cli::connection::Registry;
 use crate::cli::output::Output;
@@ -19,32 +20,39 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Bring an OCI image layout into a registry, or hold one against the other
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  proofmark import backup/
+  proofmark import backup/ --settings
+  proofmark import backup/ --repository 'payments/*'
   proofmark import backup/ --check
   proofmark import from-skopeo/ --into mirror/alpine
 
 Everything goes through the registry's own doors: bytes are hashed, signatures verified and scan reports read
-anew, as if they came today. Names that were deleted stay reserved. What stands in the way (a version that
-names another digest) is left as it is and listed, and the rest is brought. Who promoted what is history, kept
-in the record's events and decisions: promote again. An import that was cut off is repeated; what is there
-already is not sent again.")]
+anew, as if they came today. Names that were deleted stay reserved, what was blocked is blocked. What is here
+stays as it is; what stands in the way (a name that names another digest) is listed, and the rest is brought.
+Who promoted what is history, kept in the record's events and decisions: promote again. An import that was cut
+off is repeated; what is there already is not sent again.")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Import {
     /// The layout's directory
     directory: PathBuf,
     /// Repositories, as a pattern; may be repeated [default: all of the layout]
     #[arg(long, short, value_name = "PATTERN")]
     repository: Vec<Pattern>,
-    /// Where manifests go whose repository the layout does not say
-    #[arg(long, value_name = "REPOSITORY")]
+    /// Where all manifests go, whatever the layout says; nothing but them and their names is brought
+    #[arg(long, value_name = "REPOSITORY", conflicts_with_all = ["repository", "settings", "record"])]
     into: Option<RepositoryName>,
-    /// Bring manifests and their names alone: no rules, signers, scans, blocks
-    #[arg(long)]
+    /// Bring manifests and their names alone: no rules, reserved names, scans, blocks
+    #[arg(long, conflicts_with = "settings")]
     content_only: bool,
+    /// Bring what rules the whole registry too: signers, environments, policies and holds of environments
+    #[arg(long, conflicts_with = "repository")]
+    settings: bool,
+    /// Move floating names that are elsewhere here, and show names that were deleted here
+    #[arg(long)]
+    move_tags: bool,
     /// Keep the export's record, the events of the registry that it came from, as an artifact of this repository
     #[arg(long, value_name = "REPOSITORY", conflicts_with = "check")]
     record: Option<RepositoryName>,
@@ -64,10 +72,12 @@ pub struct Outcome {
     pub bytes: u64,
     /// Tags that name what they should.
     pub tags: u64,
-    /// Deleted names that are reserved only now.
+    /// Names that are held only now: deleted ones, and such as float by today's rules.
     pub reserved: u64,
-    /// Signers, environments, policies, blocks, holds and scans, by the record's sheets.
+    /// Rules, signers, environments, policies, blocks, holds and scans.
     pub settings: u64,
+    /// What is otherwise than in the layout on purpose.
+    pub notes: Vec<String>,
     /// What could not be brought, and why.
     pub wrong: Vec<Wrong>,
 }
@@ -84,12 +94,12 @@ pub struct Between<'a> {
 impl Import {
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let layout = Layout::open(&self.directory)?;
-        let selection = Selection { patterns: self.repository, into: self.into };
+        let selection = Selection { patterns: self.repository, into: self.into, settings: self.settings };
         let mut plan = Plan::of(&layout, &selection)?;
         let entry = plan.record.take();
         let record = entry.as_ref().map(|entry| Record::open(&layout, entry)).transpose()?;
         if let Some(record) = &record {
-            plan.order_tags(record)?;
+            plan.read_names(record, &selection)?;
         }
         let read = record.as_ref().filter(|_| !self.content_only);
         let doing = if self.check { "checking" } else { "importing" };
@@ -99,7 +109,7 @@ impl Import {
             let checked = Check { between: &between, selection: &selection }.run(&plan, read).await?;
             return checked.show(output);
         }
-        let mut outcome = between.bring(plan, read, &selection).await?;
+        let mut outcome = between.bring(plan, read, &selection, self.move_tags).await?;
         if let (Some(entry), Some(repository)) = (&entry, &self.record) {
             between.keep_record(entry, repository, &mut outcome).await?;
         }
@@ -109,13 +119,15 @@ impl Import {
 }
 
 impl Between<'_> {
-    /// Rules first, since they say which tags may move; what may take something away (retention, quotas) and
-    /// what is said about content (scans, blocks) when it is there.
+    /// Rules first, since they say which tags may move. What was blocked is blocked, and names that are held are
+    /// held, before anything has a name; what is said about content comes when it is there, and last what
+    /// bounds it.
     async fn bring(
         &mut self,
         mut plan: Plan,
         record: Option<&Record<'_>>,
         selection: &Selection,
+        move_tags: bool,
     ) -> Result<Outcome, Stop> {
         let mut outcome = Outcome { wrong: std::mem::take(&mut plan.wrong), ..Outcome::default() };
         if let Some(record) = record {
@@ -124,12 +136,16 @@ impl Between<'_> {
         for part in &plan.manifests {
             self.push(part, &mut outcome).await?;
         }
-        self.name(&plan.tags, &mut outcome).await?;
         if let Some(record) = record {
-            for (repository, names) in Plan::reserved(record, selection)? {
-                settings::reserve(self.registry, &repository, &names, &mut outcome).await?;
+            settings::stops(self.registry, record, selection, &mut outcome).await?;
+            for (repository, names) in &plan.reserved {
+                settings::reserve(self.registry, repository, names, &mut outcome).await?;
             }
-            settings::after(self, record, selection, &mut outcome).await?;
+        }
+        let wanted = self.names_to_put(&plan, move_tags, &mut outcome).await?;
+        self.name(&wanted, &mut outcome).await?;
+        if let Some(record) = record {
+            settings::after(self, record, selection, &plan, &mut outcome).await?;
         }
         Ok(outcome)
     }
@@ -215,6 +231,50 @@ impl Between<'_> {
         self.registry.send(request.header(CONTENT_TYPE, part.media_type.as_str())).await.map(|_| ())
     }
 
+    /// The names that are not here yet. Those that would have to be taken from something are listed as in the
+    /// way, unless they are to be moved; so are those that float where they come from and would be held here for
+    /// ever.
+    async fn names_to_put(
+        &self,
+        plan: &Plan,
+        move_tags: bool,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<(Part, Tag)>, Stop> {
+        let mut here: HashMap<RepositoryName, Names> = HashMap::new();
+        let mut wanted = Vec::new();
+        for (part, tag) in &plan.tags {
+            if !here.contains_key(&part.repository) {
+                let names = Names::of(self.registry, &part.repository).await?;
+                here.insert(part.repository.clone(), names);
+            }
+            let Some(names) = here.get(&part.repository) else { continue };
+            let floats_there = plan.floating.contains(&(part.repository.clone(), tag.clone()));
+            let reserved = plan.reserved.get(part.repository.as_str());
+            let is_reserved = reserved.is_some_and(|names| names.contains_key(tag.as_str()));
+            let why = match names.held(tag) {
+                Some(held) if held.digest == part.digest && !held.deleted => {
+                    outcome.tags += 1;
+                    continue;
+                }
+                Some(held) if held.digest == part.digest => (!move_tags && !is_reserved)
+                    .then(|| "it was deleted here; --move-tags shows it again".to_owned()),
+                Some(held) if !held.write_once => (!move_tags)
+                    .then(|| format!("it floats and names {} here; --move-tags moves it", held.digest)),
+                Some(held) => Some(format!("it is held for {} here", held.digest)),
+                None if floats_there && !names.lets_float(tag) => Some(
+                    "it floats where it comes from and would be held for ever here: let its rules float it"
+                        .into(),
+                ),
+                None => None,
+            };
+            match why {
+                Some(why) => outcome.wrong.push(Wrong::new(format!("{}:{tag}", part.repository), why)),
+                None => wanted.push((part.clone(), tag.clone())),
+            }
+        }
+        Ok(wanted)
+    }
+
     /// Tags in their order, those of one manifest that follow each other in one request; one that is taken
     /// stands in nobody else's way.
     async fn name(&self, tags: &[(Part, Tag)], outcome: &mut Outcome) -> Result<(), Stop> {
@@ -252,8 +312,6 @@ impl Between<'_> {
     }
 }
 
-/// Pauses before a blob is sent again.
-const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
 /// Tags of one request.
 const MAX_TAGS: usize = 50;
 
@@ -274,6 +332,7 @@ pub fn refused(stop: Stop, outcome: &mut Outcome, what: &str) -> Result<(), Stop
 }
 
 fn show(outcome: &Outcome, output: Output) -> Result<(), Stop> {
+    outcome.notes.iter().for_each(|note| output.remark(note));
     let mut document = json!(outcome);
     if !outcome.wrong.is_empty() {
         document["code"] = "not-all-imported".into();

@@ -254,16 +254,25 @@ impl Layout {
         index.manifests.into_iter().map(|descriptor| descriptor.entry().map_err(wrong)).collect()
     }
 
+    /// The same of a layout that may have no index yet.
+    pub fn entries_if_any(&self) -> Result<Vec<Entry>, Stop> {
+        if self.root.join("index.json").exists() { self.entries() } else { Ok(Vec::new()) }
+    }
+
     /// Writes `index.json` beside and renames it: a crash leaves the old one or the new one.
     pub fn list(&self, entries: &[Entry]) -> Result<(), Stop> {
         let (path, unfinished) = (self.root.join("index.json"), self.unfinished());
         let index = json!({"schemaVersion": 2, "mediaType": crate::content::OCI_INDEX,
                            "manifests": entries.iter().map(Descriptor::from).collect::<Vec<_>>()});
         let write = || {
-            let mut file = File::create(&unfinished)?;
-            serde_json::to_writer(io::BufWriter::new(&file), &index)?;
+            let mut file = io::BufWriter::new(File::create(&unfinished)?);
+            serde_json::to_writer(&mut file, &index)?;
             file.flush()?;
-            file.sync_all()?;
+            file.get_ref().sync_all()?;
+            // What the index lists has its name before the index has.
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                File::open(self.root.join("blobs").join(algorithm.as_str()))?.sync_all()?;
+            }
             fs::rename(&unfinished, &path)?;
             File::open(&self.root)?.sync_all()
         };

@@ -8,6 +8,7 @@ mod check;
 mod export;
 mod import;
 mod layout;
+mod names;
 mod plan;
 mod record;
 mod settings;
@@ -16,5 +17,9 @@ mod told;
 pub use export::Export;
 pub use import::Import;
 
+use std::time::Duration;
+
 /// Blobs on their way at the same time.
 const AT_ONCE: usize = 4;
+/// Pauses before a blob is asked for, or sent, again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];

@@ -7,7 +7,9 @@ use crate::cli::output::at;
 use crate::cli::stop::Stop;
 use crate::content::ParsedManifest;
 use crate::names::{Digest, MediaType, Pattern, RepositoryName, Tag};
+use chrono::DateTime;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
@@ -16,8 +18,11 @@ use std::fmt;
 pub struct Selection {
     /// Repositories that are meant; all when there is no pattern.
     pub patterns: Vec<Pattern>,
-    /// Where manifests go whose repository the layout does not say.
+    /// Where everything goes, whatever the layout says of its repositories; its record is then no more than
+    /// another artifact that is not brought.
     pub into: Option<RepositoryName>,
+    /// Whether what rules the whole registry is meant too: signers, environments, policies.
+    pub settings: bool,
 }
 
 impl Selection {
@@ -67,6 +72,11 @@ pub struct Plan {
     pub manifests: Vec<Part>,
     /// The names by which they are to be found, in the order in which they were given.
     pub tags: Vec<(Part, Tag)>,
+    /// Names that float where they come from.
+    pub floating: HashSet<(RepositoryName, Tag)>,
+    /// Names to be held before anything is named, by repository: those that were deleted, with the digest that
+    /// they stay reserved for, and those that were held for ever before a rule let such names float.
+    pub reserved: BTreeMap<String, BTreeMap<String, String>>,
     /// The record, where the layout is an export of ours.
     pub record: Option<Entry>,
     /// What of the layout cannot be used.
@@ -79,10 +89,10 @@ impl Plan {
         let (mut plan, mut seen) = (Self::default(), HashSet::new());
         for entry in layout.entries()? {
             if entry.is_record() {
-                plan.record = Some(entry);
+                plan.record = Some(entry).filter(|_| selection.into.is_none());
                 continue;
             }
-            let Some(repository) = entry.repository.clone().or_else(|| selection.into.clone()) else {
+            let Some(repository) = selection.into.clone().or_else(|| entry.repository.clone()) else {
                 return Err(Stop::Usage(format!(
                     "the layout does not say of which repository {} is: give --into REPOSITORY",
                     entry.digest
@@ -127,35 +137,53 @@ impl Plan {
         }
     }
 
-    /// Puts the tags in the order in which the record says that they were given: the newest version stays
-    /// the newest.
-    pub fn order_tags(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+    /// Takes from the record what names were and are: the tags in the order in which they were given, so that
+    /// the newest version stays the newest; which of them float; and which are to be reserved.
+    pub fn read_names(&mut self, record: &Record<'_>, selection: &Selection) -> Result<(), Stop> {
+        let rules = floating_rules(record)?;
         let mut since = HashMap::new();
         for line in record.lines(sheets::TAGS)? {
             let line = line?;
-            since.insert((at(&line, "/repository"), at(&line, "/name")), at(&line, "/since"));
+            let (repository, name) = (at(&line, "/repository"), at(&line, "/name"));
+            if !selection.has(&repository) {
+                continue;
+            }
+            let at_time = DateTime::parse_from_rfc3339(&at(&line, "/since")).ok();
+            since.insert((repository.clone(), name.clone()), at_time);
+            let matches = |pattern: &Pattern| pattern.matches(&name);
+            let floats_today = rules.get(&repository).is_some_and(|rules| rules.iter().any(matches));
+            if line["write_once"] == false {
+                self.floating.extend(repository.parse().ok().zip(name.parse().ok()));
+            } else if line["deleted"] == true || floats_today {
+                self.reserved.entry(repository).or_default().insert(name, at(&line, "/digest"));
+            }
         }
         self.tags.sort_by_cached_key(|(part, tag)| {
-            since.get(&(part.repository.to_string(), tag.to_string())).cloned().unwrap_or_default()
+            since.get(&(part.repository.to_string(), tag.to_string())).copied().flatten()
         });
         Ok(())
     }
 
-    /// Names that were deleted: each repository's, with the digest that they stay reserved for.
-    pub fn reserved(
-        record: &Record<'_>,
-        selection: &Selection,
-    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, Stop> {
-        let mut reserved: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for line in record.lines(sheets::TAGS)? {
-            let line = line?;
-            let repository = at(&line, "/repository");
-            if line["deleted"] == true && selection.has(&repository) {
-                reserved.entry(repository).or_default().insert(at(&line, "/name"), at(&line, "/digest"));
-            }
-        }
-        Ok(reserved)
+    /// Every manifest of the plan, by its repository and digest as they are written.
+    pub fn holds(&self) -> HashSet<(String, String)> {
+        self.manifests.iter().map(|part| (part.repository.to_string(), part.digest.to_string())).collect()
     }
+}
+
+/// The names that each repository of the record lets float.
+fn floating_rules(record: &Record<'_>) -> Result<HashMap<String, Vec<Pattern>>, Stop> {
+    let mut rules = HashMap::new();
+    for line in record.lines(sheets::REPOSITORIES)? {
+        let line = line?;
+        rules.insert(at(&line, "/name"), patterns(&line));
+    }
+    Ok(rules)
+}
+
+/// What a repository, as a list shows it, lets float.
+pub fn patterns(repository: &Value) -> Vec<Pattern> {
+    let floating = repository["tags"]["floating"].as_array().into_iter().flatten();
+    floating.filter_map(|pattern| pattern.as_str()?.parse().ok()).collect()
 }
 
 /// A manifest as it lies in the layout.

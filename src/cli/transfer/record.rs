@@ -103,6 +103,12 @@ pub fn parts(layout: &Layout) -> BTreeSet<Digest> {
     records.flatten().collect()
 }
 
+/// What the record says of itself, without a look at its sheets.
+pub fn annotation(layout: &Layout, entry: &Entry, name: &str) -> Option<String> {
+    let body = layout.read(&entry.digest).ok()?;
+    serde_json::from_slice::<Annotated>(&body).ok()?.annotations.remove(name)
+}
+
 /// Stores the record's manifest over its layers, with what it says of itself.
 pub fn keep(
     layout: &Layout,

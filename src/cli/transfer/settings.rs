@@ -1,7 +1,9 @@
-//! What an import brings beside content: rules, signers, environments, policies, scans, blocks and holds.
+//! What an import brings beside content: rules, reserved names, scans, blocks and holds; and, where that is
+//! asked for, what rules the whole registry: signers, environments and policies. What is here already is never
+//! changed.
 
 use super::import::{Between, Outcome, refused};
-use super::plan::{Part, Selection, Wrong, parsed};
+use super::plan::{Part, Plan, Selection, Wrong, parsed};
 use super::record::{Record, sheets};
 use crate::cli::connection::Registry;
 use crate::cli::output::{at, text};
@@ -10,13 +12,16 @@ use crate::content::OCI_IMAGE;
 use crate::names::{RepositoryName, ScannerName};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Names of one reservation.
 const MAX_NAMES: usize = 1000;
+/// Why bytes are blocked, where the export's token was not told.
+const HIDDEN_REASON: &str =
+    "blocked in the registry that this was exported from, for a reason that is not told";
 
-/// What content is judged by: the rules of repositories that are not there yet, and signers. Of the whole
-/// registry's settings nothing is brought when only some repositories are meant.
+/// What content is judged by: the rules of repositories that are not there yet and, where they are asked for,
+/// the whole registry's settings.
 pub async fn before(
     registry: &Registry,
     record: &Record<'_>,
@@ -26,88 +31,184 @@ pub async fn before(
     for line in record.lines(sheets::REPOSITORIES)? {
         let line = line?;
         let name = at(&line, "/name");
-        if !selection.has(&name) || repository(registry, &name).await?.is_some() {
-            continue;
-        }
-        let body = json!({"name": name, "description": line["description"], "tags": line["tags"]});
-        let put = registry.put("/api/v1/repositories", &body).await;
-        if !note(put, sheets::REPOSITORIES, &name, outcome)? {
-            break;
+        if selection.has(&name) && repository(registry, &name).await?.is_none() {
+            let body = json!({"name": name, "description": line["description"], "tags": line["tags"]});
+            note(registry.put("/api/v1/repositories", &body).await, sheets::REPOSITORIES, &name, outcome)?;
         }
     }
-    if !selection.patterns.is_empty() {
-        return Ok(());
+    if selection.settings {
+        signers(registry, record, outcome).await?;
+        environments(registry, record, outcome).await?;
+        policies(registry, record, outcome).await?;
     }
+    Ok(())
+}
+
+async fn signers(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
     for line in record.lines(sheets::SIGNERS)? {
         let line = line?;
-        if !signer(registry, &line, outcome).await? {
-            break;
-        }
-    }
-    for line in record.lines(sheets::ENVIRONMENTS)? {
-        let line = line?;
-        let body = json!({"name": line["name"], "description": line["description"]});
-        let put = registry.put("/api/v1/environments", &body).await;
-        if !note(put, sheets::ENVIRONMENTS, &at(&line, "/name"), outcome)? {
-            break;
-        }
-    }
-    for line in record.lines(sheets::POLICIES)? {
-        let line = line?;
-        let body = (at(&line, "/source").into_bytes(), "application/yaml");
-        let put = registry.deliver(Method::PUT, "/api/v1/policies", &[], body).await;
-        if !note(put, sheets::POLICIES, &at(&line, "/name"), outcome)? {
-            break;
+        let name = at(&line, "/name");
+        let given =
+            ["name", "public_key", "scheme", "repositories", "predicate_types", "valid_from", "valid_until"];
+        let posted = registry.post("/api/v1/signers", &members(&line, &given)).await;
+        // Where the name or the key is another signer's here, that one is not this one's to revoke.
+        let is_here = posted.is_ok();
+        note(posted, sheets::SIGNERS, &name, outcome)?;
+        if let Some(revocation) = line.get("revocation").filter(|revocation| is_here && !revocation.is_null())
+        {
+            let body = json!({"reason": revocation["reason"], "at": revocation["distrusted_from"],
+                              "compromised": revocation["compromised"]});
+            match registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await {
+                Err(stop) if stop.is("signer-revoked") => {}
+                done => note(done, sheets::SIGNERS, &name, outcome)?,
+            }
         }
     }
     Ok(())
 }
 
-/// What is said about content that is there now, and what may take some of it away.
-pub async fn after(
-    between: &Between<'_>,
+async fn environments(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
+    let here = registry.list("/api/v1/environments", &[("limit", Some("1000"))], usize::MAX).await?;
+    let here: HashSet<String> = here.iter().map(|line| at(line, "/name")).collect();
+    for line in record.lines(sheets::ENVIRONMENTS)? {
+        let line = line?;
+        let name = at(&line, "/name");
+        if !here.contains(&name) {
+            let body = members(&line, &["name", "description"]);
+            note(registry.put("/api/v1/environments", &body).await, sheets::ENVIRONMENTS, &name, outcome)?;
+        }
+    }
+    Ok(())
+}
+
+async fn policies(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
+    let named = |line: &Value| (at(line, "/environment"), at(line, "/name"));
+    let here = registry.list("/api/v1/policies", &[("limit", Some("1000"))], usize::MAX).await?;
+    let here: HashMap<_, String> = here.iter().map(|line| (named(line), at(line, "/digest"))).collect();
+    for line in record.lines(sheets::POLICIES)? {
+        let line = line?;
+        let what = format!("{} in {}", at(&line, "/name"), at(&line, "/environment"));
+        match here.get(&named(&line)) {
+            Some(digest) if *digest == at(&line, "/digest") => {}
+            Some(digest) => {
+                let why = format!("the version {digest} is in force here and stays so");
+                outcome.wrong.push(Wrong::new(format!("{}: {what}", sheets::POLICIES), why));
+            }
+            None => {
+                let body = (at(&line, "/source").into_bytes(), "application/yaml");
+                let put = registry.deliver(Method::PUT, "/api/v1/policies", &[], body).await;
+                note(put, sheets::POLICIES, &what, outcome)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Blocks and holds, as soon as what they stop is here and before it has a name.
+pub async fn stops(
+    registry: &Registry,
     record: &Record<'_>,
     selection: &Selection,
     outcome: &mut Outcome,
 ) -> Result<(), Stop> {
-    let registry = between.registry;
-    for line in record.lines(sheets::SCANS)? {
-        let line = line?;
-        if selection.has(&at(&line, "/repository")) && !scan(between, &line, outcome).await? {
-            break;
-        }
-    }
     for (sheet, path) in [(sheets::BLOCKS, "/api/v1/blocks"), (sheets::HOLDS, "/api/v1/holds")] {
-        let (mut there, mut known) = (HashSet::new(), HashSet::new());
+        let (mut there, mut asked) = (HashSet::new(), HashSet::new());
         for line in record.lines(sheet)? {
-            let line = line?;
-            let whose = at(&line, "/repository");
-            let is_over = line["until"].as_str().is_some_and(is_past);
-            if is_over || line["reason"].is_null() || !(line["repository"].is_null() || selection.has(&whose))
-            {
-                continue;
+            let Some(stop) = to_be_here(&line?, selection) else { continue };
+            let repository = stop["repository"].as_str().map(str::to_owned);
+            if asked.insert(repository.clone()) {
+                there.extend(open_stops(registry, path, repository.as_deref()).await?);
             }
-            if known.insert(whose.clone()) {
-                there.extend(stops(registry, path, &line).await?);
+            if there.insert(stop_identity(&stop)) {
+                let what = stop_identity(&stop);
+                note(registry.post_once(path, &stop).await, sheet, &what, outcome)?;
             }
-            if there.insert(stop_identity(&line)) {
-                let body = stop_body(&line);
-                if !note(registry.post_once(path, &body).await, sheet, &at(&line, "/reason"), outcome)? {
-                    break;
-                }
-            }
-        }
-    }
-    for line in record.lines(sheets::REPOSITORIES)? {
-        let line = line?;
-        if selection.has(&at(&line, "/name")) && !bounds(registry, &line, outcome).await? {
-            break;
         }
     }
     Ok(())
 }
 
-/// Reserves names that were deleted where they come from.
+/// The block or hold of the record as it is to be placed here; `None` for one that is over, of another
+/// repository, or of a whole environment where the registry's settings are not meant. A block that was placed in
+/// a repository that is not meant stands where it was listed: its bytes are here too.
+pub fn to_be_here(line: &Value, selection: &Selection) -> Option<Value> {
+    let is_past = |until: &str| {
+        chrono::DateTime::parse_from_rfc3339(until).is_ok_and(|until| until < crate::clock::now())
+    };
+    if line["until"].as_str().is_some_and(is_past) {
+        return None;
+    }
+    let listed_in = at(line, "/listed_in");
+    if !selection.has(&listed_in) {
+        return None;
+    }
+    let mut stop = members(line, &["repository", "digest", "environment", "reason", "until"]);
+    if line.get("digest").is_some() {
+        stop["repository"] = listed_in.into();
+        if line["reason"].is_null() {
+            stop["reason"] = HIDDEN_REASON.into();
+        }
+    } else if line["repository"].is_null() && !selection.settings {
+        return None;
+    }
+    Some(stop)
+}
+
+/// The blocks or holds that are open here.
+pub async fn open_stops(
+    registry: &Registry,
+    path: &str,
+    repository: Option<&str>,
+) -> Result<Vec<String>, Stop> {
+    match registry.list(path, &[("repository", repository), ("limit", Some("1000"))], usize::MAX).await {
+        Ok(items) => Ok(items
+            .into_iter()
+            .map(|mut item| {
+                // One that was placed elsewhere on the same bytes stops them here too.
+                if item.get("digest").is_some() {
+                    item["repository"] = json!(repository);
+                }
+                stop_identity(&item)
+            })
+            .collect()),
+        Err(stop) if stop.is("not-found") => Ok(Vec::new()),
+        Err(stop) => Err(stop),
+    }
+}
+
+/// What makes two blocks, or two holds, the same: what they stop, and where.
+pub fn stop_identity(line: &Value) -> String {
+    let what = if line.get("digest").is_some() { "digest" } else { "reason" };
+    ["repository", what, "environment"].map(|member| text(&line[member])).join(" ")
+}
+
+/// What is said about content that has its names now, and what may take some of it away.
+pub async fn after(
+    between: &Between<'_>,
+    record: &Record<'_>,
+    selection: &Selection,
+    plan: &Plan,
+    outcome: &mut Outcome,
+) -> Result<(), Stop> {
+    let holds = plan.holds();
+    for line in record.lines(sheets::SCANS)? {
+        let line = line?;
+        // Scans outlive what was scanned; what is not in the layout cannot be scanned here.
+        if ["/digest", "/report"].iter().all(|of| holds.contains(&(at(&line, "/repository"), at(&line, of))))
+        {
+            scan(between, &line, outcome).await?;
+        }
+    }
+    for line in record.lines(sheets::REPOSITORIES)? {
+        let line = line?;
+        if selection.has(&at(&line, "/name")) {
+            bounds(between.registry, &line, outcome).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reserves names for their digests.
 pub async fn reserve(
     registry: &Registry,
     repository: &str,
@@ -137,56 +238,34 @@ pub async fn reserve(
     Ok(())
 }
 
-/// Counts what was done, lists what was refused; false where the token may do nothing of this sheet.
-fn note(done: Result<Value, Stop>, sheet: &str, what: &str, outcome: &mut Outcome) -> Result<bool, Stop> {
+/// Counts what was done, lists what was refused.
+fn note(done: Result<Value, Stop>, sheet: &str, what: &str, outcome: &mut Outcome) -> Result<(), Stop> {
     match done {
         Ok(_) => outcome.settings += 1,
-        Err(stop) if stop.is("forbidden") || stop.is("not-found") => {
-            let why = "this token may not bring them; --content-only brings manifests and tags alone";
-            outcome.wrong.push(Wrong::new(sheet, why));
-            return Ok(false);
+        Err(stop) if stop.is("forbidden") => {
+            let why = "this token may not bring it; --content-only brings manifests and names alone";
+            outcome.wrong.push(Wrong::new(format!("{sheet}: {what}"), why));
         }
         Err(stop) => refused(stop, outcome, &format!("{sheet}: {what}"))?,
     }
-    Ok(true)
+    Ok(())
 }
 
+/// The repository as a list shows it.
 pub async fn repository(registry: &Registry, name: &str) -> Result<Option<Value>, Stop> {
     let items = registry.list("/api/v1/repositories", &[("name", Some(name))], 1).await?;
     Ok(items.into_iter().next())
 }
 
-async fn signer(registry: &Registry, line: &Value, outcome: &mut Outcome) -> Result<bool, Stop> {
-    let name = at(line, "/name");
-    let mut body = json!({});
-    for member in
-        ["name", "public_key", "scheme", "repositories", "predicate_types", "valid_from", "valid_until"]
-    {
-        body[member] = line[member].clone();
-    }
-    if !note(registry.post("/api/v1/signers", &body).await, sheets::SIGNERS, &name, outcome)? {
-        return Ok(false);
-    }
-    let Some(revocation) = line.get("revocation").filter(|revocation| !revocation.is_null()) else {
-        return Ok(true);
-    };
-    let body = json!({"reason": revocation["reason"], "at": revocation["distrusted_from"],
-                      "compromised": revocation["compromised"]});
-    match registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await {
-        Err(stop) if stop.is("signer-revoked") => Ok(true),
-        done => note(done, sheets::SIGNERS, &name, outcome),
-    }
-}
-
 /// The report is read again, as its scanner wrote it.
-async fn scan(between: &Between<'_>, line: &Value, outcome: &mut Outcome) -> Result<bool, Stop> {
+async fn scan(between: &Between<'_>, line: &Value, outcome: &mut Outcome) -> Result<(), Stop> {
     let (repository, digest) = (at(line, "/repository"), at(line, "/digest"));
     let what = format!("{repository}@{digest}");
     let report = match report(between, line) {
         Ok(report) => report,
         Err(why) => {
             outcome.wrong.push(Wrong::new(format!("the scan of {what}"), why));
-            return Ok(true);
+            return Ok(());
         }
     };
     let scanner: Option<ScannerName> = at(line, "/scanner").parse().ok();
@@ -216,46 +295,30 @@ fn name(text: &str) -> Result<RepositoryName, String> {
     text.parse().map_err(|error: crate::names::InvalidRepositoryName| error.to_string())
 }
 
-/// A quota and rules of retention, where the repository has none yet.
-async fn bounds(registry: &Registry, line: &Value, outcome: &mut Outcome) -> Result<bool, Stop> {
+/// A quota and rules of retention, where the repository has none yet. The rules are not enforced: what is
+/// promoted holds its versions, and nothing is promoted here yet.
+async fn bounds(registry: &Registry, line: &Value, outcome: &mut Outcome) -> Result<(), Stop> {
     let name = at(line, "/name");
-    let Some(there) = repository(registry, &name).await? else { return Ok(true) };
+    let Some(there) = repository(registry, &name).await? else { return Ok(()) };
     let mut body = json!({ "name": name });
-    for member in ["quota_bytes", "retention"] {
-        if there[member].is_null() && !line[member].is_null() {
-            body[member] = line[member].clone();
+    if there["quota_bytes"].is_null() && !line["quota_bytes"].is_null() {
+        body["quota_bytes"] = line["quota_bytes"].clone();
+    }
+    if there["retention"].is_null() && !line["retention"].is_null() {
+        body["retention"] = line["retention"].clone();
+        if body["retention"]["enforce"] == true {
+            body["retention"]["enforce"] = false.into();
+            outcome.notes.push(format!("the retention of {name} is brought and not enforced: promote first"));
         }
     }
     if body.as_object().is_some_and(|members| members.len() == 1) {
-        return Ok(true);
+        return Ok(());
     }
     note(registry.put("/api/v1/repositories", &body).await, sheets::REPOSITORIES, &name, outcome)
 }
 
-/// Blocks or holds that are open where this one would stand.
-pub async fn stops(registry: &Registry, path: &str, line: &Value) -> Result<Vec<String>, Stop> {
-    let query = [("repository", line["repository"].as_str())];
-    match registry.list(path, &query, usize::MAX).await {
-        Ok(items) => Ok(items.iter().map(stop_identity).collect()),
-        Err(stop) if stop.is("not-found") => Ok(Vec::new()),
-        Err(stop) => Err(stop),
-    }
-}
-
-/// What makes two blocks, or two holds, the same.
-pub fn stop_identity(line: &Value) -> String {
-    ["repository", "digest", "environment", "reason"].map(|member| text(&line[member])).join(" ")
-}
-
-fn stop_body(line: &Value) -> Value {
-    let given = ["repository", "digest", "environment", "reason", "until"];
-    let given = given.iter().filter(|member| !line[**member].is_null());
-    given
-        .map(|member| ((*member).to_owned(), line[*member].clone()))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
-}
-
-fn is_past(time: &str) -> bool {
-    chrono::DateTime::parse_from_rfc3339(time).is_ok_and(|time| time < crate::clock::now())
+/// The members of a line that are set.
+fn members(line: &Value, names: &[&str]) -> Value {
+    let set = names.iter().filter(|name| !line[**name].is_null());
+    set.map(|name| ((*name).to_owned(), line[*name].clone())).collect::<serde_json::Map<_, _>>().into()
 }

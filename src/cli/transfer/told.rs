@@ -29,8 +29,6 @@ impl Told {
                 holds.tags.extend(tags().map(|tag| (tag.to_owned(), digest.clone())));
                 holds.manifests.insert(digest);
             }
-            "attestation.recorded" => drop(holds.manifests.insert(at(facts, "/manifest"))),
-            "scan.recorded" => drop(holds.manifests.insert(at(facts, "/report"))),
             "manifest.deleted" | "manifest.expired" => {
                 holds.manifests.remove(&digest);
                 holds.tags.retain(|_, named| *named != digest);

@@ -1,7 +1,7 @@
 //! Manifests that the registry writes itself: pure functions of what they hold, so that the same
 //! act twice is one manifest.
 
-use super::{Manifest, OCI_IMAGE, ParsedManifest, TITLE, put_manifest};
+use super::{Manifest, OCI_IMAGE, ParsedManifest, Stored, TITLE, put_manifest};
 use crate::access::Principal;
 use crate::content::{PushRefused, Repository, blobs};
 use crate::failure::Failure;
@@ -92,6 +92,15 @@ pub struct Attachment<'a> {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// The manifest that keeps evidence.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The manifest.
+    pub manifest: ParsedManifest,
+    /// Whether the repository had it before.
+    pub stored: Stored,
+}
+
 /// Builds the OCI manifest that refers to the subject, and stores it in the caller's transaction,
 /// which holds the repository's scope, has linked the layers and appends the event. A pure function
 /// of its input, so attaching the same again gives the same digest and changes nothing.
@@ -100,7 +109,7 @@ pub async fn attach(
     repository: &Repository,
     principal: &Principal,
     attachment: Attachment<'_>,
-) -> Result<Digest, Failure> {
+) -> Result<Attached, Failure> {
     let subject = attachment.subject;
     let layer = |(blob, media_type, name): (StoredBlob, _, &str)| Layer {
         digest: blob.digest().clone(),
@@ -117,7 +126,7 @@ pub async fn attach(
     let manifest = artifact.manifest()?;
     link_empty_config(connection, repository).await?;
     match put_manifest(connection, repository, principal, &manifest).await {
-        Ok(_) => Ok(manifest.digest),
+        Ok(stored) => Ok(Attached { manifest, stored }),
         Err(PushRefused::Failed(failure)) => Err(failure),
         // The layers were linked by the caller in this transaction; nothing else can be missing.
         Err(refused) => Err(Failure::new("attaching a manifest", refused)),

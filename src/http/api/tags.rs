@@ -107,7 +107,7 @@ struct Reserved {
 /// push other bytes under them. All of them, or none.
 #[utoipa::path(post, path = "/api/v1/tags/reservations", tag = "content", request_body = ReservationRequest,
     responses((status = 201, body = Reserved), (status = 403), (status = 404),
-              (status = 409, description = "`version-taken` with `current`, or `version-floats`")))]
+              (status = 409, description = "`version-taken` with `current`")))]
 async fn reserve(
     State(app): State<App>,
     caller: Caller,
@@ -127,9 +127,6 @@ impl From<ReserveRefused> for Problem {
         match refused {
             ReserveRefused::Failed(failure) => failure.into(),
             ReserveRefused::Unknown => Self::not_found(),
-            ReserveRefused::Floats(version) => {
-                Self::new(StatusCode::CONFLICT, "version-floats", text).with("version", version.as_str())
-            }
             ReserveRefused::Taken { tag, current, hidden } => {
                 Self::new(StatusCode::CONFLICT, "version-taken", text)
                     .with("version", tag.as_str())

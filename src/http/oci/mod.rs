@@ -107,7 +107,9 @@ fn not_allowed(path: &OciPath, method: &Method) -> OciError {
         OciPath::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
     };
     let why = match path {
-        OciPath::View(..) => "the view of an environment is read only: push to the repository, then promote".into(),
+        OciPath::View(..) => {
+            "the view of an environment is read only: push to the repository, then promote".into()
+        }
         OciPath::Base
         | OciPath::Catalog
         | OciPath::Tags(_)
@@ -118,5 +120,5 @@ fn not_allowed(path: &OciPath, method: &Method) -> OciError {
         | OciPath::Upload(..) => format!("{method} is not answered here, only {allowed}"),
     };
     OciError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, why)
-    .header(header::ALLOW, HeaderValue::from_static(allowed))
+        .header(header::ALLOW, HeaderValue::from_static(allowed))
 }

@@ -34,7 +34,9 @@ pub async fn get(visit: Visit, lane: Lane, viewed: Viewed) -> Result<Response, O
             let subject = match shown {
                 Ok(digest) => Some(digest),
                 // The specification wants a list, if an empty one, whatever it is asked about.
-                Err(NotShown::NoView { .. } | NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => None,
+                Err(NotShown::NoView { .. } | NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => {
+                    None
+                }
                 Err(NotShown::Failed(failure)) => return Err(failure.into()),
             };
             referrers::show(visit, &grant.of_repository(), &lane, subject.as_ref()).await
