@@ -147,3 +147,35 @@ async fn what_is_promoted_or_tagged_meanwhile_stays() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_run_that_is_told_to_stop_waits_for_nothing_and_another_goes_on() {
+    let registry = Registry::collecting().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    registry.retention(rules(true)).await;
+    for mark in ["one", "two", "three"] {
+        let loose = Document::marked(mark);
+        ci.pushes("app", &loose.digest, &loose).await;
+    }
+    // Somebody keeps what the run needs, for longer than anybody would wait.
+    let mut keeping = registry.app.db.begin().await.unwrap();
+    sqlx::query("lock table manifests in access exclusive mode").execute(&mut *keeping).await.unwrap();
+    let (app, stop) = (registry.app.clone(), CancellationToken::new());
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { app.retain(Due::Now, &stop).await.unwrap() }
+    });
+    let waits = "select exists (select from pg_locks where not granted and relation = 'manifests'::regclass)";
+    let waiting = async {
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *keeping).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.expect("the run waits for the table");
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_mins(1), running).await.expect("the run ends");
+    assert_eq!(ended.unwrap(), None);
+    drop(keeping);
+    assert_eq!(registry.retain().await.manifests, 3);
+    registry.check().await;
+}
