@@ -26,7 +26,9 @@ pub use catalog::{
     visible_repositories,
 };
 pub use check::{check_manifests, check_names, check_small_blobs, check_usage, manifests_page};
-pub use collection::{Collected, Collection, CollectionRules, Garbage, GarbageCursor, Next, Why, garbage};
+pub use collection::{
+    Collected, Collection, CollectionRules, DeletedObjects, Garbage, GarbageCursor, Next, Why, garbage,
+};
 pub use deletes::{delete, holders};
 pub use manifest::{
     Artifact, Attached, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE,

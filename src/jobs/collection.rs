@@ -40,11 +40,16 @@ pub async fn collect(
     while collection.next != Next::End {
         let began = Instant::now();
         let batch = async {
+            // The store may be waited for: the lease begins anew before it.
+            if !lease.keep(&mut *db.acquire().await?).await? {
+                return Ok(false);
+            }
+            let deleted = collection.delete_objects(db, store, settings.rules).await?;
             let mut tx = db.begin().await?;
             if !lease.keep(&mut tx).await? {
                 return Ok(false);
             }
-            collection.batch(&mut tx, store, settings.rules, &by).await?;
+            collection.batch(&mut tx, deleted, &by).await?;
             lease.save(&mut tx, &collection).await?;
             tx.commit().await.map_err(|error| Failure::new("collecting garbage", error))?;
             Ok::<_, Failure>(true)

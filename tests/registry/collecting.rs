@@ -222,12 +222,12 @@ async fn a_collection_that_was_cut_off_goes_on_where_it_was() {
         panic!("nobody else collects")
     };
     let mut collection = proofmark::content::Collection::default();
-    let rules = proofmark::content::CollectionRules { object_delay: Duration::ZERO };
     for _ in 0..2 {
         let mut tx = registry.app.db.begin().await.unwrap();
         assert!(lease.keep(&mut tx).await.unwrap());
         let by = proofmark::identity::service();
-        collection.batch(&mut tx, &registry.app.store, rules, &by).await.unwrap();
+        let none = proofmark::content::DeletedObjects::default();
+        collection.batch(&mut tx, none, &by).await.unwrap();
         lease.save(&mut tx, &collection).await.unwrap();
         tx.commit().await.unwrap();
     }

@@ -458,3 +458,49 @@ async fn a_collection_waits_once_for_a_store_that_is_away_and_leaves_the_rest() 
     assert_eq!(registry.collect().await.objects, 20);
     registry.check().await;
 }
+
+#[tokio::test]
+async fn whoever_asks_for_a_collection_waits_for_no_store_that_is_away() {
+    let (storage, relay) = Cloud::S3.bucket_behind_a_relay(600, 30).await;
+    let mut registry = Registry::with(|settings| {
+        settings.storage = Some(storage);
+        settings.collection_seconds = Some(0);
+        settings.background_percent = Some(100);
+    })
+    .await;
+    registry.stop_jobs().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    for seed in 40..43 {
+        ci.push_blob("app", &noise(seed, 70_000)).await;
+    }
+    registry.time_passes().await;
+    registry.collect().await;
+    registry.time_passes().await;
+    let (deleting, mut deletes) = tokio::sync::mpsc::unbounded_channel();
+    relay.plan(move |_, _| {
+        deleting.send(()).ok();
+        Some(Fault::Status(503))
+    });
+    let (app, stop) = (registry.app.clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    let collecting = tokio::spawn(async move { app.collect(Due::Now, &stopped).await.unwrap() });
+    deletes.recv().await.expect("it deletes an object");
+    // Its row is free while the store is waited for, and nothing keeps a snapshot.
+    sqlx::query("select from job_leases where name = 'collection' for update nowait")
+        .execute(&mut *registry.sql().await)
+        .await
+        .expect("no transaction has it locked");
+    let open: i64 = sqlx::query_scalar(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and state = 'idle in transaction'",
+    )
+    .fetch_one(&mut *registry.sql().await)
+    .await
+    .unwrap();
+    assert_eq!(open, 0);
+    stop.cancel();
+    assert_eq!(collecting.await.unwrap(), None);
+    relay.behave();
+    assert_eq!(registry.collect().await.objects, 3);
+    registry.check().await;
+}

@@ -349,8 +349,9 @@ async fn collect_without_lease(db: Db, store: Store, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut collection = Collection::default();
         while collection.next != Next::End {
+            let deleted = collection.delete_objects(&db, &store, rules).await.unwrap();
             let mut tx = db.begin().await.unwrap();
-            collection.batch(&mut tx, &store, rules, &identity::service()).await.unwrap();
+            collection.batch(&mut tx, deleted, &identity::service()).await.unwrap();
             tx.commit().await.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(15)).await;

@@ -20,17 +20,20 @@ use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, RepositoryName};
-use crate::postgres::database_time;
+use crate::postgres::{Db, database_time};
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows that one batch looks at.
 const WINDOW: i64 = 500;
 /// Objects that one batch deletes.
 const OBJECTS: i64 = 100;
+/// How long one batch goes on deleting them: well within its lease, so that a slow store makes no other
+/// replica begin it anew.
+const DELETING: Duration = Duration::from_secs(20);
 /// Repositories whose usage one batch adds up.
 const FOLDED: i64 = 50;
 
@@ -105,16 +108,62 @@ pub struct CollectionRules {
     pub object_delay: Duration,
 }
 
+/// What became of the objects that one batch asked the store to delete; nothing of it is written down.
+#[derive(Debug, Default)]
+pub struct DeletedObjects {
+    keys: Vec<String>,
+    bytes: u64,
+    left: u64,
+    /// Where the next batch goes on; `None` when there were no objects any more.
+    next: Option<Next>,
+}
+
 impl Collection {
-    /// Does the next batch in the caller's transaction, and moves on. The caller saves the state in
-    /// the same transaction: a crash repeats the batch or has done it.
-    ///
-    /// Objects are deleted before their rows: a crash in between deletes them again.
+    /// Deletes the objects of the next batch from the store, if objects are what comes next. In no
+    /// transaction, since the store may be slow: whoever asks for the job's row waits for none of it.
+    /// What is dropped or lost before its batch is deleted again. Ends at the first failure.
+    pub async fn delete_objects(
+        &self,
+        db: &Db,
+        bytes: &Store,
+        rules: CollectionRules,
+    ) -> Result<DeletedObjects, Failure> {
+        let Next::Objects { key } = &self.next else { return Ok(DeletedObjects::default()) };
+        let page = {
+            let mut connection = db.acquire().await?;
+            store::doomed_page(&mut connection, key, rules.object_delay, OBJECTS).await?
+        };
+        let began = Instant::now();
+        let (mut deleted, mut rest) = (DeletedObjects::default(), page.len() as u64);
+        for doomed in page {
+            if began.elapsed() > DELETING {
+                break;
+            }
+            deleted.next = Some(Next::Objects { key: doomed.object_key.clone() });
+            if let Err(failure) = bytes.delete(&doomed.object_key).await {
+                tracing::warn!(error = failure.chain(), key = doomed.object_key, "an object is left");
+                deleted.left = 1;
+                if failure.is_overloaded() {
+                    // The store is away, and was waited for once: the rest is left to the next collection.
+                    deleted.left = rest;
+                    deleted.next = Some(Next::Usage { repository_id: 0 });
+                }
+                break;
+            }
+            deleted.keys.push(doomed.object_key);
+            deleted.bytes += doomed.size_bytes.unsigned_abs();
+            rest -= 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Does the next batch in the caller's transaction, with what [`Self::delete_objects`] did for it,
+    /// and moves on. The caller saves the state in the same transaction: a crash repeats the batch or
+    /// has done it.
     pub async fn batch(
         &mut self,
         connection: &mut PgConnection,
-        bytes: &Store,
-        rules: CollectionRules,
+        deleted: DeletedObjects,
         by: &Principal,
     ) -> Result<(), Failure> {
         self.next = match &self.next {
@@ -126,10 +175,7 @@ impl Collection {
                 let page = store::blobs_page(connection, digest, WINDOW).await?;
                 self.blobs(connection, page).await?
             }
-            Next::Objects { key } => {
-                let page = store::doomed_page(connection, key, rules.object_delay, OBJECTS).await?;
-                self.objects(connection, page, bytes).await?
-            }
+            Next::Objects { .. } => self.objects(connection, deleted).await?,
             Next::Usage { repository_id } => {
                 let last = quotas::fold_page(connection, *repository_id, FOLDED).await?;
                 last.map_or(Next::End, |repository_id| Next::Usage { repository_id })
@@ -189,37 +235,19 @@ impl Collection {
         Ok(next)
     }
 
+    /// Forgets the objects that are gone.
     async fn objects(
         &mut self,
         connection: &mut PgConnection,
-        page: Vec<store::Doomed>,
-        bytes: &Store,
+        deleted: DeletedObjects,
     ) -> Result<Next, Failure> {
-        let Some(last) = page.last() else { return Ok(Next::Usage { repository_id: 0 }) };
-        let mut next = Next::Objects { key: last.object_key.clone() };
-        let (mut deleted, mut left) = (Vec::with_capacity(page.len()), page.len() as u64);
-        for doomed in page {
-            match bytes.delete(&doomed.object_key).await {
-                Ok(()) => {
-                    self.collected.objects += 1;
-                    self.collected.object_bytes += doomed.size_bytes.unsigned_abs();
-                    deleted.push(doomed.object_key);
-                    left -= 1;
-                }
-                Err(failure) => {
-                    tracing::warn!(error = failure.chain(), key = doomed.object_key, "an object is left");
-                    if failure.is_overloaded() {
-                        // The store is away, and was waited for once: the rest is left to the next collection.
-                        next = Next::Usage { repository_id: 0 };
-                        break;
-                    }
-                }
-            }
-        }
-        self.collected.objects_left += left;
-        store::forget_doomed(connection, &deleted).await?;
-        metrics::counter!("proofmark_collected_total", "what" => "objects").increment(deleted.len() as u64);
-        Ok(next)
+        let count = deleted.keys.len() as u64;
+        self.collected.objects += count;
+        self.collected.object_bytes += deleted.bytes;
+        self.collected.objects_left += deleted.left;
+        store::forget_doomed(connection, &deleted.keys).await?;
+        metrics::counter!("proofmark_collected_total", "what" => "objects").increment(count);
+        Ok(deleted.next.unwrap_or(Next::Usage { repository_id: 0 }))
     }
 }
 
