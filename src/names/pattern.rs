@@ -1,8 +1,10 @@
 //! Patterns over names: anchored globs that match in linear time.
 
 use globset::{GlobBuilder, GlobSet};
+use moka::sync::Cache;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 
 /// An anchored glob: `*` and `?` stay within one component, `**` crosses slashes, `[..]` and
 /// `{a,b}` as usual. It compiles to an automaton, so no pattern is exponential.
@@ -10,7 +12,7 @@ use std::str::FromStr;
 pub struct Pattern {
     text: String,
     /// `None` for the pattern that matches everything.
-    matcher: Option<GlobSet>,
+    matcher: Option<Arc<GlobSet>>,
 }
 
 /// Not a pattern.
@@ -22,6 +24,10 @@ pub struct InvalidPattern(String);
 
 /// Characters of a pattern at the most.
 const MAX_LEN: usize = 512;
+
+/// What patterns compiled to, by their text. A repository's rules are read with every push, and compiling
+/// them took more time than all else that the service does for it.
+static COMPILED: LazyLock<Cache<String, Arc<GlobSet>>> = LazyLock::new(|| Cache::new(1000));
 
 impl Pattern {
     /// The pattern that matches every name.
@@ -54,16 +60,28 @@ impl FromStr for Pattern {
         if text == "**" {
             return Ok(Self::everything());
         }
-        let glob = GlobBuilder::new(text)
-            .literal_separator(true)
-            .build()
-            .map_err(|error| InvalidPattern(error.kind().to_string()))?;
-        // A pattern alone would be compiled with a panic where it is too large; a set says so. What it
-        // says holds the pattern expanded, which is no use to anybody.
-        let matcher = GlobSet::builder().add(glob).build();
-        let matcher = matcher.map_err(|_| InvalidPattern("it is nested too deep or too large".to_owned()))?;
+        let matcher = if let Some(matcher) = COMPILED.get(text) {
+            matcher
+        } else {
+            let matcher = Arc::new(compile(text)?);
+            COMPILED.insert(text.to_owned(), Arc::clone(&matcher));
+            matcher
+        };
         Ok(Self { text: text.to_owned(), matcher: Some(matcher) })
     }
+}
+
+fn compile(text: &str) -> Result<GlobSet, InvalidPattern> {
+    let glob = GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| InvalidPattern(error.kind().to_string()))?;
+    // A pattern alone would be compiled with a panic where it is too large; a set says so. What it
+    // says holds the pattern expanded, which is no use to anybody.
+    GlobSet::builder()
+        .add(glob)
+        .build()
+        .map_err(|_| InvalidPattern("it is nested too deep or too large".to_owned()))
 }
 
 impl TryFrom<String> for Pattern {

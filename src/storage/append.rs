@@ -1,8 +1,9 @@
 //! Taking a body in: hashing and writing overlap with receiving, and nothing is held whole.
 
-use super::chunks::{Chunks, End};
+use super::chunks::{CHUNK_BYTES, Chunks, End};
 use super::files::FileSink;
 use super::parts::PartSink;
+use super::share::UnderWay;
 use super::staged::{Staged, staging_name};
 use super::store::{Kind, Store};
 use crate::failure::Failure;
@@ -12,9 +13,6 @@ use futures::Stream;
 use std::fmt::Display;
 use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
-
-/// What is received, hashed and written at a time. Smaller steps cost more than they carry.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Why a body was not taken whole.
 #[derive(Debug)]
@@ -61,13 +59,14 @@ impl Store {
         E: Display,
     {
         let mut chunks = Chunks::new(body, limit_bytes.saturating_sub(staged.offset_bytes));
+        let under_way = self.share().begin();
         let room = self.least_piece_bytes().saturating_sub(staged.tail.len());
-        let first = chunks.take(room).await;
-        if first.len() < room {
-            return self.keep_as_tail(staged, first, &chunks.end(), limit_bytes).await;
+        let first = chunks.gather(room).await;
+        if first.iter().map(Bytes::len).sum::<usize>() < room {
+            return self.keep_as_tail(staged, first.concat().into(), &chunks.end(), limit_bytes).await;
         }
         let mut sink = self.open_sink(staged, lease).await?;
-        let poured = pour(&mut sink, staged, first, &mut chunks).await;
+        let poured = pour(&mut sink, staged, first, &mut chunks, &under_way).await;
         match (poured, chunks.end()) {
             (Ok(()), End::Complete) => Ok(sink.close(staged).await?),
             (Ok(()), End::Interrupted(why)) => {
@@ -124,8 +123,9 @@ impl Store {
 async fn pour<S, E>(
     sink: &mut Sink,
     staged: &mut Staged,
-    first: Bytes,
+    first: Vec<Bytes>,
     chunks: &mut Chunks<S>,
+    under_way: &UnderWay,
 ) -> Result<(), Failure>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -136,18 +136,23 @@ where
     if !tail.is_empty() {
         sink.push(tail).await?;
     }
-    staged.offset_bytes += first.len() as u64;
-    let mut hashing = hash(staged.hasher.clone(), first.clone());
-    sink.push(first).await?;
+    let mut first = first.into_iter();
+    let mut hashing = None;
     loop {
-        let chunk = chunks.take(CHUNK_BYTES).await;
-        let hasher = finished(hashing).await?;
+        let chunk = match first.next() {
+            Some(chunk) => chunk,
+            None => chunks.take(sink.step_bytes(under_way)).await,
+        };
+        let hasher = match hashing.take() {
+            Some(hashing) => finished(hashing).await?,
+            None => staged.hasher.clone(),
+        };
         if chunk.is_empty() {
             staged.hasher = hasher;
             return Ok(());
         }
         staged.offset_bytes += chunk.len() as u64;
-        hashing = hash(hasher, chunk.clone());
+        hashing = Some(hash(hasher, chunk.clone()));
         sink.push(chunk).await?;
     }
 }
@@ -165,6 +170,14 @@ pub(super) async fn finished<T>(job: JoinHandle<T>) -> Result<T, Failure> {
 }
 
 impl Sink {
+    /// What is received, hashed and pushed at a time.
+    fn step_bytes(&self, under_way: &UnderWay) -> usize {
+        match self {
+            Self::File(_) => under_way.chunk_bytes(),
+            Self::Parts(_) => CHUNK_BYTES,
+        }
+    }
+
     async fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
         match self {
             Self::File(sink) => sink.push(chunk).await,

@@ -5,6 +5,9 @@ use futures::{Stream, StreamExt};
 use std::collections::VecDeque;
 use std::fmt::Display;
 
+/// What is taken at a time where many chunks are gathered.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
 /// How a body ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -61,12 +64,31 @@ where
         Self { body, buffers: Buffers::default(), rest: Bytes::new(), left: limit, is_long: false, end: None }
     }
 
+    /// The next `wanted` bytes as chunks; fewer only when the body has ended.
+    pub async fn gather(&mut self, wanted: usize) -> Vec<Bytes> {
+        let (mut gathered, mut left) = (Vec::new(), wanted);
+        while left > 0 {
+            let asked = left.min(CHUNK_BYTES);
+            let chunk = self.take(asked).await;
+            let ended = chunk.len() < asked;
+            left -= chunk.len();
+            gathered.push(chunk);
+            if ended {
+                break;
+            }
+        }
+        gathered
+    }
+
     /// The next `wanted` bytes; fewer only when the body has ended.
     ///
     /// Copies, so that many tiny frames cost their bytes and nothing more.
     pub async fn take(&mut self, wanted: usize) -> Bytes {
         let mut chunk = self.buffers.take();
         chunk.clear();
+        if chunk.capacity() > 2 * wanted {
+            chunk = BytesMut::new();
+        }
         if self.is_long {
             chunk.reserve(wanted);
         }

@@ -2,6 +2,7 @@
 
 use super::append::finished;
 use super::blob::{key_of, upload_of};
+use super::share::Share;
 use super::staged::{Pieces, Segment, Staged};
 use super::store::{Found, Place};
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     root: Arc<Path>,
+    pub(super) share: Share,
 }
 
 /// How much may be written before the disk is asked to take it, beside the writing, so that little
@@ -40,7 +42,7 @@ pub(super) struct FileSink {
 impl Files {
     /// Opens the directory, making it where it is missing.
     pub async fn open(root: &str) -> Result<Self, Failure> {
-        let files = Self { root: Path::new(root).into() };
+        let files = Self { root: Path::new(root).into(), share: Share::new() };
         let root = files.root.clone();
         blocking("making the storage directory", move || {
             if let Some(parent) = root.parent() {

@@ -16,6 +16,7 @@ mod parts;
 mod probe;
 mod read;
 mod room;
+mod share;
 mod staged;
 mod store;
 

@@ -5,7 +5,6 @@ use super::staged::{Multipart, Pieces, Staged};
 use crate::failure::Failure;
 use bytes::Bytes;
 use object_store::PutPayload;
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,10 +13,6 @@ pub(super) const LEAST_PART_BYTES: usize = 5 << 20;
 
 /// How often a long upload says that it goes on; the sweep leaves fresh markers alone.
 const ANNOUNCE_EVERY: Duration = Duration::from_hours(1);
-
-/// Parts of one upload on their way at the same time, beside the one that fills. More would carry
-/// one upload faster over a slow line and cost their bytes in memory, for each upload.
-const IN_FLIGHT: usize = 1;
 
 /// How large a part is filled. Stores take 10,000 parts: equal ones carry the first 5 GiB with
 /// little memory, then they grow, to 1.1 TiB in all.
@@ -34,7 +29,8 @@ pub(super) struct PartSink {
     announced: Instant,
     filling: Vec<Bytes>,
     filled_bytes: usize,
-    in_flight: VecDeque<AbortOnDropHandle<Result<String, Failure>>>,
+    /// One part at the most; more would carry one upload faster over a slow line, and cost their bytes for each upload.
+    in_flight: Option<AbortOnDropHandle<Result<String, Failure>>>,
 }
 
 impl PartSink {
@@ -64,38 +60,46 @@ impl PartSink {
             announced: Instant::now(),
             filling: Vec::new(),
             filled_bytes: 0,
-            in_flight: VecDeque::new(),
+            in_flight: None,
         })
     }
 
     pub async fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
         self.filled_bytes += chunk.len();
         self.filling.push(chunk);
-        if self.filled_bytes >= part_bytes(self.multipart.parts.len() + self.in_flight.len()) {
+        if self.filled_bytes >= part_bytes(self.next_index()) {
             self.send().await?;
         }
         Ok(())
     }
 
+    fn next_index(&self) -> usize {
+        self.multipart.parts.len() + usize::from(self.in_flight.is_some())
+    }
+
+    /// Sends what has been filled. It waits for its arrival unless there is memory to fill the next meanwhile.
     async fn send(&mut self) -> Result<(), Failure> {
-        while self.in_flight.len() >= IN_FLIGHT {
-            self.arrive().await?;
-        }
+        self.arrive().await?;
         if self.announced.elapsed() > ANNOUNCE_EVERY {
             self.objects.put(&self.multipart.marker, self.multipart.id.clone().into()).await?;
             self.announced = Instant::now();
         }
-        let index = self.multipart.parts.len() + self.in_flight.len();
+        let index = self.next_index();
         let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));
-        self.filled_bytes = 0;
+        let ahead = self.objects.share.ahead(std::mem::take(&mut self.filled_bytes));
+        let waits = ahead.is_none();
         let (objects, key, id) = (self.objects.clone(), self.key.clone(), self.multipart.id.clone());
-        let sending = tokio::spawn(async move { objects.put_part(&key, &id, index, payload).await });
-        self.in_flight.push_back(AbortOnDropHandle::new(sending));
-        Ok(())
+        let sending = tokio::spawn(async move {
+            let sent = objects.put_part(&key, &id, index, payload).await;
+            drop(ahead);
+            sent
+        });
+        self.in_flight = Some(AbortOnDropHandle::new(sending));
+        if waits { self.arrive().await } else { Ok(()) }
     }
 
     async fn arrive(&mut self) -> Result<(), Failure> {
-        if let Some(sent) = self.in_flight.pop_front() {
+        if let Some(sent) = self.in_flight.take() {
             let part = sent.await.map_err(|error| Failure::new("writing a part", error))??;
             self.multipart.parts.push(part);
         }
@@ -107,9 +111,7 @@ impl PartSink {
         if self.filled_bytes >= LEAST_PART_BYTES {
             self.send().await?;
         }
-        while !self.in_flight.is_empty() {
-            self.arrive().await?;
-        }
+        self.arrive().await?;
         staged.tail = Bytes::from(self.filling.concat());
         staged.pieces = Pieces::Parts(self.multipart);
         Ok(())
@@ -118,7 +120,7 @@ impl PartSink {
     /// Parts that no state names are overwritten or end with the upload; an upload that no state
     /// names at all ends now.
     pub async fn discard(mut self, staged: &Staged) {
-        self.in_flight.clear();
+        self.in_flight = None;
         if matches!(staged.pieces, Pieces::Parts(_)) {
             return;
         }

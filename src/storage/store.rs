@@ -3,6 +3,7 @@
 use super::blob::StoredBlob;
 use super::files::{Files, segments};
 use super::objects::Objects;
+use super::share::Share;
 use super::staged::{Pieces, Staged};
 use super::{INLINE_BYTES, WriteRefused, open};
 use crate::failure::Failure;
@@ -192,6 +193,13 @@ impl Store {
 
     pub(super) fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        match &self.kind {
+            Kind::Files(files) => &files.share,
+            Kind::Objects(objects) => &objects.share,
+        }
     }
 
     /// Less than this waits in Postgres until more has come.

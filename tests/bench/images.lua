@@ -1,5 +1,7 @@
--- Pushes small images, one after the other on each connection: wrk -t16 -c16 -s images.lua URL -- DIRECTORY
--- DIRECTORY/<thread> holds five lines an image: config, its digest, layer, its digest, manifest.
+-- Pushes small images, one after the other on each connection:
+--   wrk -t16 -c16 -s images.lua URL -- DIRECTORY REPOSITORY TAG
+-- to bench/REPOSITORY-<thread>:TAG<number>. DIRECTORY/<thread> holds five lines an image: config, its digest, layer,
+-- its digest, manifest.
 local threads = {}
 
 function setup(thread)
@@ -10,6 +12,7 @@ end
 function init(args)
   lines = io.lines(args[1] .. "/" .. id)
   repository = "/v2/bench/" .. args[2] .. "-" .. id
+  tag = args[3]
   step, completed, failed, ended = 0, 0, 0, 0
 end
 
@@ -44,7 +47,7 @@ function request()
   elseif step == 3 then
     return put_blob(location, layer_digest, layer)
   end
-  return wrk.format("PUT", repository .. "/manifests/v" .. completed,
+  return wrk.format("PUT", repository .. "/manifests/" .. tag .. completed,
     headers_with("Content-Type", "application/vnd.oci.image.manifest.v1+json"), manifest)
 end
 

@@ -28,20 +28,12 @@ def generate(proofmark, directory, count):
     prefix = f"bench/{count}"
     sql = pathlib.Path(__file__).with_name("releases.sql")
     started = time.perf_counter()
-    subprocess.run(
-        ["psql", "-qAt", "-v", "ON_ERROR_STOP=1", "-v", f"prefix={prefix}", "-v", f"repositories={REPOSITORIES}",
-         "-v", f"each={each}", "-f", str(sql), database(proofmark)],
-        check=True,
-    )  # fmt: skip
+    proofmark.sql("-v", f"prefix={prefix}", "-v", f"repositories={REPOSITORIES}", "-v", f"each={each}", "-f", str(sql))
     names = [f"{prefix}-{i}" for i in range(1, REPOSITORIES + 1)]
     print(f"{count:,} releases in {REPOSITORIES} repositories generated in {time.perf_counter() - started:.0f} s")
     for name in names[:: REPOSITORIES // 10]:
         check(proofmark, name, each)
     return names
-
-
-def database(proofmark):
-    return f"postgres://proofmark@localhost/proofmark?host={proofmark.directory}/data/postgres/socket"
 
 
 def check(proofmark, name, each):

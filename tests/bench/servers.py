@@ -1,14 +1,19 @@
 """The servers that are measured: each starts on a free port of 127.0.0.1 and ends with the run."""
 
+import itertools
 import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STORE_VARIABLES = ["AWS_ENDPOINT", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
 
 
 def free_port():
@@ -23,9 +28,11 @@ class Server:
     name = ready = ""
     token = None
 
-    def __init__(self, directory):
+    def __init__(self, directory, store=None):
+        """`store` holds its blobs instead of its own directory."""
         self.directory = pathlib.Path(directory) / self.name
         self.directory.mkdir(parents=True)
+        self.store = store
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
@@ -34,7 +41,9 @@ class Server:
         raise NotImplementedError
 
     def environment(self):
-        return dict(os.environ)
+        """Ours without what steers the servers."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PROOFMARK_", "AWS_")) and k != "DATABASE_URL"}
+        return {**clean, **(self.store.credentials if self.store else {})}
 
     def start(self):
         """Starts it; the seconds until it is ready."""
@@ -85,6 +94,11 @@ class Server:
     def resident_mib(self):
         return self._status("VmRSS") / 1024
 
+    def processor_seconds(self):
+        """Of the service itself so far, in user and system."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_peak(self):
         pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
@@ -111,23 +125,34 @@ class Proofmark(Server):
     name = "proofmark"
     ready = "/readyz"
 
-    def __init__(self, directory, binary):
-        super().__init__(directory)
+    def __init__(self, directory, binary, store=None, settings=None):
+        super().__init__(directory, store)
         self.binary = binary
+        self.settings = settings or {}
 
     def command(self):
         return [self.binary, "serve"]
 
     def environment(self):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("PROOFMARK_") and k != "DATABASE_URL"}
         return {
-            **clean,
+            **super().environment(),
             "PROOFMARK_LISTEN": f"127.0.0.1:{self.port}",
             "PROOFMARK_DATA": str(self.directory / "data"),
             "PROOFMARK_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),
             # As an operator runs it: one line for each request would go to a file here.
             "PROOFMARK_LOG": "warn",
+            **({"PROOFMARK_STORAGE": f"s3://{self.store.bucket}/proofmark"} if self.store else {}),
+            **self.settings,
         }
+
+    def database(self, name="proofmark"):
+        """A database of its private Postgres."""
+        return f"postgres://proofmark@localhost/{name}?host={self.directory}/data/postgres/socket"
+
+    def sql(self, *arguments):
+        """psql in its private Postgres; what it printed."""
+        command = ["psql", "-qAtX", "-v", "ON_ERROR_STOP=1", *arguments, self.database()]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def start(self):
         seconds = super().start()
@@ -141,10 +166,18 @@ class DockerRegistry(Server):
 
     def command(self):
         config = self.directory / "config.yml"
+        driver = f"filesystem: {{ rootdirectory: {self.directory}/data }}"
+        if self.store:
+            driver = (
+                f"s3: {{ region: us-east-1, regionendpoint: '{self.store.endpoint}', bucket: {self.store.bucket}, "
+                f"accesskey: {self.store.credentials['AWS_ACCESS_KEY_ID']}, "
+                f"secretkey: {self.store.credentials['AWS_SECRET_ACCESS_KEY']}, "
+                f"secure: false, v4auth: true, rootdirectory: /docker }}"
+            )
         config.write_text(
             f"version: 0.1\n"
             f"log: {{ level: error, accesslog: {{ disabled: true }} }}\n"
-            f"storage: {{ filesystem: {{ rootdirectory: {self.directory}/data }}, delete: {{ enabled: true }} }}\n"
+            f"storage: {{ {driver}, delete: {{ enabled: true }} }}\n"
             f"http: {{ addr: 127.0.0.1:{self.port} }}\n"
         )
         return ["docker-registry", "serve", str(config)]
@@ -166,3 +199,26 @@ class Nginx(Server):
             f"  server {{ listen 127.0.0.1:{self.port}; root {root}; }} }}\n"
         )
         return ["nginx", "-c", str(config)]
+
+
+class Objects:
+    """An object store: the SeaweedFS that the tests use. It ends with `stop`, or with the run."""
+
+    bucket = "proofmark"
+
+    def __init__(self):
+        script = (
+            f"source {shlex.quote(str(ROOT / 'tests/lib/objects.sh'))}; trap stop_objects EXIT; "
+            "start_objects >&2 && env | grep ^AWS_ && echo && read -r _"
+        )
+        # A pipe that ends with this process ends the store too.
+        self.process = subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        given = dict(line.strip().split("=", 1) for line in itertools.takewhile(str.strip, self.process.stdout))
+        if "AWS_ENDPOINT" not in given:
+            raise SystemExit("the object store does not start")
+        self.endpoint = given["AWS_ENDPOINT"]
+        self.credentials = {name: given[name] for name in STORE_VARIABLES}
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(60)

@@ -12,6 +12,7 @@ block = os.urandom(8 << 20)
 
 
 def sha256():
+    """MB/s of SHA-256 (OpenSSL) over 1 GiB."""
     started, hasher = time.perf_counter(), hashlib.sha256()
     for _ in range(GIB // len(block)):
         hasher.update(block)
@@ -19,6 +20,7 @@ def sha256():
 
 
 def durable_write(directory):
+    """MB/s of 1 GiB written and fsynced, by one who does nothing else."""
     path = os.path.join(directory, "written")
     started = time.perf_counter()
     with open(path, "wb", buffering=0) as file:
@@ -31,9 +33,9 @@ def durable_write(directory):
 
 
 def small_sync(directory):
+    """Microseconds of a write-ahead log's step: 4 KiB over bytes that are there, and fdatasync."""
     path = os.path.join(directory, "small")
     with open(path, "wb", buffering=0) as file:
-        # Over bytes that are there, as a write-ahead log writes.
         file.write(block)
         os.fsync(file.fileno())
         started = time.perf_counter()
@@ -45,11 +47,16 @@ def small_sync(directory):
     return taken / 500 * 1e6
 
 
-with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", "/tmp")) as directory:
-    for name, unit, measure in [
-        ("SHA-256 on one core (OpenSSL)", "MB/s", sha256),
-        ("1 GiB written and fsynced", "MB/s", lambda: durable_write(directory)),
-        ("4 KiB overwritten and fdatasynced", "us", lambda: small_sync(directory)),
-    ]:
-        measure()
-        print(f"{name:34} {statistics.median(measure() for _ in range(3)):10.0f} {unit}")
+def main():
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", "/tmp")) as directory:
+        for name, unit, measure in [
+            ("SHA-256 on one core (OpenSSL)", "MB/s", sha256),
+            ("1 GiB written and fsynced", "MB/s", lambda: durable_write(directory)),
+            ("4 KiB overwritten and fdatasynced", "us", lambda: small_sync(directory)),
+        ]:
+            measure()
+            print(f"{name:34} {statistics.median(measure() for _ in range(3)):10.0f} {unit}")
+
+
+if __name__ == "__main__":
+    main()
