@@ -14,5 +14,5 @@ mod tx;
 pub(crate) use act::refusal;
 pub use act::{Refusal, act};
 pub use db::{Db, Options, constraint, database_time};
-pub use scopes::{Mode, Scopes};
+pub use scopes::{Mode, QUOTA, Scopes};
 pub use tx::{Kept, Tx};

@@ -34,12 +34,18 @@ pub struct Scopes {
     pub manifest: Option<(i64, Digest, Mode)>,
 }
 
+// All classes of advisory locks, whoever takes them: of one class twice, two that have nothing to do
+// with each other would wait for each other, or lock each other out.
 const GLOBAL: i32 = 1;
 const ENVIRONMENT: i32 = 2;
 const REPOSITORY: i32 = 3;
 const LANE: i32 = 4;
-// 5 is taken by the names of floating tags, which are no scopes.
+/// No scope: the name of a floating tag, while it moves.
+#[cfg(test)]
+const FLOATING_NAME: i32 = 5;
 const MANIFEST: i32 = 6;
+/// No scope: what a repository holds, while it is compared with its quota.
+pub const QUOTA: i32 = 7;
 
 impl Scopes {
     /// What a push takes: its repository, shared.
@@ -151,6 +157,13 @@ fn manifest_key(repository: i64, digest: &Digest) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_class_of_locks_is_its_own() {
+        let classes = [GLOBAL, ENVIRONMENT, REPOSITORY, LANE, FLOATING_NAME, MANIFEST, QUOTA];
+        assert_eq!(BTreeSet::from(classes).len(), classes.len());
+    }
 
     #[test]
     fn lanes_are_taken_in_one_order_and_each_once() {

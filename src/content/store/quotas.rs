@@ -3,6 +3,7 @@
 use crate::content::quotas::Usage;
 use crate::failure::Failure;
 use crate::names::RepositoryName;
+use crate::postgres::QUOTA;
 use sqlx::PgConnection;
 
 /// Rows of one repository from which on they are folded.
@@ -28,7 +29,7 @@ pub async fn usage(connection: &mut PgConnection, name: &RepositoryName) -> Resu
 
 /// Takes the repository's quota for this transaction.
 pub async fn lock(connection: &mut PgConnection, repository_id: i64) -> Result<(), Failure> {
-    sqlx::query!("select pg_advisory_xact_lock(6, hashint8($1))", repository_id)
+    sqlx::query!("select pg_advisory_xact_lock($2, hashint8($1))", repository_id, QUOTA)
         .execute(connection)
         .await
         .map_err(|error| Failure::new("locking a quota", error))?;
