@@ -93,7 +93,8 @@ pub struct Settings {
     /// Bytes of a blob at the most [default: 1099511627776]
     #[arg(long, env = "PROOFMARK_MAX_BLOB_BYTES", value_name = "BYTES")]
     pub max_blob_bytes: Option<u64>,
-    /// Upload bodies taken at the same time at the most; more get 429 [default: 256]
+    /// Upload bodies taken at the same time at the most, of one principal at most half as many; more get
+    /// 429 [default: 256]
     #[arg(long, env = "PROOFMARK_MAX_CONCURRENT_UPLOADS", value_name = "N")]
     pub max_concurrent_uploads: Option<usize>,
     /// Open upload sessions of one principal at the most [default: 1000]

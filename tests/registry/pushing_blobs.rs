@@ -27,10 +27,14 @@ fn fed() -> (mpsc::Sender<Bytes>, Body) {
 
 /// Waits until somebody writes to the one session.
 async fn until_leased(registry: &Registry) {
+    until_leases(registry, 1).await;
+}
+
+async fn until_leases(registry: &Registry, sessions: i64) {
     let asking = async {
         let mut connection = registry.sql().await;
-        let leased = "select count(*) = 1 from uploads where lease is not null";
-        while !sqlx::query_scalar::<_, bool>(leased).fetch_one(&mut *connection).await.unwrap() {
+        let leased = "select count(*) from uploads where lease is not null";
+        while sqlx::query_scalar::<_, i64>(leased).fetch_one(&mut *connection).await.unwrap() != sessions {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -444,6 +448,36 @@ async fn sessions_and_bodies_are_bounded_and_a_client_is_told_when_to_come_back(
     drop(feed);
     assert_eq!(sending.await.unwrap().unwrap().status(), 202);
     assert_eq!(other.post(&path).body("x").send().await.unwrap().status(), 201);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn bodies_that_never_end_take_at_most_half_of_the_places() {
+    let registry = Registry::with(|settings| settings.max_concurrent_uploads = Some(4)).await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let other = registry.client(Role::Pusher, "**").await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let session = ci.open_session("app").await;
+        let (feed, body) = fed();
+        let sending = tokio::spawn(ci.patch(&session).body(body).send());
+        feed.send(Bytes::from_static(b"a")).await.unwrap();
+        slow.push((feed, sending));
+    }
+    until_leases(&registry, 2).await;
+    let path = format!("/v2/app/blobs/uploads/?digest={}", sha256(b"x"));
+    let file = "/api/v1/artifacts?repository=app&version=1.0&filename=f";
+    let busy = ci.post(&path).body("x").send().await.unwrap();
+    assert_ne!(header(&busy, "retry-after"), "");
+    assert_eq!(code(busy, 429).await, "TOOMANYREQUESTS");
+    assert_eq!(ci.put(file).body("x").send().await.unwrap().status(), 429);
+    assert_eq!(other.post(&path).body("x").send().await.unwrap().status(), 201);
+    assert_eq!(other.put(file).body("x").send().await.unwrap().status(), 201);
+    for (feed, sending) in slow {
+        drop(feed);
+        assert_eq!(sending.await.unwrap().unwrap().status(), 202);
+    }
+    assert_eq!(ci.post(&path).body("x").send().await.unwrap().status(), 201);
     registry.check().await;
 }
 

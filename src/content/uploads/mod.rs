@@ -10,10 +10,12 @@
 mod lease;
 mod refused;
 mod room;
+mod slots;
 mod sweep;
 
 pub(super) use lease::LEASE;
 pub use refused::UploadRefused;
+pub use slots::Slot;
 
 use super::store::uploads as store;
 use super::{blobs, ensure_repository, quotas, repository};
@@ -27,11 +29,10 @@ use bytes::Bytes;
 use futures::Stream;
 use lease::{Held, Lease};
 use serde_json::json;
+use slots::Slots;
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -41,7 +42,7 @@ pub struct Uploads {
     pub(super) db: Db,
     pub(super) store: Store,
     bounds: Bounds,
-    slots: Arc<Semaphore>,
+    slots: Slots,
 }
 
 /// What uploads may take.
@@ -49,7 +50,7 @@ pub struct Uploads {
 pub struct Bounds {
     /// Bytes of a blob.
     pub blob_bytes: u64,
-    /// Bodies at the same time.
+    /// Bodies at the same time; of one principal at most half as many.
     pub concurrent: usize,
     /// Open sessions of one principal.
     pub sessions_per_principal: u32,
@@ -71,7 +72,7 @@ pub struct Incoming<S> {
 impl Uploads {
     /// Uploads into this database and store.
     pub fn new(db: Db, store: Store, bounds: Bounds) -> Self {
-        Self { db, store, bounds, slots: Arc::new(Semaphore::new(bounds.concurrent)) }
+        Self { db, store, bounds, slots: Slots::new(bounds.concurrent) }
     }
 
     /// Opens a session.
@@ -111,7 +112,7 @@ impl Uploads {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: Display + Send,
     {
-        let slot = self.slot()?;
+        let slot = self.slot(&grant)?;
         let uploads = self.clone();
         to_its_end(async move {
             let mut held = uploads.claim(&grant, id, incoming.start).await?;
@@ -137,7 +138,7 @@ impl Uploads {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: Display + Send,
     {
-        let slot = self.slot()?;
+        let slot = self.slot(&grant)?;
         let uploads = self.clone();
         to_its_end(async move {
             let start = incoming.as_ref().and_then(|incoming| incoming.start);
@@ -187,7 +188,7 @@ impl Uploads {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: Display + Send,
     {
-        let slot = self.slot()?;
+        let slot = self.slot(&grant)?;
         let uploads = self.clone();
         to_its_end(async move {
             let Incoming { body, declared_bytes, .. } = incoming;
@@ -206,8 +207,8 @@ impl Uploads {
     }
 
     /// A place among the bodies that are taken at the same time; held while one comes in.
-    pub fn slot(&self) -> Result<OwnedSemaphorePermit, UploadRefused> {
-        self.slots.clone().try_acquire_owned().map_err(|_| UploadRefused::Busy)
+    pub fn slot(&self, grant: &Grant<Push>) -> Result<Slot, UploadRefused> {
+        self.slots.take(grant.principal().id)
     }
 
     /// Takes a body in. After a refusal the lease is released, and the session is where it was, or

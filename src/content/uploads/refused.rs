@@ -32,7 +32,7 @@ pub enum UploadRefused {
         /// The one they have.
         actual: Digest,
     },
-    /// As many bodies as the service takes are being taken.
+    /// As many bodies as the service takes, altogether or of this principal, are being taken.
     Busy,
     /// The principal has as many open sessions as it may.
     TooManySessions {

@@ -129,7 +129,7 @@ async fn put(
 ) -> Result<(StatusCode, Json<ArtifactPut>), Problem> {
     let grant = caller.may::<Push, _>(&query.repository)?;
     let file = describe(&query, &headers)?;
-    let _slot = app.uploads.slot().map_err(|_| busy())?;
+    let _slot = app.uploads.slot(&grant).map_err(|_| busy())?;
     let limits = app.config.limits;
     let shelf = Shelf {
         db: &app.db,
