@@ -3,12 +3,12 @@
 //! Nothing is made up. A repair writes what other rows say already, or says that bytes are lost, so that
 //! whoever has them pushes them again.
 
-use super::store::repairs as store;
+use super::store::repairs::{self as store, BlobRow};
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, act, database_time};
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -58,8 +58,17 @@ pub async fn repair(db: &Db, bytes: &Store, repair: &Repair, by: &Principal) -> 
         },
         Repair::Usage { .. } | Repair::HiddenTags => None,
     };
+    act(|| try_repair(db, repair, damaged.as_ref(), by)).await
+}
+
+async fn try_repair(
+    db: &Db,
+    repair: &Repair,
+    damaged: Option<&BlobRow>,
+    by: &Principal,
+) -> Result<bool, Failure> {
     let mut tx = db.begin().await?;
-    let (done, digest) = match (repair, &damaged) {
+    let (done, digest) = match (repair, damaged) {
         (Repair::Usage { repository_id }, _) => (store::count_anew(&mut tx, *repository_id).await?, None),
         (Repair::HiddenTags, _) => (store::hide_by_history(&mut tx).await?, None),
         (Repair::Blob { digest }, Some(blob)) => (store::mark_damaged(&mut tx, blob).await?, Some(digest)),

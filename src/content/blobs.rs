@@ -10,7 +10,7 @@ use crate::access::{Delete, Grant, Pull, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, constraint, database_time};
+use crate::postgres::{Db, act, constraint, database_time, refusal};
 use crate::storage::{ByteStream, Location, Room, Store, StoredBlob};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -52,6 +52,8 @@ pub enum BlobRefused {
     /// A fault of ours.
     Failed(Failure),
 }
+
+refusal!(BlobRefused);
 
 impl From<Failure> for BlobRefused {
     fn from(failure: Failure) -> Self {
@@ -161,6 +163,16 @@ pub async fn mount(
     digest: &Digest,
     grace: Duration,
 ) -> Result<Option<()>, UploadRefused> {
+    act(|| try_mount(db, target, source, digest, grace)).await
+}
+
+async fn try_mount(
+    db: &Db,
+    target: &Grant<Push>,
+    source: &Grant<Pull>,
+    digest: &Digest,
+    grace: Duration,
+) -> Result<Option<()>, UploadRefused> {
     let mut tx = db.begin().await?;
     let Some(from) = repository(&mut tx, source.repository()).await? else { return Ok(None) };
     let Some(size_bytes) = store::size(&mut tx, from.id, digest).await? else { return Ok(None) };
@@ -188,9 +200,13 @@ pub async fn mount(
     Ok(Some(()))
 }
 
-/// Lets go of a blob, for this repository only. Its row and bytes stay for the others; nothing collects
-/// those yet that no repository has.
+/// Lets go of a blob, for this repository only. Its row and bytes stay for the others; those that no
+/// repository has go with the next collection.
 pub async fn delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(), BlobRefused> {
+    act(|| try_delete(db, grant, digest)).await
+}
+
+async fn try_delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(), BlobRefused> {
     let mut tx = db.begin().await?;
     let Some(repository) = repository(&mut tx, grant.repository()).await? else {
         return Err(BlobRefused::Unknown);

@@ -2,6 +2,7 @@
 
 use crate::harness::{Client, PROVENANCE, Registry, Signing, expect, provenance};
 use proofmark::access::Role;
+use proofmark::audit::{self, Repair};
 use proofmark::names::Digest;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -198,6 +199,17 @@ async fn every_act_that_loses_a_race_is_run_once_more() {
     stumbling.during(removed("/v2/app/manifests/one".to_owned())).await;
     let blob = admin.post(&format!("/v2/app/blobs/uploads/?digest={}", Digest::sha256(b"late"))).body("late");
     stumbling.during(async { expect(blob.send().await.unwrap(), 201).await }).await;
+    let late = Digest::sha256(b"late");
+    let mount = admin.post(&format!("/v2/other/blobs/uploads/?mount={late}&from=app"));
+    stumbling.during(async { expect(mount.send().await.unwrap(), 201).await }).await;
+    stumbling.during(removed(format!("/v2/other/blobs/{late}"))).await;
+    let miscount = "insert into repository_usage(repository_id, bytes)
+                    select id, 7 from repositories where name = 'app' returning repository_id";
+    let repository_id = sqlx::query_scalar(miscount).fetch_one(&mut *registry.sql().await).await.unwrap();
+    let (app, by) = (&registry.app, proofmark::identity::service());
+    let count_anew = Repair::Usage { repository_id };
+    let repaired = async { json!(audit::repair(&app.db, &app.store, &count_anew, &by).await.unwrap()) };
+    assert_eq!(stumbling.during(repaired).await, true);
     let policies = admin.document("/api/v1/policies").await;
     let name = policies["items"][0]["name"].as_str().unwrap();
     post(&format!("/api/v1/policies/prod/{name}/revocation"), end, 204).await;
