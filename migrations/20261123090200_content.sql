@@ -178,6 +178,28 @@ create trigger floating_tags_are_append_only before update or delete on floating
 create trigger floating_tags_are_never_truncated before truncate on floating_tags
   for each statement execute function refuse_change();
 
+-- Every tag that names something now, write-once or floating, with the time at which it came to. Not
+-- those of what refers to a manifest that is here, by either of its digests: that lives as long as its
+-- subject.
+create view retained_names as
+  select t.repository_id, t.name, t.digest, t.claimed_at as at
+  from tags t
+  where not exists (select from tags_hidden h where h.repository_id = t.repository_id and h.name = t.name)
+    and not exists (select from manifests m
+                    join manifests s on s.repository_id = m.repository_id
+                                    and (s.sha256 = m.subject or s.sha512 = m.subject)
+                    where m.repository_id = t.repository_id and m.digest = t.digest and m.subject is not null)
+  union all
+  select f.repository_id, f.name, f.digest, f.moved_at
+  from (select distinct on (repository_id, name) repository_id, name, digest, moved_at
+        from floating_tags order by repository_id, name, id desc) f
+  where f.digest is not null
+    and not exists (select from tags t where t.repository_id = f.repository_id and t.name = f.name)
+    and not exists (select from manifests m
+                    join manifests s on s.repository_id = m.repository_id
+                                    and (s.sha256 = m.subject or s.sha512 = m.subject)
+                    where m.repository_id = f.repository_id and m.digest = f.digest and m.subject is not null);
+
 -- Upload sessions. Whoever appends first claims the lease by compare-and-swap; staged bytes are
 -- named by the lease's token, so a late writer cannot touch another's bytes. A session is of a name:
 -- the repository is made when the first blob is whole.

@@ -41,7 +41,7 @@ pub use referrers::{Referrer, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use retention::{
-    Enforced, Expired, Named, Planned, Retention, RetentionRule, expire, expired, next_enforced, plan,
+    Enforced, Expired, Expiry, Named, Planned, Retention, RetentionRule, expire, expired, next_enforced, plan,
 };
 pub use rules::{Change, PutRepository, Rules, put_repository};
 pub use tags::{Holding, NameRecord, NamedBy, holding, list_tags, names, put_tags, reserve, tags_of};

@@ -3,7 +3,7 @@
 
 use super::lease::{Due, Lease, Taken};
 use super::pace::Pace;
-use crate::content;
+use crate::content::{self, Expiry};
 use crate::failure::Failure;
 use crate::identity;
 use crate::names::Digest;
@@ -52,27 +52,38 @@ pub async fn retain(
     Ok(Some(retained))
 }
 
-/// Repository after repository; `false` when the lease is lost.
+/// Repository after repository; `false` when the lease is lost. One in which something changed that was
+/// judged is judged anew, behind the version at which that was seen: so every run has an end.
 async fn all(db: &Db, lease: &Lease, pace: Pace, retained: &mut Retained) -> Result<bool, Failure> {
+    let mut behind: Option<(i64, Digest)> = None;
     loop {
         let mut connection = db.acquire().await?;
         let Some(enforced) = content::next_enforced(&mut connection, retained.after).await? else {
             return Ok(true);
         };
-        let expired = content::expired(&mut connection, enforced.repository_id, &enforced.retention).await?;
+        let repository_id = enforced.repository_id;
+        let expired = content::expired(&mut connection, repository_id, &enforced.retention).await?;
         drop(connection);
-        for (digest, expired) in &expired {
+        let last = behind.take().filter(|(repository, _)| *repository == repository_id);
+        let left = |digest: &Digest| last.as_ref().is_none_or(|(_, last)| digest > last);
+        for (digest, expired) in expired.iter().filter(|(digest, _)| left(digest)) {
             let began = Instant::now();
-            if !one(db, lease, retained, &enforced, digest, expired).await? {
+            let Some(expiry) = one(db, lease, retained, &enforced, digest, expired).await? else {
                 return Ok(false);
-            }
+            };
             tokio::time::sleep(pace.rest_after(began.elapsed())).await;
+            if expiry == Expiry::Changed {
+                behind = Some((repository_id, digest.clone()));
+                break;
+            }
         }
-        retained.after = enforced.repository_id;
+        if behind.is_none() {
+            retained.after = repository_id;
+        }
     }
 }
 
-/// One version; `false` when the lease is lost. A version that cannot go is left, and the run goes on.
+/// One version; `None` when the lease is lost. A version that cannot go is left, and the run goes on.
 async fn one(
     db: &Db,
     lease: &Lease,
@@ -80,13 +91,16 @@ async fn one(
     enforced: &content::Enforced,
     digest: &Digest,
     expired: &content::Expired,
-) -> Result<bool, Failure> {
+) -> Result<Option<Expiry>, Failure> {
     let mut tx = db.begin().await?;
     if !lease.keep(&mut tx).await? {
-        return Ok(false);
+        return Ok(None);
     }
-    let went = content::expire(&mut tx, enforced, digest, expired, &identity::service()).await?;
-    let went = u64::try_from(went).unwrap_or_default();
+    let expiry = content::expire(&mut tx, enforced, digest, expired, &identity::service()).await?;
+    let went = match expiry {
+        Expiry::Gone(manifests) => u64::try_from(manifests).unwrap_or_default(),
+        Expiry::Held | Expiry::Changed => 0,
+    };
     let before = retained.clone();
     retained.manifests += went;
     retained.left += u64::from(went == 0);
@@ -96,5 +110,5 @@ async fn one(
         return Err(Failure::new("letting go of a version", error));
     }
     metrics::counter!("proofmark_collected_total", "what" => "manifests").increment(went);
-    Ok(true)
+    Ok(Some(expiry))
 }

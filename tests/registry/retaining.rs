@@ -3,7 +3,9 @@
 use crate::harness::Registry;
 use crate::harness::oci::Document;
 use proofmark::access::Role;
+use proofmark::content::Expiry;
 use proofmark::jobs::{Due, Retained};
+use proofmark::names::{Algorithm, Digest};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -137,7 +139,8 @@ async fn what_is_promoted_or_tagged_meanwhile_stays() {
     let by = proofmark::identity::service();
     for (digest, expired) in &judged {
         let mut tx = registry.app.db.begin().await.unwrap();
-        assert_eq!(proofmark::content::expire(&mut tx, &enforced, digest, expired, &by).await.unwrap(), 0);
+        let expiry = proofmark::content::expire(&mut tx, &enforced, digest, expired, &by).await.unwrap();
+        assert!(!matches!(expiry, Expiry::Gone(_)), "{digest}");
         tx.commit().await.unwrap();
     }
     let done = registry.retain().await;
@@ -177,5 +180,160 @@ async fn a_run_that_is_told_to_stop_waits_for_nothing_and_another_goes_on() {
     assert_eq!(ended.unwrap(), None);
     drop(keeping);
     assert_eq!(registry.retain().await.manifests, 3);
+    registry.check().await;
+}
+
+/// Waits until somebody waits for a row that another transaction has locked.
+async fn until_waited_for(registry: &Registry) {
+    let asking = async {
+        let mut connection = registry.sql().await;
+        let waits = "select exists(select from pg_locks l join pg_stat_activity a using (pid)
+                     where a.datname = current_database() and not l.granted and l.locktype = 'transactionid')";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *connection).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), asking).await.expect("somebody waits");
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_version_that_was_deleted_meanwhile_stays() {
+    let registry = Registry::collecting().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let versions: Vec<Document> = (1..=5).map(Document::marked).collect();
+    for (version, number) in versions.iter().zip(1..) {
+        ci.pushes("app", &format!("nightly-{number}"), version).await;
+    }
+    // Whatever the run comes to first, it has judged by then.
+    let mut push = registry.app.db.begin().await.unwrap();
+    sqlx::query("select from manifests for update").execute(&mut *push).await.unwrap();
+    registry.retention(json!({"enforce": true, "rules": [{"tags": ["nightly-*"], "keep_last": 2}]})).await;
+    let (app, stop) = (registry.app.clone(), CancellationToken::new());
+    let running = tokio::spawn(async move { app.retain(Due::Now, &stop).await.unwrap() });
+    until_waited_for(&registry).await;
+    let deleting = tokio::spawn({
+        let digest = versions[4].digest.clone();
+        async move { admin.deletes("app", &digest).await }
+    });
+    drop(push);
+    assert_eq!(deleting.await.unwrap(), 202);
+    running.await.unwrap().expect("it ran to its end");
+    let left = async || {
+        let mut left = Vec::new();
+        for (version, number) in versions.iter().zip(1..) {
+            if ci.digest_of("app", &version.digest).await.is_some() {
+                left.push(number);
+            }
+        }
+        left
+    };
+    assert!(left().await.ends_with(&[3, 4]), "{:?}", left().await);
+    registry.retain().await;
+    assert_eq!(left().await, [3, 4], "what went is what two newer ones stand for");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_name_that_came_back_and_evidence_whose_subject_came_are_judged_anew() {
+    let registry = Registry::collecting().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let (moved, other, subject) =
+        (Document::marked("moved"), Document::marked("other"), Document::marked("subject"));
+    let evidence = subject.referrer("application/vnd.example.sbom");
+    let text = json!({"enforce": true, "untagged_for": "0s",
+                      "rules": [{"tags": ["latest"], "keep_for": "0s"}]});
+    registry.retention(text.clone()).await;
+    ci.pushes("app", "latest", &moved).await;
+    ci.pushes("app", "v1", &other).await;
+    ci.pushes("app", &evidence.digest, &evidence).await;
+    let mut sql = registry.sql().await;
+    let home = proofmark::content::repository(&mut sql, &"app".parse().unwrap()).await.unwrap().unwrap();
+    let retention: proofmark::content::Retention = serde_json::from_value(text).unwrap();
+    let judged = proofmark::content::expired(&mut sql, home.id, &retention).await.unwrap();
+    drop(sql);
+    ci.pushes("app", "latest", &other).await;
+    ci.pushes("app", "latest", &moved).await;
+    ci.pushes("app", "v2", &subject).await;
+    let repository_id = home.id;
+    let enforced = proofmark::content::Enforced { repository_id, repository: home.name, retention };
+    let by = proofmark::identity::service();
+    let mut seen: Vec<&str> = judged.keys().map(Digest::as_str).collect();
+    let mut expected = [moved.digest.as_str(), evidence.digest.as_str()];
+    seen.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    for (digest, expired) in &judged {
+        let mut tx = registry.app.db.begin().await.unwrap();
+        let expiry = proofmark::content::expire(&mut tx, &enforced, digest, expired, &by).await.unwrap();
+        assert_eq!(expiry, Expiry::Changed, "{digest}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn evidence_lives_and_dies_with_its_subject_by_whichever_digest_it_names_it() {
+    let registry = Registry::collecting().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let by_sha512 = |document: &Document| {
+        let digest = Digest::of(Algorithm::Sha512, &document.body).to_string();
+        Document { digest, ..document.clone() }
+    };
+    let (old, new) = (Document::marked("old"), Document::marked("new"));
+    let about_old = by_sha512(&old).referrer("application/vnd.example.sbom");
+    let about_new = by_sha512(&new).referrer("application/vnd.example.sbom");
+    let named = by_sha512(&new).referrer("application/vnd.example.named");
+    ci.pushes("app", "nightly-1", &old).await;
+    ci.pushes("app", "nightly-2", &named).await;
+    ci.pushes("app", "nightly-3", &new).await;
+    for referrer in [&about_old, &about_new] {
+        ci.pushes("app", &referrer.digest, referrer).await;
+    }
+    registry.retention(rules(false)).await;
+    let planned = registry.plan().await;
+    assert_eq!(planned.len(), 1, "{planned:#?}");
+    assert_eq!(
+        (&planned[0]["digest"], &planned[0]["with"]),
+        (&json!(old.digest), &json!([about_old.digest]))
+    );
+    // The subject's pin holds its evidence.
+    sqlx::query(
+        "insert into pins(repository_id, digest, reason) select repository_id, digest, 'kept'
+                 from manifests where digest = $1",
+    )
+    .bind(&new.digest)
+    .execute(&mut *registry.sql().await)
+    .await
+    .unwrap();
+    assert_eq!(registry.admin().deletes("app", &about_new.digest).await, 405);
+    registry.retention(rules(true)).await;
+    assert_eq!(registry.retain().await.manifests, 2);
+    for gone in [&old, &about_old] {
+        assert_eq!(ci.digest_of("app", &gone.digest).await, None);
+    }
+    for kept in [&new, &about_new, &named] {
+        assert_eq!(ci.digest_of("app", &kept.digest).await, Some(kept.digest.clone()));
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn evidence_stays_with_its_subject_that_is_here_by_both_digests_until_both_are_gone() {
+    let registry = Registry::collecting().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let subject = Document::marked("subject");
+    let sha512 = Digest::of(Algorithm::Sha512, &subject.body).to_string();
+    let evidence = subject.referrer("application/vnd.example.sbom");
+    let held = json!({"enforce": true, "rules": [{"tags": ["nightly-*"], "keep_last": 0}]});
+    ci.pushes("app", "nightly-1", &subject).await;
+    let by_sha512 = Document { digest: sha512.clone(), ..subject.clone() };
+    ci.pushes("app", &sha512, &by_sha512).await;
+    ci.pushes("app", &evidence.digest, &evidence).await;
+    registry.retention(held).await;
+    registry.retain().await;
+    assert_eq!(ci.digest_of("app", "nightly-1").await, None);
+    assert_eq!(ci.digest_of("app", &evidence.digest).await, Some(evidence.digest.clone()));
+    registry.retention(json!({"enforce": true, "untagged_for": "0s"})).await;
+    registry.retain().await;
+    assert_eq!(ci.digest_of("app", &evidence.digest).await, None);
     registry.check().await;
 }

@@ -48,6 +48,17 @@ pub struct Enforced {
     pub retention: Retention,
 }
 
+/// What became of a version that was to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// It went, with its family: so many manifests.
+    Gone(usize),
+    /// Something holds it.
+    Held,
+    /// What was judged has changed: it is to be judged anew.
+    Changed,
+}
+
 /// The next repository whose retention is enforced, behind this one.
 pub async fn next_enforced(connection: &mut PgConnection, after: i64) -> Result<Option<Enforced>, Failure> {
     store::next_enforced(connection, after).await
@@ -66,12 +77,12 @@ pub async fn expired(
     let mut expired = retention.judge(names, now);
     if let Some(span) = retention.untagged_for {
         let before = now - span.delta();
-        for untagged in store::untagged(connection, repository_id, before).await? {
+        for untagged in store::untagged(connection, repository_id, before, None).await? {
             let why = format!(
                 "no tag names it, no index lists it, it is of {} and {span} are kept",
                 untagged.pushed_at.format("%Y-%m-%dT%H:%M:%SZ")
             );
-            expired.insert(untagged.digest, Expired { tags: BTreeSet::new(), why: vec![why] });
+            expired.insert(untagged.digest, Expired { why: vec![why], ..Expired::default() });
         }
     }
     Ok(expired)
@@ -84,7 +95,7 @@ pub async fn plan(
     expired: impl IntoIterator<Item = (Digest, Expired)>,
 ) -> Result<Vec<Planned>, Failure> {
     let mut planned = Vec::new();
-    for (digest, Expired { tags, why }) in expired {
+    for (digest, Expired { tags, why, .. }) in expired {
         let family = family(connection, repository_id, &digest).await?;
         let with = family.members.into_keys().filter(|member| *member != digest).collect();
         planned.push(Planned { digest, tags, why, with, held_by: family.holders });
@@ -92,8 +103,8 @@ pub async fn plan(
     Ok(planned)
 }
 
-/// Lets go of a version and its family, in the caller's transaction, unless something holds it or came
-/// meanwhile. Returns how many manifests went. The order is that of every delete: the repository's
+/// Lets go of a version and its family, in the caller's transaction, unless something holds it or what
+/// was judged has changed, however long ago that was. The order is that of every delete: the repository's
 /// scope, the manifests by digest, their tags by name, the events.
 pub async fn expire(
     connection: &mut PgConnection,
@@ -101,12 +112,12 @@ pub async fn expire(
     digest: &Digest,
     expired: &Expired,
     by: &Principal,
-) -> Result<usize, Failure> {
+) -> Result<Expiry, Failure> {
     Scopes::push(enforced.repository_id).lock(connection).await?;
     let repository = repositories::repository(connection, &enforced.repository).await?;
-    let Some(repository) = repository else { return Ok(0) };
+    let Some(repository) = repository else { return Ok(Expiry::Changed) };
     if store::retention(connection, repository.id).await?.as_ref() != Some(&enforced.retention) {
-        return Ok(0);
+        return Ok(Expiry::Changed);
     }
     let seen = family(connection, repository.id, digest).await?;
     for member in seen.members.keys() {
@@ -118,8 +129,11 @@ pub async fn expire(
     let own = family.members.get(digest).cloned().unwrap_or_default();
     let same = family.members.keys().eq(seen.members.keys());
     let unnamed = own.iter().all(|tag| expired.tags.contains(tag) || subject_of_tag(tag).is_some());
-    if !same || !unnamed || !family.holders.is_empty() {
-        return Ok(0);
+    if !same || !unnamed || !stands(connection, enforced, digest, expired).await? {
+        return Ok(Expiry::Changed);
+    }
+    if !family.holders.is_empty() {
+        return Ok(Expiry::Held);
     }
     let members: Vec<Digest> = family.members.keys().cloned().collect();
     let mut named: Vec<(&Tag, &Digest)> = Vec::new();
@@ -132,7 +146,27 @@ pub async fn expire(
     }
     store::delete(connection, repository.id, &members).await?;
     record(connection, &repository, digest, expired, &members, by).await?;
-    Ok(members.len())
+    Ok(Expiry::Gone(members.len()))
+}
+
+/// Whether the version would be judged the same again: the names that the verdict rests on are what they
+/// were, or still nothing names it.
+async fn stands(
+    connection: &mut PgConnection,
+    enforced: &Enforced,
+    digest: &Digest,
+    expired: &Expired,
+) -> Result<bool, Failure> {
+    if expired.names.is_empty() {
+        let Some(span) = enforced.retention.untagged_for else { return Ok(false) };
+        let before = database_time(connection).await? - span.delta();
+        let found = store::untagged(connection, enforced.repository_id, before, Some(digest)).await?;
+        return Ok(!found.is_empty());
+    }
+    let tags: Vec<Tag> = expired.rests_on().map(|named| named.tag.clone()).collect();
+    let found = store::names_among(connection, enforced.repository_id, &tags).await?;
+    let found: BTreeSet<Named> = found.into_iter().collect();
+    Ok(expired.rests_on().all(|named| found.contains(named)))
 }
 
 /// An event for every manifest that went, so that each one's story has its end.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// What a repository keeps. A version is kept when any tag of it is; a tag that no rule matches is.
 /// Whatever the rules say, what is promoted or otherwise pinned stays, with all that belongs to it.
@@ -39,7 +40,7 @@ pub struct RetentionRule {
 }
 
 /// A tag that names a manifest now, and since when.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Named {
     /// The tag.
     pub tag: Tag,
@@ -56,28 +57,38 @@ pub struct Expired {
     pub tags: BTreeSet<Tag>,
     /// Why none of them keeps it.
     pub why: Vec<String>,
+    /// What the verdict rests on: the names that it has, as they were judged.
+    pub names: Vec<Named>,
+    /// And for each rule that keeps the last, the newer versions that it keeps in its stead. Shared by all
+    /// that the rule lets go of.
+    pub newer: Vec<Arc<[Named]>>,
+}
+
+/// The versions of one rule, counted from the newest.
+#[derive(Default)]
+struct Ranking {
+    seen: BTreeSet<Digest>,
+    /// Those that are kept for being the newest, each by its newest name.
+    newest: Vec<Named>,
+    shared: Option<Arc<[Named]>>,
 }
 
 impl Retention {
     /// The versions that the rules do not keep. `names` in any order.
     pub fn judge(&self, mut names: Vec<Named>, now: DateTime<Utc>) -> BTreeMap<Digest, Expired> {
         names.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.tag.cmp(&a.tag)));
-        let mut seen: Vec<BTreeSet<Digest>> = vec![BTreeSet::new(); self.rules.len()];
+        let mut rankings: Vec<Ranking> = self.rules.iter().map(|_| Ranking::default()).collect();
         let (mut expired, mut kept) = (BTreeMap::<Digest, Expired>::new(), BTreeSet::new());
-        for Named { tag, digest, at } in names {
-            let rule = self.rules.iter().zip(&mut seen).find(|(rule, _)| rule.matches(&tag));
-            let why = rule.and_then(|(rule, seen)| {
-                seen.insert(digest.clone());
-                rule.lets_go(&tag, seen.len(), at, now)
+        for named in names {
+            let rule = self.rules.iter().zip(&mut rankings).find(|(rule, _)| rule.matches(&named.tag));
+            let verdict = rule.and_then(|(rule, ranking)| {
+                let rank = ranking.rank(&named, rule.last());
+                Some((rule.lets_go(&named.tag, rank, named.at, now)?, ranking.share()))
             });
-            match why {
-                Some(why) => {
-                    let version = expired.entry(digest).or_default();
-                    version.tags.insert(tag);
-                    version.why.push(why);
-                }
+            match verdict {
+                Some((why, newer)) => expired.entry(named.digest.clone()).or_default().add(named, why, newer),
                 None => {
-                    kept.insert(digest);
+                    kept.insert(named.digest);
                 }
             }
         }
@@ -86,7 +97,43 @@ impl Retention {
     }
 }
 
+impl Expired {
+    fn add(&mut self, named: Named, why: String, newer: Arc<[Named]>) {
+        self.tags.insert(named.tag.clone());
+        self.names.push(named);
+        self.why.push(why);
+        if !self.newer.iter().any(|known| Arc::ptr_eq(known, &newer)) {
+            self.newer.push(newer);
+        }
+    }
+
+    /// All names that have to be what they were for the verdict to stand. Time alone makes nothing young
+    /// again, and nothing that comes makes the others newer.
+    pub fn rests_on(&self) -> impl Iterator<Item = &Named> {
+        self.names.iter().chain(self.newer.iter().flat_map(|newer| newer.iter()))
+    }
+}
+
+impl Ranking {
+    /// The how many-th of the newest versions the name's is, of which the `last` are kept.
+    fn rank(&mut self, named: &Named, last: usize) -> usize {
+        if self.seen.insert(named.digest.clone()) && self.seen.len() <= last {
+            self.newest.push(named.clone());
+        }
+        self.seen.len()
+    }
+
+    /// Those that are kept, once one is not.
+    fn share(&mut self) -> Arc<[Named]> {
+        self.shared.get_or_insert_with(|| self.newest.as_slice().into()).clone()
+    }
+}
+
 impl RetentionRule {
+    fn last(&self) -> usize {
+        self.keep_last.map_or(0, |last| usize::try_from(last).unwrap_or(usize::MAX))
+    }
+
     fn matches(&self, tag: &Tag) -> bool {
         self.tags.iter().any(|pattern| pattern.matches(tag.as_str()))
     }
@@ -96,7 +143,7 @@ impl RetentionRule {
         if self.keep_last.is_none() && self.keep_for.is_none() {
             return None;
         }
-        let last = self.keep_last.is_some_and(|last| rank <= usize::try_from(last).unwrap_or(usize::MAX));
+        let last = rank <= self.last();
         let young = self.keep_for.is_some_and(|span| at + span.delta() > now);
         if last || young {
             return None;

@@ -98,7 +98,7 @@ pub struct PinAbove {
 }
 
 /// The pins that hold now on these manifests, and on all that they belong to: subjects, and indexes
-/// that list them.
+/// that list them. A subject may be named by the digest that it is not stored by.
 pub async fn open_above(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -107,10 +107,12 @@ pub async fn open_above(
     sqlx::query_as!(
         PinAbove,
         r#"with recursive up(digest) as (
-             select d collate "C" from unnest($2::text[]) d
+             select s.digest from manifests s
+             where s.repository_id = $1 and (s.sha256 = any($2) or s.sha512 = any($2))
              union
              select above.digest from up cross join lateral (
-               select m.subject as digest from manifests m
+               select s.digest from manifests m
+               join manifests s on s.repository_id = $1 and (s.sha256 = m.subject or s.sha512 = m.subject)
                where m.repository_id = $1 and m.digest = up.digest and m.subject is not null
                union all
                select c.manifest from manifest_children c

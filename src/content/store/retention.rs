@@ -40,25 +40,31 @@ pub async fn retention(
 pub async fn names(connection: &mut PgConnection, repository_id: i64) -> Result<Vec<Named>, Failure> {
     sqlx::query_as!(
         Named,
-        r#"select t.name as "tag!: Tag", t.digest as "digest!: Digest", t.claimed_at as "at!"
-           from tags t
-           where t.repository_id = $1
-             and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
-             and not exists (select from manifests m join manifests s on s.repository_id = $1 and s.digest = m.subject
-                             where m.repository_id = $1 and m.digest = t.digest)
-           union all
-           select f.name, f.digest, f.moved_at
-           from (select distinct on (name) name, digest, moved_at from floating_tags
-                 where repository_id = $1 order by name, id desc) f
-           where f.digest is not null
-             and not exists (select from tags t where t.repository_id = $1 and t.name = f.name)
-             and not exists (select from manifests m join manifests s on s.repository_id = $1 and s.digest = m.subject
-                             where m.repository_id = $1 and m.digest = f.digest)"#,
+        r#"select name as "tag!: Tag", digest as "digest!: Digest", at as "at!"
+           from retained_names where repository_id = $1"#,
         repository_id
     )
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("reading the names of a repository", error))
+}
+
+/// Those of these tags that [`names`] would say.
+pub async fn names_among(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    tags: &[Tag],
+) -> Result<Vec<Named>, Failure> {
+    sqlx::query_as!(
+        Named,
+        r#"select name as "tag!: Tag", digest as "digest!: Digest", at as "at!"
+           from retained_names where repository_id = $1 and name = any($2)"#,
+        repository_id,
+        tags as &[Tag]
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading names of a repository again", error))
 }
 
 /// A manifest that nothing names.
@@ -68,16 +74,18 @@ pub struct Untagged {
 }
 
 /// Manifests from before a time that no tag names, no index lists, and whose subject, if they have one,
-/// is not there.
+/// is not there: all of them, or this one if it is one.
 pub async fn untagged(
     connection: &mut PgConnection,
     repository_id: i64,
     before: DateTime<Utc>,
+    only: Option<&Digest>,
 ) -> Result<Vec<Untagged>, Failure> {
     sqlx::query_as!(
         Untagged,
         r#"select m.digest as "digest: Digest", m.pushed_at from manifests m
            where m.repository_id = $1 and m.pushed_at < $2
+             and m.digest between coalesce($3, '') and coalesce($3, '~')
              and not exists (
                select from tags t where t.repository_id = $1 and t.digest = m.digest
                and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name))
@@ -89,17 +97,20 @@ pub async fn untagged(
              and not exists (
                select from manifest_children c where c.repository_id = $1 and c.child = m.digest)
              and (m.subject is null or not exists (
-               select from manifests s where s.repository_id = $1 and s.digest = m.subject))
+               select from manifests s
+               where s.repository_id = $1 and (s.sha256 = m.subject or s.sha512 = m.subject)))
            order by m.digest"#,
         repository_id,
-        before
+        before,
+        only as Option<&Digest>
     )
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("looking for manifests that nothing names", error))
 }
 
-/// What refers to these manifests, by subject or by one of these floating tags.
+/// What refers to these manifests, by subject (under either digest of theirs) or by one of these floating
+/// tags. Not to one that is here a second time, under its other digest: its referrers stay with that.
 pub async fn referring(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -107,8 +118,13 @@ pub async fn referring(
     tags: &[String],
 ) -> Result<Vec<Digest>, Failure> {
     sqlx::query_scalar!(
-        r#"select m.digest as "digest!: Digest" from manifests m
-           where m.repository_id = $1 and m.subject = any($2)
+        r#"select m.digest as "digest!: Digest"
+           from manifests s
+           cross join lateral (values (s.sha256), (s.sha512)) as own(digest)
+           join manifests m on m.repository_id = $1 and m.subject = own.digest
+           where s.repository_id = $1 and s.digest = any($2)
+             and not exists (select from manifests o where o.repository_id = $1
+                             and o.sha256 = s.sha256 and o.digest <> all($2))
            union
            select f.digest from floating_tags f
            join manifests m on m.repository_id = $1 and m.digest = f.digest
