@@ -139,6 +139,23 @@ impl<'a> Stumbling<'a> {
     }
 }
 
+/// Acts on a blob that app has.
+async fn mounts_and_repairs(registry: &Registry, stumbling: &Stumbling<'_>, late: &Digest) {
+    let admin = registry.admin();
+    let mount = admin.post(&format!("/v2/other/blobs/uploads/?mount={late}&from=app"));
+    stumbling.during(async { expect(mount.send().await.unwrap(), 201).await }).await;
+    let delete = admin.delete(&format!("/v2/other/blobs/{late}"));
+    let deleted = async { json!(delete.send().await.unwrap().status().as_u16()) };
+    assert_eq!(stumbling.during(deleted).await, 202);
+    let miscount = "insert into repository_usage(repository_id, bytes)
+                    select id, 7 from repositories where name = 'app' returning repository_id";
+    let repository_id = sqlx::query_scalar(miscount).fetch_one(&mut *registry.sql().await).await.unwrap();
+    let (app, by) = (&registry.app, proofmark::identity::service());
+    let count_anew = Repair::Usage { repository_id };
+    let repaired = async { json!(audit::repair(&app.db, &app.store, &count_anew, &by).await.unwrap()) };
+    assert_eq!(stumbling.during(repaired).await, true);
+}
+
 #[tokio::test]
 async fn every_act_that_loses_a_race_is_run_once_more() {
     let registry = Registry::start().await;
@@ -197,19 +214,10 @@ async fn every_act_that_loses_a_race_is_run_once_more() {
     stumbling.during(removed(format!("/api/v1/tokens/{id}"))).await;
     put("/api/v1/repositories", json!({"name": "app", "description": "the app"}), 200).await;
     stumbling.during(removed("/v2/app/manifests/one".to_owned())).await;
-    let blob = admin.post(&format!("/v2/app/blobs/uploads/?digest={}", Digest::sha256(b"late"))).body("late");
-    stumbling.during(async { expect(blob.send().await.unwrap(), 201).await }).await;
     let late = Digest::sha256(b"late");
-    let mount = admin.post(&format!("/v2/other/blobs/uploads/?mount={late}&from=app"));
-    stumbling.during(async { expect(mount.send().await.unwrap(), 201).await }).await;
-    stumbling.during(removed(format!("/v2/other/blobs/{late}"))).await;
-    let miscount = "insert into repository_usage(repository_id, bytes)
-                    select id, 7 from repositories where name = 'app' returning repository_id";
-    let repository_id = sqlx::query_scalar(miscount).fetch_one(&mut *registry.sql().await).await.unwrap();
-    let (app, by) = (&registry.app, proofmark::identity::service());
-    let count_anew = Repair::Usage { repository_id };
-    let repaired = async { json!(audit::repair(&app.db, &app.store, &count_anew, &by).await.unwrap()) };
-    assert_eq!(stumbling.during(repaired).await, true);
+    let blob = admin.post(&format!("/v2/app/blobs/uploads/?digest={late}")).body("late");
+    stumbling.during(async { expect(blob.send().await.unwrap(), 201).await }).await;
+    mounts_and_repairs(&registry, &stumbling, &late).await;
     let policies = admin.document("/api/v1/policies").await;
     let name = policies["items"][0]["name"].as_str().unwrap();
     post(&format!("/api/v1/policies/prod/{name}/revocation"), end, 204).await;
