@@ -40,6 +40,8 @@ impl Service {
             .env("PROOFMARK_ADMIN_TOKEN_FILE", home.join("admin-token"))
             .env("PROOFMARK_PUBLIC_NAME", "registry.example")
             .env("PROOFMARK_LOG_FORMAT", "text")
+            // Half of these for one principal, whose 200 push at once in a test.
+            .env("PROOFMARK_MAX_CONCURRENT_UPLOADS", "512")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
