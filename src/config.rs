@@ -106,7 +106,7 @@ pub struct Settings {
     /// Seconds without a byte in either direction after which a connection is closed [default: 900]
     #[arg(long, env = "PROOFMARK_CONNECTION_IDLE_SECONDS", value_name = "SECONDS")]
     pub connection_idle_seconds: Option<u64>,
-    /// Bytes of a request's headers over HTTP/1 at the most, at least 8192 [default: 131072]
+    /// Bytes of a request's headers over HTTP/1 at the most, at least 8192 [default: 65536]
     #[arg(long, env = "PROOFMARK_MAX_HEADER_BYTES", value_name = "BYTES")]
     pub max_header_bytes: Option<usize>,
     /// Bytes of a request's headers over HTTP/2 at the most [default: 16384]
@@ -346,7 +346,7 @@ impl Settings {
             body_idle: seconds(self.body_idle_seconds, 60),
             connections: self.max_connections.unwrap_or(4096),
             connection_idle: seconds(self.connection_idle_seconds, 900),
-            header_bytes: self.max_header_bytes.unwrap_or(128 << 10).max(8192),
+            header_bytes: self.max_header_bytes.unwrap_or(64 << 10).max(8192),
             http2_header_bytes: self.http2_header_bytes.unwrap_or(16 << 10),
             http2_streams: self.http2_streams.unwrap_or(64),
             http2_resets: self.http2_resets.unwrap_or(20),

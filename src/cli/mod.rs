@@ -58,6 +58,10 @@ struct Cli {
     command: Command,
 }
 
+/// Threads for what blocks, files and hashing, at the most: more would wait for the same disks and cores,
+/// and cost their memory.
+const BLOCKING_THREADS: usize = 64;
+
 const EXAMPLES: &str = "\
 Examples:
   proofmark serve
@@ -183,7 +187,8 @@ impl Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build() {
         Ok(runtime) => runtime,
         Err(error) => return Stop::Unanswered(format!("cannot start: {error}")).report(output),
     };

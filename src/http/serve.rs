@@ -81,6 +81,7 @@ fn bounded(listener: TcpListener, handle: Handle<SocketAddr>, limits: &Limits) -
         .first_request_timeout(limits.header_timeout);
     let mut http = server.http_builder().http1();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    // Bodies are read in steps of this size too, of which each connection holds some.
     http.max_buf_size(limits.header_bytes);
     let mut http = server.http_builder().http2();
     http.timer(TokioTimer::new()).max_header_list_size(limits.http2_header_bytes);

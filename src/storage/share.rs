@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of chunks that all uploads together aim at.
-const CHUNKS_BYTES: usize = 8 << 20;
+/// Bytes that the chunks of all uploads into files aim at.
+const CHUNKS_BYTES: usize = 4 << 20;
 
 /// Chunks of one upload at a time: one fills while the one before is hashed and written.
 const CHUNKS: usize = 2;
@@ -16,8 +16,8 @@ const MOST_BYTES: usize = 1 << 20;
 /// Smaller steps cost more than they carry.
 const LEAST_BYTES: usize = 64 << 10;
 
-/// MiB of parts that all uploads together send while they fill the next.
-const AHEAD_MIB: usize = 64;
+/// Parts that are sent while their uploads fill the next, in MiB for all uploads together.
+const AHEAD_MIB: usize = 32;
 
 /// The memory of all uploads into a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Share {
         UnderWay(Arc::clone(&self.under_way))
     }
 
-    /// Leave to fill the next part while this one of so many bytes is sent, if there is any left.
+    /// Leave to fill the next part while one of so many bytes is sent; `None` when others have it all.
     pub fn ahead(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let mib = u32::try_from(bytes.div_ceil(1 << 20)).ok()?;
         Arc::clone(&self.ahead).try_acquire_many_owned(mib).ok()
@@ -59,5 +59,31 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_upload_takes_large_steps_and_many_take_small_ones() {
+        let share = Share::new();
+        let lone = share.begin();
+        assert_eq!(lone.chunk_bytes(), MOST_BYTES);
+        let others: Vec<_> = (0..255).map(|_| share.begin()).collect();
+        assert_eq!(lone.chunk_bytes(), LEAST_BYTES);
+        drop(others);
+        assert_eq!(lone.chunk_bytes(), MOST_BYTES);
+    }
+
+    #[test]
+    fn few_uploads_fill_ahead_and_what_arrives_makes_room() {
+        let share = Share::new();
+        let mut sent: Vec<_> = std::iter::from_fn(|| share.ahead(5 << 20)).collect();
+        assert_eq!(sent.len(), AHEAD_MIB / 5);
+        sent.pop();
+        assert!(share.ahead(5 << 20).is_some());
+        assert!(share.ahead(usize::MAX).is_none());
     }
 }
