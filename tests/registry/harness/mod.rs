@@ -178,7 +178,7 @@ impl Registry {
     }
 
     /// Sequences until nothing waits: what another replica is sequencing waits until it commits.
-    async fn sequence_all(&self) {
+    pub async fn sequence_all(&self) {
         let all = async {
             loop {
                 proofmark::ledger::sequence(&self.app.db).await.unwrap();
