@@ -1,6 +1,6 @@
 //! Google Cloud Storage's XML API in front of the S3 server of the run.
 //!
-//! No emulator that can be had takes that API's uploads in parts. But for what is done here, though, the
+//! No emulator that can be had takes that API's uploads in parts. For what is done here, though, the
 //! API is S3's, word for word: so the S3 server keeps the objects and the parts, and here is Google's own
 //! of it: who may ask (a service account's token, or a URL that it signed), the precondition on an
 //! object's generation, and the 404 for deleting what is not there.
