@@ -73,8 +73,7 @@ impl App {
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
         // Before anything is written: the database may be somebody else's.
         let key_source = key_source(&config)?;
-        db.migrate().await?;
-        let store = Store::open(&config.storage).await?;
+        let ((), store) = tokio::try_join!(db.migrate(), Store::open(&config.storage))?;
         if config.blob_redirect.is_some() && !store.can_redirect() {
             let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
             return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));

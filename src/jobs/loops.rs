@@ -6,6 +6,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// How long the first runs wait: they would take the first connections, which the first requests wait for.
+const FIRST: Duration = Duration::from_millis(250);
+
 /// The loops of one process.
 #[derive(Debug, Default)]
 pub struct Jobs {
@@ -14,7 +17,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Runs the job now and then again after each pause; a failure is logged and waits four pauses.
+    /// Runs the job soon and then again after each pause; a failure is logged and waits four pauses.
     pub fn every<F, R>(&mut self, name: &'static str, pause: Duration, run: F)
     where
         F: Fn() -> R + Send + 'static,
@@ -22,8 +25,13 @@ impl Jobs {
     {
         let stop = self.stop.clone();
         self.running.spawn(async move {
-            while !stop.is_cancelled() {
-                let rest = match run().await {
+            let mut rest = pause.min(FIRST);
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(rest) => {}
+                    () = stop.cancelled() => return,
+                }
+                rest = match run().await {
                     Ok(()) => pause,
                     Err(failure) => {
                         tracing::error!(
@@ -35,10 +43,6 @@ impl Jobs {
                         pause * 4
                     }
                 };
-                tokio::select! {
-                    () = tokio::time::sleep(rest) => {}
-                    () = stop.cancelled() => {}
-                }
             }
         });
     }

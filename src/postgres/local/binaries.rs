@@ -33,14 +33,12 @@ impl Installation {
 /// Every Postgres server of the machine: those in PATH first, then the others, newest first.
 pub fn find() -> Vec<Installation> {
     let path = config::variable("PATH").unwrap_or_default();
-    let mut found = installations(std::env::split_paths(&path).filter(|directory| directory.is_absolute()));
-    let mut elsewhere = installations(PLACES.iter().flat_map(|place| versions(Path::new(place))));
-    elsewhere.sort_by_key(|installation| std::cmp::Reverse(installation.major));
-    for installation in elsewhere {
-        if !found.contains(&installation) {
-            found.push(installation);
-        }
-    }
+    let in_path = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
+    let mut found = Vec::new();
+    find_in(in_path, &mut found);
+    let named = found.len();
+    find_in(PLACES.iter().flat_map(|place| versions(Path::new(place))), &mut found);
+    found[named..].sort_by_key(|installation| std::cmp::Reverse(installation.major));
     found
 }
 
@@ -93,19 +91,18 @@ fn versions(place: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Those directories that hold a server, behind links (`/usr/local/bin/postgres` may be one).
-fn installations(directories: impl IntoIterator<Item = PathBuf>) -> Vec<Installation> {
-    let mut found = Vec::new();
+/// Adds those directories that hold a server, behind links (`/usr/local/bin/postgres` may be one), each once.
+fn find_in(directories: impl IntoIterator<Item = PathBuf>, found: &mut Vec<Installation>) {
     for directory in directories {
         let Ok(postgres) = directory.join("postgres").canonicalize() else { continue };
         let Some(home) = postgres.parent().filter(|home| home.join("initdb").exists()) else { continue };
-        let Some(major) = major(&postgres) else { continue };
-        let installation = Installation { major, directory: home.to_owned() };
-        if !found.contains(&installation) {
-            found.push(installation);
+        if found.iter().any(|installation| installation.directory == home) {
+            continue;
+        }
+        if let Some(major) = major(&postgres) {
+            found.push(Installation { major, directory: home.to_owned() });
         }
     }
-    found
 }
 
 /// Asks `postgres -V`: "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)".
@@ -148,10 +145,10 @@ mod tests {
         fs::create_dir(&links).unwrap();
         std::os::unix::fs::symlink(real.join("postgres"), links.join("postgres")).unwrap();
         let empty = root.path().join("empty");
-        assert_eq!(
-            installations([empty, links, real.clone()]),
-            [Installation { major: 16, directory: real }]
-        );
+        let mut found = Vec::new();
+        find_in([empty, links, real.clone()], &mut found);
+        find_in([real.clone()], &mut found);
+        assert_eq!(found, [Installation { major: 16, directory: real }]);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use super::Unstartable;
 use super::account::{self, Account};
 use super::binaries::Installation;
-use super::layout::{Layout, USER};
+use super::layout::{DATABASE, Layout, USER};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// Makes the cluster when it is not there, and lays out what a start needs.
 pub fn prepare(layout: &Layout, account: &Account, installation: &Installation) -> Result<(), Unstartable> {
@@ -31,21 +33,40 @@ fn make(layout: &Layout, account: &Account, installation: &Installation) -> Resu
     }
     fs::DirBuilder::new().mode(0o700).create(&unfinished).map_err(&failed)?;
     account.give(&unfinished)?;
-    let program = installation.program("initdb");
     tracing::info!(directory = %layout.data().display(), major = installation.major, "making a Postgres cluster");
-    let output = account
-        .command(&program)
-        .args(["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"])
-        .args(["--auth=peer", "--username", USER, "--pgdata"])
-        .arg(&unfinished)
-        .output()
-        .map_err(|source| Unstartable::NotRunnable { program, source })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Unstartable::Initdb { said });
-    }
+    let initdb =
+        ["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--auth=peer"];
+    let initdb = initdb.iter().map(OsStr::new).chain(["--username", USER, "--pgdata"].map(OsStr::new));
+    run(account, installation.program("initdb"), initdb.chain([unfinished.as_os_str()]), "")?;
+    // With nobody else to serve yet, so that no start has to ask whether the database is there.
+    let single = ["--single", "-c", "exit_on_error=on", "-D"].map(OsStr::new);
+    let single = single.into_iter().chain([unfinished.as_os_str(), OsStr::new("postgres")]);
+    run(account, installation.program("postgres"), single, &format!("create database {DATABASE}\n"))?;
     fs::rename(&unfinished, layout.data()).map_err(&failed)?;
     File::open(layout.directory()).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Runs one of Postgres' programs to its end with this input.
+fn run<'a>(
+    account: &Account,
+    program: PathBuf,
+    arguments: impl Iterator<Item = &'a OsStr>,
+    input: &str,
+) -> Result<(), Unstartable> {
+    let mut command = account.command(&program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let ran = command.spawn().and_then(|mut child| {
+        if let Some(mut stdin) = child.stdin.take() {
+            // Who ends before it has read this says why.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        child.wait_with_output()
+    });
+    let output = ran.map_err(|source| Unstartable::NotRunnable { program, source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Unstartable::Initdb { said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
 /// The socket's directory, closed to others. One in /tmp may have been put there by anybody, and

@@ -19,7 +19,6 @@ pub use supervisor::Restarts;
 
 use crate::failure::Failure;
 use layout::Layout;
-use sqlx::{Connection, PgConnection};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,7 +63,6 @@ pub async fn start(directory: &Path, connections: u32) -> Result<Cluster, Failur
         Ok(started) => started.map_err(failed)?,
         Err(_) => return Err(failed(Unstartable::Stopped)),
     }
-    ensure_database(&cluster.layout).await?;
     Ok(cluster)
 }
 
@@ -113,20 +111,4 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.control.stop();
     }
-}
-
-/// Makes the service's database in a new cluster. One service at a time runs the cluster, so nobody
-/// else makes it in between.
-async fn ensure_database(layout: &Layout) -> Result<(), Failure> {
-    let failed = |error: sqlx::Error| Failure::new("making the database in the private Postgres", error);
-    let mut connection = PgConnection::connect(&layout.url("postgres")).await.map_err(failed)?;
-    let there: bool = sqlx::query_scalar("select exists(select from pg_database where datname = $1)")
-        .bind(layout::DATABASE)
-        .fetch_one(&mut connection)
-        .await
-        .map_err(failed)?;
-    if !there {
-        sqlx::query("create database proofmark").execute(&mut connection).await.map_err(failed)?;
-    }
-    connection.close().await.map_err(failed)
 }

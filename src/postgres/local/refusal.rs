@@ -46,7 +46,7 @@ pub enum Unstartable {
     File { path: PathBuf, source: io::Error },
     #[error("{0} belongs to somebody else: remove it, or give a PROOFMARK_DATA with a shorter path")]
     SocketDirectoryTaken(PathBuf),
-    #[error("initdb failed: {said}")]
+    #[error("making the cluster failed: {said}")]
     Initdb { said: String },
     #[error("cannot run {program}: {source}")]
     NotRunnable { program: PathBuf, source: io::Error },
