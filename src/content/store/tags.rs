@@ -278,7 +278,8 @@ pub async fn naming(
     .map_err(|error| Failure::new("listing a manifest's tags", error))
 }
 
-/// Write-once names after `last`, shown ones only.
+/// Write-once names after `last`, shown ones only. They come as one array: as rows, reading them took twice as
+/// long as finding them.
 pub async fn page_write_once(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -286,15 +287,16 @@ pub async fn page_write_once(
     limit: i64,
 ) -> Result<Vec<String>, Failure> {
     sqlx::query_scalar!(
-        r#"select t.name from tags t
-           where t.repository_id = $1 and t.name > $2
-             and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
-           order by t.name limit $3"#,
+        r#"select array(
+             select t.name from tags t
+             where t.repository_id = $1 and t.name > $2
+               and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
+             order by t.name limit $3) as "names!""#,
         repository_id,
         last,
         limit
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await
     .map_err(|error| Failure::new("listing tags", error))
 }

@@ -8,10 +8,21 @@ use crate::names::RepositoryName;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 /// Names of one page where the client does not say.
 const PAGE: usize = 10_000;
+
+#[derive(Serialize)]
+struct Tags<'a> {
+    name: &'a RepositoryName,
+    tags: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Catalog {
+    repositories: Vec<String>,
+}
 
 /// The tags of a repository, sorted.
 pub async fn list(visit: Visit, repository: RepositoryName) -> Result<Response, OciError> {
@@ -27,12 +38,8 @@ pub async fn list(visit: Visit, repository: RepositoryName) -> Result<Response, 
     })?;
     let limit = i64::try_from(n + 1).unwrap_or(i64::MAX);
     let tags = content::list_tags(&mut connection, found.id, last, limit).await?;
-    Ok(page(
-        &format!("/v2/{repository}/tags/list"),
-        n,
-        tags,
-        |tags| json!({"name": repository, "tags": tags}),
-    ))
+    let path = format!("/v2/{repository}/tags/list");
+    Ok(page(&path, n, tags, |tags| Tags { name: &repository, tags }))
 }
 
 /// The repositories that the caller may pull from, sorted.
@@ -46,7 +53,7 @@ pub async fn catalog(visit: Visit) -> Result<Response, OciError> {
     let visible = |name: &RepositoryName| visit.caller.authority().lists(name);
     let rows = content::visible_repositories(&mut connection, &patterns, visible, last, n + 1).await?;
     let names = rows.into_iter().map(|row| row.name.to_string()).collect();
-    Ok(page("/v2/_catalog", n, names, |names| json!({"repositories": names})))
+    Ok(page("/v2/_catalog", n, names, |repositories| Catalog { repositories }))
 }
 
 /// `n` and `last`; each works without the other.
@@ -61,20 +68,18 @@ pub(super) fn asked_page(visit: &Visit) -> Result<(usize, &str), OciError> {
 }
 
 /// One page of names that were read one beyond it; a link to the next when there is one.
-fn page(
+fn page<D: Serialize>(
     path: &str,
     n: usize,
     mut names: Vec<String>,
-    document: impl Fn(&[String]) -> serde_json::Value,
+    document: impl FnOnce(Vec<String>) -> D,
 ) -> Response {
     let more = names.len() > n;
     names.truncate(n);
-    let body = Json(document(&names));
-    match names.last().filter(|_| more) {
-        Some(last) => {
-            let link = format!("<{path}?n={n}&last={last}>; rel=\"next\"");
-            ([(header::LINK, link)], body).into_response()
-        }
+    let link = names.last().filter(|_| more).map(|last| format!("<{path}?n={n}&last={last}>; rel=\"next\""));
+    let body = Json(document(names));
+    match link {
+        Some(link) => ([(header::LINK, link)], body).into_response(),
         None => body.into_response(),
     }
 }
