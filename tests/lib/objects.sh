@@ -49,10 +49,11 @@ start_seaweedfs() {
     {"name": "tests", "credentials": [{"accessKey": "tests", "secretKey": "tests-only"}],
      "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
     {"name": "anonymous", "actions": ["Read:google", "Write:google", "List:google"]}]}'
+  # Each bucket takes seven volumes at once: as many as both may need are allowed, whatever the disk has free.
   # It gets SIGINT when this shell ends, however that happens.
   setpriv --pdeathsig=INT -- "$weed" server -dir="$OBJECTS_DIRECTORY" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -master.telemetry=false -master.port="${ports[0]}" -master.port.grpc="${ports[1]}" \
-    -master.volumeSizeLimitMB=1024 -volume.max=0 \
+    -master.volumeSizeLimitMB=256 -volume.max=100 -volume.minFreeSpace=200MiB \
     -volume.port="${ports[2]}" -volume.port.grpc="${ports[3]}" \
     -filer.port="${ports[4]}" -filer.port.grpc="${ports[5]}" \
     -s3 -s3.port="${ports[6]}" -s3.port.grpc="${ports[7]}" -s3.port.iceberg=0 -s3.port.lance=0 \
@@ -115,7 +116,8 @@ until_made() {
 stop_objects() {
   local process
   for process in "${OBJECTS_PROCESSES[@]}"; do
-    kill -INT "$process" 2> /dev/null
+    # Nothing of it is kept, and SeaweedFS may wait long for its own parts to end.
+    kill -KILL "$process" 2> /dev/null
     wait "$process" 2> /dev/null
   done
   if [ -n "${OBJECTS_DIRECTORY:-}" ]; then

@@ -48,8 +48,8 @@ start_seaweedfs() {
     actions: ["Admin", "Read", "Write", "List", "Tagging"]}]}' > "$WORK/s3.json"
   # It ends with this shell, however that ends.
   setpriv --pdeathsig=INT -- weed server -dir="$directory" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false \
-    -master.port="${ports[0]}" -master.port.grpc="${ports[1]}" -master.volumeSizeLimitMB=1024 \
-    -volume.port="${ports[2]}" -volume.port.grpc="${ports[3]}" -volume.max=0 \
+    -master.port="${ports[0]}" -master.port.grpc="${ports[1]}" -master.volumeSizeLimitMB=256 \
+    -volume.port="${ports[2]}" -volume.port.grpc="${ports[3]}" -volume.max=100 -volume.minFreeSpace=200MiB \
     -filer.port="${ports[4]}" -filer.port.grpc="${ports[5]}" \
     -s3 -s3.port="${ports[6]}" -s3.port.grpc="${ports[7]}" -s3.port.iceberg=0 -s3.port.lance=0 \
     -s3.config="$WORK/s3.json" > "$WORK/seaweedfs.log" 2>&1 &
