@@ -178,6 +178,26 @@ create trigger floating_tags_are_append_only before update or delete on floating
 create trigger floating_tags_are_never_truncated before truncate on floating_tags
   for each statement execute function refuse_change();
 
+-- Floating names behind one, sorted, that point at something and were never claimed write-once: a skip scan,
+-- since a name may have moved a million times. Read no further than the caller's limit.
+create function floating_names(of_repository bigint, behind text)
+returns table(name text, digest text, moved_at timestamptz) language sql stable parallel safe
+begin atomic
+  with recursive names(name) as (
+    (select f.name from floating_tags f where f.repository_id = of_repository and f.name > behind
+     order by f.name limit 1)
+    union all
+    select (select f.name from floating_tags f where f.repository_id = of_repository and f.name > n.name
+            order by f.name limit 1)
+    from names n where n.name is not null)
+  select n.name, newest.digest, newest.moved_at
+  from names n cross join lateral (
+    select f.digest, f.moved_at from floating_tags f
+    where f.repository_id = of_repository and f.name = n.name order by f.id desc limit 1) newest
+  where newest.digest is not null
+    and (select true from tags t where t.repository_id = of_repository and t.name = n.name) is null;
+end;
+
 -- Every tag that names something now, write-once or floating, with the time at which it came to. Not
 -- those of what refers to a manifest that is here, by either of its digests: that lives as long as its
 -- subject.

@@ -5,7 +5,7 @@ use super::{PushRefused, Repository, ReserveRefused, repository};
 use crate::access::{Administer, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
-use crate::names::{Digest, Tag};
+use crate::names::{Digest, RepositoryName, Tag};
 use crate::postgres::{Db, Scopes, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -152,19 +152,15 @@ pub async fn tags_of(
     store::naming(connection, repository_id, digest).await
 }
 
-/// A page of the names that point at something, sorted, after `last`.
+/// A page of the names that point at something, sorted, after `last`; `None` when there is no such
+/// repository.
 pub async fn list_tags(
     connection: &mut PgConnection,
-    repository_id: i64,
+    repository: &RepositoryName,
     last: &str,
     limit: i64,
-) -> Result<Vec<String>, Failure> {
-    let mut names = store::page_write_once(connection, repository_id, last, limit).await?;
-    let floating = store::page_floating(connection, repository_id, last, limit).await?;
-    names.extend(floating.into_iter().map(|row| row.name.to_string()));
-    names.sort_unstable();
-    names.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(names)
+) -> Result<Option<Vec<String>>, Failure> {
+    store::page_shown(connection, repository, last, limit).await
 }
 
 /// A name as the repository keeps it, whether or not it names something now.

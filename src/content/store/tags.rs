@@ -278,25 +278,30 @@ pub async fn naming(
     .map_err(|error| Failure::new("listing a manifest's tags", error))
 }
 
-/// Write-once names after `last`, shown ones only. They come as one array: as rows, reading them took twice as
-/// long as finding them.
-pub async fn page_write_once(
+/// Names after `last` that point at something, sorted; `None` when there is no such repository. They come as
+/// one array: as rows, reading them took twice as long as finding them.
+pub async fn page_shown(
     connection: &mut PgConnection,
-    repository_id: i64,
+    repository: &RepositoryName,
     last: &str,
     limit: i64,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Option<Vec<String>>, Failure> {
     sqlx::query_scalar!(
         r#"select array(
-             select t.name from tags t
-             where t.repository_id = $1 and t.name > $2
-               and not exists (select from tags_hidden h where h.repository_id = $1 and h.name = t.name)
-             order by t.name limit $3) as "names!""#,
-        repository_id,
+             select name from (
+               (select t.name from tags t
+                where t.repository_id = r.id and t.name > $2
+                  and not exists (select from tags_hidden h where h.repository_id = r.id and h.name = t.name)
+                order by t.name limit $3)
+               union all
+               (select f.name from floating_names(r.id, $2) f limit $3)) shown
+             order by name limit $3) as "names!"
+           from repositories r where r.name = $1"#,
+        repository as &RepositoryName,
         last,
         limit
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
     .map_err(|error| Failure::new("listing tags", error))
 }
@@ -330,8 +335,7 @@ pub struct Floating {
     pub moved_at: DateTime<Utc>,
 }
 
-/// Floating names after `last` that point at something and were never claimed write-once: a skip
-/// scan, since a name may have moved a million times.
+/// Floating names after `last` that point at something and were never claimed write-once, sorted.
 pub async fn page_floating(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -340,20 +344,8 @@ pub async fn page_floating(
 ) -> Result<Vec<Floating>, Failure> {
     sqlx::query_as!(
         Floating,
-        r#"with recursive names(name) as (
-             (select f.name from floating_tags f where f.repository_id = $1 and f.name > $2
-              order by f.name limit 1)
-             union all
-             select (select f.name from floating_tags f where f.repository_id = $1 and f.name > n.name
-                     order by f.name limit 1)
-             from names n where n.name is not null)
-           select n.name as "name!: Tag", newest.digest as "digest!: Digest", newest.moved_at as "moved_at!"
-           from names n cross join lateral (
-             select f.digest, f.moved_at from floating_tags f
-             where f.repository_id = $1 and f.name = n.name order by f.id desc limit 1) newest
-           where newest.digest is not null
-             and (select true from tags t where t.repository_id = $1 and t.name = n.name) is null
-           limit $3"#,
+        r#"select name as "name!: Tag", digest as "digest!: Digest", moved_at as "moved_at!"
+           from floating_names($1, $2) limit $3"#,
         repository_id,
         last,
         limit

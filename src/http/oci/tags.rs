@@ -29,15 +29,14 @@ pub async fn list(visit: Visit, repository: RepositoryName) -> Result<Response, 
     let _grant = visit.may::<Pull>(&repository)?;
     let (n, last) = asked_page(&visit)?;
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
-    let found = content::repository(&mut connection, &repository).await?.ok_or_else(|| {
+    let limit = i64::try_from(n + 1).unwrap_or(i64::MAX);
+    let tags = content::list_tags(&mut connection, &repository, last, limit).await?.ok_or_else(|| {
         OciError::new(
             StatusCode::NOT_FOUND,
             Code::NameUnknown,
             format!("there is no repository {repository}"),
         )
     })?;
-    let limit = i64::try_from(n + 1).unwrap_or(i64::MAX);
-    let tags = content::list_tags(&mut connection, found.id, last, limit).await?;
     let path = format!("/v2/{repository}/tags/list");
     Ok(page(&path, n, tags, |tags| Tags { name: &repository, tags }))
 }
