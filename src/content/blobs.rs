@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
 use crate::postgres::{Db, act, constraint, database_time, refusal};
-use crate::storage::{ByteStream, Location, Room, Store, StoredBlob};
+use crate::storage::{ByteStream, Location, OwnRoom, Store, StoredBlob};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde_json::json;
@@ -136,7 +136,7 @@ impl Blob {
     pub async fn read_whole(
         &self,
         store: &Store,
-        room: &Room,
+        room: &OwnRoom,
         limit_bytes: u64,
     ) -> Result<Option<Bytes>, Failure> {
         if self.size_bytes > limit_bytes {

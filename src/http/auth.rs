@@ -76,7 +76,9 @@ async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
     const FORM: &str = "a form of at most 64 KiB with grant_type, password or refresh_token, and scope";
     let (parts, body) = request.into_parts();
     let body =
-        body::whole(app, &parts.headers, body, FORM_BYTES).await.map_err(|_| Refused::Request(FORM))?;
+        body::whole(&app.config.limits, &app.document_room.own(None), &parts.headers, body, FORM_BYTES)
+            .await
+            .map_err(|_| Refused::Request(FORM))?;
     let request = Request::from_parts(parts, Body::from(body));
     let Form(form) = Form::from_request(request, app).await.map_err(|_| Refused::Request(FORM))?;
     Ok(form)

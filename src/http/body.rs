@@ -1,8 +1,9 @@
 //! A request's body: as a stream that ends when its sender falls silent, or whole in memory, of which
 //! there is so much for all requests together.
 
-use crate::app::App;
+use crate::config::Limits;
 use crate::failure::Overloaded;
+use crate::storage::OwnRoom;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -65,20 +66,25 @@ pub enum NotTaken {
 /// Bytes that are set aside for a body on its word alone.
 const FIRST: u64 = 1 << 20;
 
-/// Reads a body whole, at most `limit_bytes`, whether or not it declares its length. Its bytes count
-/// against the room for documents as they come, not as they are announced, and until the last handle
-/// on them is dropped.
-pub async fn whole(app: &App, headers: &HeaderMap, body: Body, limit_bytes: u64) -> Result<Bytes, NotTaken> {
+/// Reads a body whole, at most `limit_bytes`, whether or not it declares its length. Its bytes take its
+/// sender's room for documents as they come, not as they are announced, and until the last handle on
+/// them is dropped.
+pub async fn whole(
+    limits: &Limits,
+    room: &OwnRoom,
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: u64,
+) -> Result<Bytes, NotTaken> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit_bytes) {
         return Err(NotTaken::TooLarge { limit_bytes });
     }
-    let limits = &app.config.limits;
     let deadline = Instant::now() + limits.document_time;
     let mut frames = stream(body, limits.body_idle);
     let mut read = BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0).min(FIRST)).unwrap_or(0));
-    let mut room = app.document_room.take();
+    let mut room = room.take();
     loop {
         let next = timeout_at(deadline, frames.next()).await;
         let Some(frame) = next.map_err(|_| NotTaken::Slow(limits.document_time))? else { break };

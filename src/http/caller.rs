@@ -1,7 +1,7 @@
 //! Credentials on the wire -> `Caller`; `Caller::may` -> `Grant`.
 
 use super::api::Problem;
-use crate::access::{Act, Action, Authority, Denied, Grant, Place, Principal, Scope};
+use crate::access::{Act, Action, Authority, Denied, Grant, Place, Principal, PrincipalId, Scope};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::identity::{self, Secret};
@@ -74,6 +74,10 @@ impl Caller {
     }
 }
 
+/// Whose credential a request shows, among its extensions once it was found to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender(pub PrincipalId);
+
 /// `Bearer <token>` or `Basic <user:token>`; the user's name decides nothing.
 fn secret(header: &str) -> Option<Secret> {
     let (scheme, rest) = header.split_once(' ')?;
@@ -93,6 +97,10 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Self::authenticate(app, &parts.headers).await?.ok_or_else(Problem::unauthenticated)
+        let caller = Self::authenticate(app, &parts.headers).await?.ok_or_else(Problem::unauthenticated)?;
+        if caller.shown {
+            parts.extensions.insert(Sender(caller.principal().id));
+        }
+        Ok(caller)
     }
 }

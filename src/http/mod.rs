@@ -15,7 +15,7 @@ mod request;
 mod serve;
 mod trust;
 
-pub use caller::Caller;
+pub use caller::{Caller, Sender};
 pub use request::{part_of_request, request_id};
 pub use serve::{serve, serve_on};
 

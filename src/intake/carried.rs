@@ -9,7 +9,7 @@ use crate::content::{self, Repository};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes};
-use crate::storage::{Room, Store};
+use crate::storage::{OwnRoom, Store};
 use bytes::Bytes;
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -35,7 +35,7 @@ pub struct Reading<'a> {
     /// The object store.
     pub store: &'a Store,
     /// The memory that there is for them and for other documents.
-    pub room: &'a Room,
+    pub room: &'a OwnRoom,
     /// Bytes of all of them together.
     pub document_bytes: u64,
 }

@@ -24,7 +24,7 @@ pub use append::WriteRefused;
 pub use blob::{Location, StoredBlob};
 pub use finish::FinishRefused;
 pub use read::ByteStream;
-pub use room::{PIECE, Room, Taken};
+pub use room::{OwnRoom, PIECE, Room, Taken};
 pub use staged::Staged;
 pub use store::{Found, Place, Store};
 

@@ -1,6 +1,6 @@
 //! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
 
-use crate::harness::{Registry, expect};
+use crate::harness::{Client, Registry, expect};
 use h2::Reason;
 use proofmark::access::Role;
 use proofmark::storage::PIECE;
@@ -79,26 +79,35 @@ async fn who_may_not_do_it_is_told_so_before_any_byte_of_the_body() {
 
 #[tokio::test]
 async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
-    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(4 * PIECE)).await;
-    let admin = registry.admin();
+    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(8 * PIECE)).await;
+    let attester = async || registry.client(Role::Attester, "**").await;
+    let (one, other, admin) = (attester().await, attester().await, registry.admin());
     let line = "POST /api/v1/attestations?repository=team/app";
-    let mut holder = Wire::begin(&registry, line, admin.token(), LARGE).await;
+    let body = vec![b' '; 20_000];
+    let post = |who: &Client| who.post("/api/v1/attestations?repository=team/app").body(body.clone()).send();
+    let mut holder = Wire::begin(&registry, line, one.token(), LARGE).await;
     holder.say(&vec![b' '; 60_000]).await;
+    while registry.app.document_room.free_pieces() > 4 {
+        tokio::task::yield_now().await;
+    }
+    // Nobody has more than half, so that there is room for the others.
+    assert_eq!(expect(post(&one).await.unwrap(), 503).await["code"], "overloaded");
+    assert_eq!(expect(post(&other).await.unwrap(), 422).await["code"], "malformed-envelope");
+    let mut another = Wire::begin(&registry, line, other.token(), LARGE).await;
+    another.say(&vec![b' '; 60_000]).await;
     while registry.app.document_room.free_pieces() > 0 {
         tokio::task::yield_now().await;
     }
-    let body = vec![b' '; 20_000];
-    let post = || admin.post("/api/v1/attestations?repository=team/app").body(body.clone()).send();
-    let refused = post().await.unwrap();
+    let refused = post(&admin).await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(expect(refused, 503).await["code"], "overloaded");
     let refused = admin.put("/v2/team/app/manifests/1.0").body(body.clone()).send().await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(expect(refused, 503).await["errors"][0]["code"], "TOOMANYREQUESTS");
     // The bytes of whoever goes away are free for the next.
-    drop(holder);
-    assert_eq!(expect(post().await.unwrap(), 422).await["code"], "malformed-envelope");
-    while registry.app.document_room.free_pieces() < 4 {
+    drop((holder, another));
+    assert_eq!(expect(post(&admin).await.unwrap(), 422).await["code"], "malformed-envelope");
+    while registry.app.document_room.free_pieces() < 8 {
         tokio::task::yield_now().await;
     }
     registry.check().await;

@@ -1,12 +1,13 @@
 //! axum's extractors with refusals in this door's format, and bodies within the bounds of memory.
 
 use super::Problem;
+use crate::access::PrincipalId;
 use crate::app::App;
-use crate::http::body;
+use crate::http::{Sender, body};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub struct Path<T>(pub T);
 /// A body that is not read yet: whoever can, asks for the grant first.
 pub struct Unread {
     app: App,
+    sender: Option<PrincipalId>,
     headers: HeaderMap,
     body: Body,
 }
@@ -39,7 +41,8 @@ impl FromRequest<App> for Unread {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        Ok(Self { app: app.clone(), headers: parts.headers, body })
+        let sender = parts.extensions.get().map(|Sender(principal)| *principal);
+        Ok(Self { app: app.clone(), sender, headers: parts.headers, body })
     }
 }
 
@@ -70,9 +73,9 @@ impl Unread {
     }
 
     async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
-        let known = self.headers.contains_key(AUTHORIZATION);
-        let limit_bytes = if known { limit_bytes } else { limit_bytes.min(STRANGERS_BYTES) };
-        Ok(body::whole(&self.app, &self.headers, self.body, limit_bytes).await?)
+        let limit_bytes = self.sender.map_or(limit_bytes.min(STRANGERS_BYTES), |_| limit_bytes);
+        let room = self.app.document_room.own(self.sender);
+        Ok(body::whole(&self.app.config.limits, &room, &self.headers, self.body, limit_bytes).await?)
     }
 }
 

@@ -81,8 +81,8 @@ pub async fn put(
     }
     let push = PushManifest { manifest, tags };
     let app = &visit.app;
-    let reading =
-        Reading { store: &app.store, room: &app.document_room, document_bytes: limits.document_bytes };
+    let room = visit.room();
+    let reading = Reading { store: &app.store, room: &room, document_bytes: limits.document_bytes };
     intake::push_manifest(&app.db, reading, &grant, &push).await?;
     pushed(&repository, &push)
 }

@@ -5,6 +5,7 @@ use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
 use crate::http::{Caller, body};
 use crate::names::RepositoryName;
+use crate::storage::OwnRoom;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -73,7 +74,12 @@ impl Visit {
     /// Reads the body whole, at most `limit_bytes`, within the bounds of memory.
     pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
         let body = std::mem::take(&mut self.body);
-        Ok(body::whole(&self.app, &self.headers, body, limit_bytes).await?)
+        Ok(body::whole(&self.app.config.limits, &self.room(), &self.headers, body, limit_bytes).await?)
+    }
+
+    /// The caller's room for what is held in memory whole.
+    pub fn room(&self) -> OwnRoom {
+        self.app.document_room.own(Some(self.caller.principal().id))
     }
 }
 
