@@ -1,5 +1,6 @@
 """The servers that are measured: each starts on a free port of 127.0.0.1 and ends with the run."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -115,9 +116,11 @@ class Server:
         while queue:
             for children in pathlib.Path(f"/proc/{queue.pop()}/task").glob("*/children"):
                 for child in children.read_text().split():
-                    queue.append(int(child))
-                    rollup = pathlib.Path(f"/proc/{child}/smaps_rollup").read_text()
-                    total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
+                    # Some of Postgres's processes come and go.
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                        rollup = pathlib.Path(f"/proc/{child}/smaps_rollup").read_text()
+                        total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
+                        queue.append(int(child))
         return total / 1024
 
 
