@@ -50,8 +50,8 @@ start_seaweedfs() {
      "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
     {"name": "anonymous", "actions": ["Read:google", "Write:google", "List:google"]}]}'
   # Each bucket takes seven volumes at once: as many as both may need are allowed, whatever the disk has free.
-  # It gets SIGINT when this shell ends, however that happens.
-  setpriv --pdeathsig=INT -- "$weed" server -dir="$OBJECTS_DIRECTORY" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+  # It is killed when this shell ends, however that happens.
+  setpriv --pdeathsig=KILL -- "$weed" server -dir="$OBJECTS_DIRECTORY" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -master.telemetry=false -master.port="${ports[0]}" -master.port.grpc="${ports[1]}" \
     -master.volumeSizeLimitMB=256 -volume.max=100 -volume.minFreeSpace=200MiB \
     -volume.port="${ports[2]}" -volume.port.grpc="${ports[3]}" \
@@ -81,7 +81,7 @@ start_azurite() {
   AZURE_STORAGE_ACCOUNT_KEY=$(openssl rand -base64 48)
   export AZURE_STORAGE_ENDPOINT=http://127.0.0.1:${OBJECTS_PORTS[8]}/$AZURE_STORAGE_ACCOUNT_NAME
   mkdir "$OBJECTS_DIRECTORY/azurite"
-  AZURITE_ACCOUNTS=$AZURE_STORAGE_ACCOUNT_NAME:$AZURE_STORAGE_ACCOUNT_KEY setpriv --pdeathsig=INT -- \
+  AZURITE_ACCOUNTS=$AZURE_STORAGE_ACCOUNT_NAME:$AZURE_STORAGE_ACCOUNT_KEY setpriv --pdeathsig=KILL -- \
     node "$program" --blobHost 127.0.0.1 --blobPort "${OBJECTS_PORTS[8]}" --location "$OBJECTS_DIRECTORY/azurite" \
     --silent --disableTelemetry > "$OBJECTS_DIRECTORY/azurite.log" 2>&1 < /dev/null &
   OBJECTS_PROCESSES+=($!)
