@@ -37,6 +37,35 @@ end $$;
 create function can_be_written(at timestamptz) returns bool language sql immutable parallel safe
   return at >= '1970-01-01 00:00:00Z'::timestamptz and at < '10000-01-01 00:00:00Z'::timestamptz;
 
+-- For the audit, which compares rows with what events say of them. What does not say it as it should says
+-- nothing, so that one row that was tampered with does not hide the others.
+create function facts_said(leaf bytea) returns jsonb language plpgsql immutable parallel safe as $$
+begin
+  return convert_from(leaf, 'UTF8')::jsonb -> 'facts';
+exception when others then
+  return null;
+end $$;
+create function id_said(facts jsonb, name text) returns bigint language sql immutable parallel safe
+  return case when facts ->> name ~ '^[0-9]{1,18}$' then (facts ->> name)::bigint end;
+create function uuid_said(facts jsonb, name text) returns uuid language plpgsql immutable parallel safe as $$
+begin
+  return (facts ->> name)::uuid;
+exception when others then
+  return null;
+end $$;
+create function list_said(facts jsonb, name text) returns jsonb language sql immutable parallel safe
+  return case jsonb_typeof(facts -> name) when 'array' then facts -> name else '[]'::jsonb end;
+create function time_said(facts jsonb, name text) returns timestamptz
+language plpgsql stable parallel safe as $$
+begin
+  return (facts ->> name)::timestamptz;
+exception when others then
+  return null;
+end $$;
+-- An event has a caller's time as it was given, a column to the microsecond.
+create function is_time(kept timestamptz, said timestamptz) returns bool language sql immutable parallel safe
+  return coalesce(abs(extract(epoch from kept - said)) < 0.001, kept is null and said is null);
+
 create table principals(
   id bigint generated always as identity primary key,
   name text collate "C" not null constraint a_principal_name_is_unique unique,
@@ -84,6 +113,8 @@ create table events(
 alter table events alter column leaf set storage external;
 create index events_by_digest on events(digest) where digest is not null;
 create index events_by_repository on events(repository_id, id) where repository_id is not null;
+-- What is about no artifact: its row is found by the time that both have.
+create index events_by_time on events(at) where digest is null or repository_id is null;
 create trigger events_are_append_only before update or delete on events
   for each row execute function refuse_change();
 create trigger events_are_never_truncated before truncate on events

@@ -71,6 +71,7 @@ create table promotions(
   constraint what_was_promoted_stays foreign key (repository_id, manifest) references manifests
 );
 alter table promotions alter column summary set storage external;
+create unique index a_promotion_has_an_event_of_its_own on promotions(event_id);
 create index promotions_newest on promotions(repository_id, environment_id, id desc);
 create index promotions_by_manifest on promotions(repository_id, environment_id, sha256, id desc);
 create trigger promotions_never_change before update or delete on promotions

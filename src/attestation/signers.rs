@@ -186,7 +186,7 @@ pub async fn revoke(
         }
         let at = database_time(&mut tx).await?;
         let from = revocation.at.unwrap_or(at);
-        store::revoke(&mut tx, signer.id, revocation, from, grant.principal().id).await?;
+        store::revoke(&mut tx, signer.id, revocation, (at, from), grant.principal().id).await?;
         let facts = json!({"signer": name, "key_id": signer.key.id().as_str(), "distrusted_from": from,
             "compromised": revocation.compromised, "reason": revocation.reason});
         ledger::append(&mut tx, event(Kind::SignerRevoked, at, grant, facts)).await?;

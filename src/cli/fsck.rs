@@ -11,7 +11,7 @@ use crate::storage::Store;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Check every row against its bytes, every object against a row, and the log against itself
+/// Check every row against its bytes and the log, every object against a row, and the log against itself
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   proofmark fsck

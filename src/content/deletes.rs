@@ -83,13 +83,15 @@ async fn delete_manifest(
     if !holders.is_empty() {
         return Err(DeleteRefused::Held(holders));
     }
-    let named = tags::tags_of(connection, repository.id, digest).await?;
-    for name in &named {
-        tags::remove(connection, repository, principal, &name.tag, Some(digest)).await?;
+    let mut gone = Vec::new();
+    for name in tags::tags_of(connection, repository.id, digest).await? {
+        // One that floated away meanwhile names another manifest now, and stays.
+        if tags::remove(connection, repository, principal, &name.tag, Some(digest)).await?.is_some() {
+            gone.push(name.tag);
+        }
     }
-    let named: Vec<_> = named.into_iter().map(|name| name.tag).collect();
     match manifests::delete(connection, repository.id, digest).await {
-        Ok(()) => Ok(json!({"tags": named})),
+        Ok(()) => Ok(json!({"tags": gone})),
         Err(error) => match constraint(&error).filter(|_| is_foreign_key(&error)) {
             Some(name) => Err(DeleteRefused::Held(vec![Holder::Reference(name.to_owned())])),
             None => Err(Failure::new("deleting a manifest", error).into()),

@@ -54,14 +54,14 @@ pub async fn give(
         let mut tx = db.begin().await?;
         let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
         let by = grant.principal().id;
-        let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by).await? else {
+        let at = database_time(&mut tx).await?;
+        let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by, at).await? else {
             let known = store::grants::find(&mut tx, principal_id, binding).await?;
             return known.map(Given::Known).ok_or(Refused::Unknown);
         };
         store::grants::raise_generation(&mut tx).await?;
         let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
             "environments": binding.environments });
-        let at = database_time(&mut tx).await?;
         ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
         tx.commit().await?;
         Ok(Given::New(id))
@@ -73,9 +73,9 @@ pub async fn give(
 pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) -> Result<(), Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
-        store::grants::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
-        store::grants::raise_generation(&mut tx).await?;
         let at = database_time(&mut tx).await?;
+        store::grants::end(&mut tx, id, grant.principal().id, at).await?.ok_or(Refused::Unknown)?;
+        store::grants::raise_generation(&mut tx).await?;
         ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, json!({ "grant": id }))).await?;
         tx.commit().await?;
         Ok(())

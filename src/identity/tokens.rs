@@ -125,9 +125,9 @@ async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) ->
     let expires_at = new.expires_in.and_then(|life| TimeDelta::from_std(life).ok()).map(|life| at + life);
     let (principal_id, _) = store::tokens::principal(tx, &new.principal).await?;
     let id = Uuid::now_v7();
-    store::tokens::insert(tx, id, principal_id, &secret.sha256(), by.id, expires_at).await?;
+    store::tokens::insert(tx, id, principal_id, &secret.sha256(), by.id, at, expires_at).await?;
     for binding in &new.grants {
-        store::grants::insert(tx, principal_id, binding, by.id).await?;
+        store::grants::insert(tx, principal_id, binding, by.id, at).await?;
     }
     store::grants::raise_generation(tx).await?;
     let grants: Vec<_> = new
@@ -144,9 +144,9 @@ async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) ->
 pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uuid) -> Result<(), Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
-        store::tokens::end(&mut tx, id, grant.principal().id).await?.ok_or(Refused::Unknown)?;
-        store::grants::raise_generation(&mut tx).await?;
         let at = database_time(&mut tx).await?;
+        store::tokens::end(&mut tx, id, grant.principal().id, at).await?.ok_or(Refused::Unknown)?;
+        store::grants::raise_generation(&mut tx).await?;
         ledger::append(&mut tx, event(Kind::TokenRevoked, at, grant.principal(), json!({ "token": id })))
             .await?;
         tx.commit().await?;

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// Appends one event in a transaction of its own, and commits it or not.
+/// Appends one event in a transaction of its own, and commits it or not; of a kind that no row answers to.
 async fn append(registry: &Registry, n: usize, commit: bool) {
     let mut tx = registry.app.db.begin().await.unwrap();
     let at = proofmark::postgres::database_time(&mut tx).await.unwrap();
     let event = Event {
-        kind: Kind::TokenCreated,
+        kind: Kind::BlobPushed,
         at,
         principal: &Principal { id: 2, name: "proofmark".into() },
         repository: None,
@@ -152,10 +152,9 @@ async fn filters_narrow_and_a_page_that_matches_nothing_ends() {
     }
     sequenced(&registry).await;
     let all = pages(&auditor, "").await;
-    let by = pages(&auditor, "principal=proofmark&kind=token.created").await;
-    let by_proofmark = all
-        .iter()
-        .filter(|item| item["principal"] == "proofmark" && item["event"]["kind"] == "token.created");
+    let by = pages(&auditor, "principal=proofmark&kind=blob.pushed").await;
+    let by_proofmark =
+        all.iter().filter(|item| item["principal"] == "proofmark" && item["event"]["kind"] == "blob.pushed");
     assert_eq!(by, by_proofmark.cloned().collect::<Vec<_>>());
     assert!(by.len() >= 5 && by.len() < all.len());
     let times: Vec<&str> = all.iter().map(|item| item["event"]["at"].as_str().unwrap()).collect();
@@ -337,6 +336,91 @@ async fn fsck_sees_every_row_that_was_changed_behind_the_service() {
         let (registry, _) = furnished().await;
         tamper(&registry, sql).await;
         let violations = audited(&registry).await;
+        assert!(violations.iter().any(|violation| violation.contains(says)), "{sql}: {violations:?}");
+    }
+}
+
+/// The furnished registry, where people have decided something too.
+async fn decided() -> Registry {
+    let (registry, digest) = furnished().await;
+    let admin = registry.admin();
+    admin.block("team/app", &digest, None).await;
+    let hold = json!({"repository": "team/app", "reason": "an incident"});
+    admin.post_document("/api/v1/holds", &hold, 201).await;
+    let approval =
+        json!({"repository": "team/app", "digest": digest, "environment": "prod", "reason": "reviewed"});
+    admin.post_document("/api/v1/approvals", &approval, 201).await;
+    let deleted = Document::marked("deleted");
+    admin.pushes("team/app", "0.9", &deleted).await;
+    assert_eq!(admin.delete("/v2/team/app/manifests/0.9").send().await.unwrap().status(), 202);
+    let revocation = json!({"reason": "lost", "compromised": true});
+    admin.post_document("/api/v1/signers/ci/revocation", &revocation, 201).await;
+    registry.client(Role::Reader, "team/*").await;
+    sequenced(&registry).await;
+    registry
+}
+
+#[tokio::test]
+async fn fsck_sees_what_no_event_did() {
+    let registry = decided().await;
+    assert!(audited(&registry).await.is_empty());
+    for (sql, says) in [
+        (
+            "insert into grants(principal_id, role, repositories, created_by)
+             select principal_id, 'admin', '**', created_by from grants where role = 'reader' limit 1",
+            "of admin was given by no event",
+        ),
+        (
+            "update grants set ended_at = clock_timestamp(), ended_by = 1 where role = 'reader'",
+            "was ended by no",
+        ),
+        ("update tokens set ended_at = clock_timestamp(), ended_by = created_by", "was revoked by no event"),
+        ("update blocks set ended_at = clock_timestamp(), ended_by = by", "was lifted by no event"),
+        ("update holds set until = at, ended_at = at", "hold 1 says otherwise"),
+        ("update approvals set at = at - interval '1 second'", "was given by no event"),
+        ("update policies set ended_at = clock_timestamp(), ended_by = by", "was ended by no event"),
+        (
+            "update signers set registered_at = registered_at - interval '1 second'",
+            "was registered by no event",
+        ),
+        ("update scan_runs set received_at = received_at - interval '1 second'", "was recorded by no event"),
+        (
+            "insert into tags select repository_id, '9.9', digest, claimed_by from tags where name = '1.0'",
+            ":9.9 -> sha256:",
+        ),
+    ] {
+        tamper(&registry, sql).await;
+        let violations = audited(&registry).await;
+        assert!(violations.iter().any(|violation| violation.contains(says)), "{sql}: {violations:?}");
+    }
+}
+
+#[tokio::test]
+async fn fsck_sees_what_events_did_and_rows_have_lost() {
+    let registry = decided().await;
+    for (sql, says) in [
+        ("update repositories set floating = '{*}'", "has other rules"),
+        ("update environments set description = 'another'", "is described otherwise"),
+        ("delete from tags_hidden; delete from tag_visibility", ":0.9 is not deleted"),
+        ("update blocks set environment_id = 1", "block 1 says otherwise"),
+        ("delete from blocks", "block 1 is gone"),
+        ("delete from holds", "hold 1 is gone"),
+        ("delete from approvals", "approval 1 is gone"),
+        ("delete from signer_revocations", "the revocation of signer ci is gone"),
+        ("update signers set repositories = '{other}'", "signer ci says otherwise"),
+        ("delete from policies", "has no such version"),
+        ("delete from tags where name = '1.0'", ":1.0 is gone or names something else"),
+        ("delete from promotions", "is gone"),
+        ("delete from attestation_signatures", "attestation 1 has lost a signature"),
+        ("delete from scan_runs", "scan 1 is gone"),
+        ("delete from grants where role = 'reader'", "the role reader on team/* is gone"),
+        ("delete from tokens", "is gone"),
+        ("delete from manifests", "the manifest team/app@sha256:"),
+    ] {
+        let before = audited(&registry).await;
+        tamper(&registry, sql).await;
+        let mut violations = audited(&registry).await;
+        violations.retain(|violation| !before.contains(violation));
         assert!(violations.iter().any(|violation| violation.contains(says)), "{sql}: {violations:?}");
     }
 }

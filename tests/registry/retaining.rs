@@ -130,11 +130,7 @@ async fn what_is_promoted_or_tagged_meanwhile_stays() {
     let judged = proofmark::content::expired(&mut sql, home.id, &retention).await.unwrap();
     drop(sql);
     ci.pushes("app", "v2", &tagged).await;
-    sqlx::query("update repositories set retention = $1 where name = 'app'")
-        .bind(json!(retention))
-        .execute(&mut *registry.sql().await)
-        .await
-        .unwrap();
+    registry.retention(rules(true)).await;
     let enforced = proofmark::content::Enforced { repository_id: home.id, repository: home.name, retention };
     let by = proofmark::identity::service();
     for (digest, expired) in &judged {

@@ -146,22 +146,23 @@ pub async fn insert(
     .await
 }
 
-/// Inserts a revocation.
+/// Inserts a revocation, made at the one time and counting from the other.
 pub async fn revoke(
     connection: &mut PgConnection,
     signer_id: i64,
     revocation: &NewRevocation,
-    from: DateTime<Utc>,
+    (at, from): (DateTime<Utc>, DateTime<Utc>),
     by: i64,
 ) -> Result<(), Failure> {
     sqlx::query!(
-        "insert into signer_revocations(signer_id, distrusted_from, compromised, reason, revoked_by)
-         values ($1, $2, $3, $4, $5)",
+        "insert into signer_revocations(signer_id, distrusted_from, compromised, reason, revoked_by, revoked_at)
+         values ($1, $2, $3, $4, $5, $6)",
         signer_id,
         from,
         revocation.compromised,
         revocation.reason,
         by,
+        at,
     )
     .execute(connection)
     .await

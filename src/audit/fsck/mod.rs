@@ -1,5 +1,5 @@
 //! The audit of the whole house: every row against its bytes, every object against a row, the log
-//! against itself, every promotion against its decision.
+//! against itself, every promotion against its decision, and what decides against the log, both ways.
 //!
 //! Runs beside a service that works: what comes and goes meanwhile is no violation, because each
 //! rule reads one snapshot or looks again before it complains. Memory stays bounded: rows come in
@@ -8,6 +8,7 @@
 
 mod bytes;
 mod events;
+mod facts;
 mod log;
 mod promotions;
 mod rows;
@@ -58,13 +59,15 @@ pub enum Step {
     Findings,
     /// Promotions against their decisions and events.
     Promotions,
+    /// What was decided, given and taken back against the events that did it.
+    Facts,
     /// The log: its indices.
     Log,
-    /// Every event: its place in the log and its copy in columns.
+    /// Every event: its place in the log, its copy in columns, and what it did against the rows.
     Events,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step::Tags,
     Step::Usage,
     Step::Manifests,
@@ -75,6 +78,7 @@ const STEPS: [Step; 12] = [
     Step::Attestations,
     Step::Findings,
     Step::Promotions,
+    Step::Facts,
     Step::Log,
     Step::Events,
 ];
@@ -169,6 +173,7 @@ pub async fn fsck_from(db: &Db, store: &Store, run: Run<'_>) -> Result<Report, F
             Step::Attestations => audit.attestations().await?,
             Step::Findings => audit.findings().await?,
             Step::Promotions => audit.promotions().await?,
+            Step::Facts => audit.facts().await?,
             Step::Log => audit.log().await?,
             Step::Events => audit.events().await?,
         }

@@ -141,11 +141,14 @@ pub async fn expire(
         named.extend(tags.iter().map(|tag| (tag, member)));
     }
     named.sort_unstable();
+    let mut gone: BTreeMap<&Digest, Vec<&Tag>> = members.iter().map(|member| (member, Vec::new())).collect();
     for (tag, member) in named {
-        tags::remove(connection, &repository, by, tag, Some(member)).await?;
+        if tags::remove(connection, &repository, by, tag, Some(member)).await?.is_some() {
+            gone.entry(member).or_default().push(tag);
+        }
     }
     store::delete(connection, repository.id, &members).await?;
-    record(connection, &repository, digest, expired, &members, by).await?;
+    record(connection, &repository, (digest, &expired.why), &gone, by).await?;
     Ok(Expiry::Gone(members.len()))
 }
 
@@ -169,21 +172,21 @@ async fn stands(
     Ok(expired.rests_on().all(|named| found.contains(named)))
 }
 
-/// An event for every manifest that went, so that each one's story has its end.
+/// An event for every manifest that went, with the tags that went with it, so that each one's story has
+/// its end.
 async fn record(
     connection: &mut PgConnection,
     repository: &Repository,
-    digest: &Digest,
-    expired: &Expired,
-    members: &[Digest],
+    (digest, why): (&Digest, &[String]),
+    gone: &BTreeMap<&Digest, Vec<&Tag>>,
     by: &Principal,
 ) -> Result<(), Failure> {
     let at = database_time(connection).await?;
-    for member in members {
-        let facts = if member == digest {
-            json!({"tags": expired.tags, "why": expired.why})
+    for (member, tags) in gone {
+        let facts = if *member == digest {
+            json!({"tags": tags, "why": why})
         } else {
-            json!({"with": digest})
+            json!({"tags": tags, "with": digest})
         };
         let event = Event {
             kind: Kind::ManifestExpired,

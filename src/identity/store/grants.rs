@@ -3,25 +3,28 @@
 use crate::access::{Binding, Role};
 use crate::identity::grants::GrantRow;
 use crate::names::{EnvironmentName, Pattern};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
-/// Gives the role; `None` when the principal holds just this one already.
+/// Gives the role at the time of its event; `None` when the principal holds just this one already.
 pub async fn insert(
     connection: &mut PgConnection,
     principal_id: i64,
     binding: &Binding,
     created_by: i64,
+    at: DateTime<Utc>,
 ) -> sqlx::Result<Option<i64>> {
     let environments = sorted(binding);
     sqlx::query_scalar!(
-        r#"insert into grants(principal_id, role, repositories, environments, created_by)
-           values ($1, $2, $3, $4, $5) on conflict do nothing returning id"#,
+        r#"insert into grants(principal_id, role, repositories, environments, created_by, created_at)
+           values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id"#,
         principal_id,
         binding.role as Role,
         &binding.repositories as &Pattern,
         environments.as_deref() as Option<&[EnvironmentName]>,
-        created_by
+        created_by,
+        at
     )
     .fetch_optional(connection)
     .await
@@ -84,12 +87,18 @@ pub async fn list(
 }
 
 /// Ends the grant; `None` when there is no such grant that is still open.
-pub async fn end(connection: &mut PgConnection, id: i64, by: i64) -> sqlx::Result<Option<String>> {
+pub async fn end(
+    connection: &mut PgConnection,
+    id: i64,
+    by: i64,
+    at: DateTime<Utc>,
+) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
-        r#"update grants g set ended_at = clock_timestamp(), ended_by = $2 from principals p
+        r#"update grants g set ended_at = $3, ended_by = $2 from principals p
            where g.id = $1 and g.ended_at is null and p.id = g.principal_id returning p.name"#,
         id,
-        by
+        by,
+        at
     )
     .fetch_optional(connection)
     .await

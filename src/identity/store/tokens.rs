@@ -48,20 +48,24 @@ pub async fn principal(connection: &mut PgConnection, name: &str) -> sqlx::Resul
     }
 }
 
+/// A token, made at the time of its event.
 pub async fn insert(
     connection: &mut PgConnection,
     id: Uuid,
     principal_id: i64,
     secret_sha256: &[u8],
     created_by: i64,
+    at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into tokens(id, principal_id, secret_sha256, created_by, expires_at) values ($1, $2, $3, $4, $5)",
+        "insert into tokens(id, principal_id, secret_sha256, created_by, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6)",
         id,
         principal_id,
         secret_sha256,
         created_by,
+        at,
         expires_at
     )
     .execute(connection)
@@ -112,12 +116,18 @@ pub async fn list(
 }
 
 /// Ends the token; `None` when there is no such token that is still open.
-pub async fn end(connection: &mut PgConnection, id: Uuid, by: i64) -> sqlx::Result<Option<String>> {
+pub async fn end(
+    connection: &mut PgConnection,
+    id: Uuid,
+    by: i64,
+    at: DateTime<Utc>,
+) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
-        r#"update tokens t set ended_at = clock_timestamp(), ended_by = $2 from principals p
+        r#"update tokens t set ended_at = $3, ended_by = $2 from principals p
            where t.id = $1 and t.ended_at is null and p.id = t.principal_id returning p.name"#,
         id,
-        by
+        by,
+        at
     )
     .fetch_optional(connection)
     .await
