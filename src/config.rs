@@ -65,7 +65,7 @@ pub struct Settings {
     /// Bytes of a manifest at the most [default: 16777216]
     #[arg(long, env = "PROOFMARK_MAX_MANIFEST_BYTES", value_name = "BYTES")]
     pub max_manifest_bytes: Option<u64>,
-    /// Layers of a manifest, or manifests of an index, at the most [default: 4096]
+    /// Blobs or manifests that a manifest refers to, its config too, at the most [default: 4096]
     #[arg(long, env = "PROOFMARK_MAX_MANIFEST_REFERENCES", value_name = "N")]
     pub max_manifest_references: Option<usize>,
     /// Bytes of manifests kept in memory at the most [default: 67108864]
@@ -193,7 +193,7 @@ pub enum Transport {
 pub struct Limits {
     /// Bytes of a manifest.
     pub manifest_bytes: u64,
-    /// Layers of a manifest, or manifests of an index.
+    /// Blobs or manifests that a manifest refers to.
     pub manifest_references: usize,
     /// Bytes of an envelope or a report.
     pub document_bytes: u64,

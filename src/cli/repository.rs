@@ -23,6 +23,8 @@ enum RepositoryCommand {
     #[command(after_help = "Examples:
   proofmark repository set payments/api --floating latest --floating 'edge-*'
 
+--floating takes the place of all patterns, of those too that every repository begins with: cosign's tags and
+the referrers fallback (sha256-<digest>.sig and the like), which their clients write again.
 No change of rule lets a write-once name move.")]
     Set(Set),
     /// Show what a repository's retention does not keep, why, and what holds it; change nothing
@@ -80,7 +82,6 @@ impl Repository {
                 let items = registry.list("/api/v1/repositories", &[], usize::MAX).await?;
                 let columns = [
                     ("name", "/name"),
-                    ("floating tags", "/tags/floating"),
                     ("bytes", "/used_bytes"),
                     ("quota", "/quota_bytes"),
                     ("created", "/created_at"),

@@ -111,13 +111,13 @@ impl Create {
             && self.role.is_empty()
             && self.expires_in.is_none()
             && connection.token()?.is_none();
-        let created = if self.own.local || nothing_given {
-            self.on_own_host().await?
+        let (created, may) = if self.own.local || nothing_given {
+            (self.on_own_host().await?, ", who may do everything")
         } else {
-            self.ask(connection).await?
+            (self.ask(connection).await?, "")
         };
         output.remark(&format!(
-            "The token of {} ({}). It is shown this once and kept as a hash: keep it in PROOFMARK_TOKEN, or give it \
+            "The token of {}{may} ({}). It is shown this once and kept as a hash: keep it in PROOFMARK_TOKEN, or give it \
              to `proofmark login {}`.",
             at(&created, "/principal"),
             at(&created, "/id"),

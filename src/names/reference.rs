@@ -1,6 +1,6 @@
 //! What a manifest is asked for by.
 
-use super::{Digest, Tag};
+use super::{Digest, InvalidDigest, InvalidTag, Tag};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,17 +15,18 @@ pub enum Reference {
 
 /// Neither a tag nor a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a reference is a tag, or a digest such as sha256:<64 hexadecimal digits>")]
-pub struct InvalidReference;
+#[error(transparent)]
+pub enum InvalidReference {
+    /// No digest, which a colon would make it, and no tag.
+    Tag(#[from] InvalidTag),
+    /// A colon stands in it, and it is no digest.
+    Digest(#[from] InvalidDigest),
+}
 
 impl FromStr for Reference {
     type Err = InvalidReference;
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        if text.contains(':') {
-            text.parse().map(Self::Digest).map_err(|_| InvalidReference)
-        } else {
-            text.parse().map(Self::Tag).map_err(|_| InvalidReference)
-        }
+        if text.contains(':') { Ok(Self::Digest(text.parse()?)) } else { Ok(Self::Tag(text.parse()?)) }
     }
 }
 
