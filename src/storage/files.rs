@@ -109,7 +109,8 @@ impl Files {
                 return Err(io::Error::other("nothing was staged"));
             };
             if !base.exists() && fs::metadata(&target)?.len() == size_bytes {
-                return Ok(());
+                // Whoever renamed it may have died before the name was durable.
+                return target.parent().map_or(Ok(()), sync_directory);
             }
             if !others.is_empty() || !tail.is_empty() {
                 join(base, *base_bytes, others, &tail)?;
