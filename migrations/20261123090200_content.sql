@@ -198,6 +198,25 @@ begin atomic
     and (select true from tags t where t.repository_id = of_repository and t.name = n.name) is null;
 end;
 
+-- Names of a repository behind one that point at something, sorted, one a line; null where there is no such
+-- repository. Read in the order of the indexes whatever the statistics say: sorting all that is behind a page
+-- costs each page as much as all of them.
+create function names_shown(of_repository text, behind text, most bigint) returns text
+language plpgsql stable parallel safe set enable_sort to off set jit to off as $$
+begin
+  return (
+    select array_to_string(array(
+      select s.name from (
+        (select t.name from tags t
+         where t.repository_id = r.id and t.name > behind
+           and not exists (select from tags_hidden h where h.repository_id = r.id and h.name = t.name)
+         order by t.name limit most)
+        union all
+        (select f.name from floating_names(r.id, behind) f limit most)) s
+      order by s.name limit most), E'\n')
+    from repositories r where r.name = of_repository);
+end $$;
+
 -- Every tag that names something now, write-once or floating, with the time at which it came to. Not
 -- those of what refers to a manifest that is here, by either of its digests: that lives as long as its
 -- subject.

@@ -152,14 +152,14 @@ pub async fn tags_of(
     store::naming(connection, repository_id, digest).await
 }
 
-/// A page of the names that point at something, sorted, after `last`; `None` when there is no such
-/// repository.
+/// A page of the names that point at something, sorted, after `last`, one a line; `None` when there is no
+/// such repository.
 pub async fn list_tags(
     connection: &mut PgConnection,
     repository: &RepositoryName,
     last: &str,
     limit: i64,
-) -> Result<Option<Vec<String>>, Failure> {
+) -> Result<Option<String>, Failure> {
     store::page_shown(connection, repository, last, limit).await
 }
 

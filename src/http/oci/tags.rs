@@ -9,6 +9,7 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use std::fmt::Display;
 
 /// Names of one page where the client does not say.
 const PAGE: usize = 10_000;
@@ -16,7 +17,7 @@ const PAGE: usize = 10_000;
 #[derive(Serialize)]
 struct Tags<'a> {
     name: &'a RepositoryName,
-    tags: Vec<String>,
+    tags: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -38,7 +39,7 @@ pub async fn list(visit: Visit, repository: RepositoryName) -> Result<Response, 
         )
     })?;
     let path = format!("/v2/{repository}/tags/list");
-    Ok(page(&path, n, tags, |tags| Tags { name: &repository, tags }))
+    Ok(page(&path, n, tags.lines().collect(), |tags| Tags { name: &repository, tags }))
 }
 
 /// The repositories that the caller may pull from, sorted.
@@ -67,11 +68,11 @@ pub(super) fn asked_page(visit: &Visit) -> Result<(usize, &str), OciError> {
 }
 
 /// One page of names that were read one beyond it; a link to the next when there is one.
-fn page<D: Serialize>(
+fn page<N: Display, D: Serialize>(
     path: &str,
     n: usize,
-    mut names: Vec<String>,
-    document: impl FnOnce(Vec<String>) -> D,
+    mut names: Vec<N>,
+    document: impl FnOnce(Vec<N>) -> D,
 ) -> Response {
     let more = names.len() > n;
     names.truncate(n);
