@@ -38,8 +38,9 @@ create function can_be_written(at timestamptz) returns bool language sql immutab
   return at >= '1970-01-01 00:00:00Z'::timestamptz and at < '10000-01-01 00:00:00Z'::timestamptz;
 
 -- For the audit, which compares rows with what events say of them. What does not say it as it should says
--- nothing, so that one row that was tampered with does not hide the others.
-create function facts_said(leaf bytea) returns jsonb language plpgsql immutable parallel safe as $$
+-- nothing, so that one row that was tampered with does not hide the others. What catches an exception is not
+-- parallel safe: no worker may begin a subtransaction.
+create function facts_said(leaf bytea) returns jsonb language plpgsql immutable as $$
 begin
   return convert_from(leaf, 'UTF8')::jsonb -> 'facts';
 exception when others then
@@ -47,7 +48,7 @@ exception when others then
 end $$;
 create function id_said(facts jsonb, name text) returns bigint language sql immutable parallel safe
   return case when facts ->> name ~ '^[0-9]{1,18}$' then (facts ->> name)::bigint end;
-create function uuid_said(facts jsonb, name text) returns uuid language plpgsql immutable parallel safe as $$
+create function uuid_said(facts jsonb, name text) returns uuid language plpgsql immutable as $$
 begin
   return (facts ->> name)::uuid;
 exception when others then
@@ -56,7 +57,7 @@ end $$;
 create function list_said(facts jsonb, name text) returns jsonb language sql immutable parallel safe
   return case jsonb_typeof(facts -> name) when 'array' then facts -> name else '[]'::jsonb end;
 create function time_said(facts jsonb, name text) returns timestamptz
-language plpgsql stable parallel safe as $$
+language plpgsql stable as $$
 begin
   return (facts ->> name)::timestamptz;
 exception when others then

@@ -497,3 +497,24 @@ async fn a_limit_bounds_lines_as_it_bounds_a_page() {
     }
     registry.check().await;
 }
+
+#[tokio::test]
+async fn fsck_goes_through_where_postgres_shares_a_page_among_processes() {
+    let registry = decided().await;
+    for setting in [
+        "parallel_setup_cost",
+        "parallel_tuple_cost",
+        "min_parallel_table_scan_size",
+        "min_parallel_index_scan_size",
+    ] {
+        let set = format!(
+            "do $$ begin execute format('alter database %I set {setting} = 0', current_database()); end $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *registry.sql().await).await.unwrap();
+    }
+    // A replica's connections are new, and have the settings.
+    let replica = registry.replica().await;
+    assert_eq!(audited(&replica).await, Vec::<String>::new());
+    replica.check().await;
+    registry.check().await;
+}
