@@ -12,6 +12,8 @@ use std::time::Duration;
 /// when they come to its row.
 struct Pause {
     connection: PgConnection,
+    /// Outside of the transaction, within which Postgres would go on showing the sessions of its first look.
+    looking: PgConnection,
 }
 
 impl Pause {
@@ -19,7 +21,8 @@ impl Pause {
         let mut connection = PgConnection::connect(&registry.database_url()).await.unwrap();
         let lock = "begin; select from environments where name = 'prod' for update";
         sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
-        Self { connection }
+        let looking = PgConnection::connect(&registry.database_url()).await.unwrap();
+        Self { connection, looking }
     }
 
     /// Waits until some transaction of this database waits for a lock of this kind.
@@ -31,7 +34,7 @@ impl Pause {
                      where a.datname = current_database() and not l.granted and l.locktype = $1)",
                 )
                 .bind(kind)
-                .fetch_one(&mut self.connection)
+                .fetch_one(&mut self.looking)
                 .await
                 .unwrap();
                 if waits {
