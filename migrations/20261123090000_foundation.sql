@@ -38,34 +38,28 @@ create function can_be_written(at timestamptz) returns bool language sql immutab
   return at >= '1970-01-01 00:00:00Z'::timestamptz and at < '10000-01-01 00:00:00Z'::timestamptz;
 
 -- For the audit, which compares rows with what events say of them. What does not say it as it should says
--- nothing, so that one row that was tampered with does not hide the others. What catches an exception is not
--- parallel safe: no worker may begin a subtransaction.
+-- nothing, so that one event that was tampered with does not hide the others.
 create function facts_said(leaf bytea) returns jsonb language plpgsql immutable as $$
 begin
   return convert_from(leaf, 'UTF8')::jsonb -> 'facts';
 exception when others then
   return null;
 end $$;
-create function id_said(facts jsonb, name text) returns bigint language sql immutable parallel safe
+create function id_said(facts jsonb, name text) returns bigint language sql immutable
   return case when facts ->> name ~ '^[0-9]{1,18}$' then (facts ->> name)::bigint end;
-create function uuid_said(facts jsonb, name text) returns uuid language plpgsql immutable as $$
+create function uuid_said(facts jsonb, name text) returns uuid language sql immutable
+  return case when facts ->> name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (facts ->> name)::uuid end;
+create function list_said(facts jsonb, name text) returns jsonb language sql immutable
+  return case jsonb_typeof(facts -> name) when 'array' then facts -> name else '[]' end;
+-- A time is told as the caller gave it, and kept to the microsecond.
+create function time_is_said(kept timestamptz, facts jsonb, name text) returns bool language plpgsql stable as $$
+declare
+  said timestamptz := (facts ->> name)::timestamptz;
 begin
-  return (facts ->> name)::uuid;
-exception when others then
-  return null;
-end $$;
-create function list_said(facts jsonb, name text) returns jsonb language sql immutable parallel safe
-  return case jsonb_typeof(facts -> name) when 'array' then facts -> name else '[]'::jsonb end;
-create function time_said(facts jsonb, name text) returns timestamptz
-language plpgsql stable as $$
-begin
-  return (facts ->> name)::timestamptz;
-exception when others then
-  return null;
-end $$;
--- An event has a caller's time as it was given, a column to the microsecond.
-create function is_time(kept timestamptz, said timestamptz) returns bool language sql immutable parallel safe
   return coalesce(abs(extract(epoch from kept - said)) < 0.001, kept is null and said is null);
+exception when others then
+  return false;
+end $$;
 
 create table principals(
   id bigint generated always as identity primary key,
@@ -112,9 +106,10 @@ create table events(
   leaf bytea not null
 );
 alter table events alter column leaf set storage external;
-create index events_by_digest on events(digest) where digest is not null;
+-- With the time, by which the event of a row is found among those of an artifact that has many.
+create index events_by_digest on events(digest, at) where digest is not null;
 create index events_by_repository on events(repository_id, id) where repository_id is not null;
--- What is about no artifact: its row is found by the time that both have.
+-- What is about no artifact.
 create index events_by_time on events(at) where digest is null or repository_id is null;
 create trigger events_are_append_only before update or delete on events
   for each row execute function refuse_change();

@@ -206,7 +206,7 @@ impl Act<'_> {
         let run = evidence::record(&mut tx, &new).await?;
         let recorded = self.recorded(run, artifact, findings);
         if let Recorded::New(_) = run {
-            ledger::append(&mut tx, self.event((&repository, &subject.digest), &recorded, at)).await?;
+            ledger::append(&mut tx, self.event(&repository, &recorded, at)).await?;
         }
         tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
         Ok((recorded, linked.bytes_taken))
@@ -263,7 +263,7 @@ impl Act<'_> {
 
     fn event<'a>(
         &'a self,
-        (repository, subject): (&'a Repository, &'a Digest),
+        repository: &'a Repository,
         recorded: &RecordedScan,
         at: DateTime<Utc>,
     ) -> Event<'a> {
@@ -273,7 +273,7 @@ impl Act<'_> {
             principal: self.grant.principal(),
             repository: Some((repository.id, &repository.name)),
             environment: None,
-            digest: Some(subject),
+            digest: Some(&self.scan.subject),
             facts: json!({
                 "scan": recorded.run.id(),
                 "scanner": recorded.scanner,

@@ -45,6 +45,7 @@ mod rooms;
 mod scanning;
 mod storing;
 mod tags_never_move;
+mod telling;
 mod transferring;
 mod viewing;
 mod waiting;

@@ -2,7 +2,9 @@
 
 use crate::harness::Registry;
 use crate::harness::oci::{Document, refusal};
-use proofmark::access::Role;
+use proofmark::access::{Principal, Role};
+use proofmark::ledger::{self, Event, Kind};
+use proofmark::postgres::database_time;
 use serde_json::json;
 
 #[tokio::test]
@@ -197,6 +199,16 @@ async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
     .execute(&mut *moving)
     .await
     .unwrap();
+    let event = Event {
+        kind: Kind::ManifestPushed,
+        at: database_time(&mut moving).await.unwrap(),
+        principal: &Principal { id: 1, name: "anonymous".into() },
+        repository: Some((id, &"app".parse().unwrap())),
+        environment: None,
+        digest: Some(&second.digest.parse().unwrap()),
+        facts: json!({"tags": ["latest"]}),
+    };
+    ledger::append(&mut moving, event).await.unwrap();
     moving.commit().await.unwrap();
     assert_eq!(deleting.await.unwrap(), 202);
     let logged: Option<String> = sqlx::query_scalar("select digest from events where kind = 'tag.deleted'")

@@ -1,8 +1,8 @@
 //! Events against the log and against themselves.
 
 use super::Audit;
+use crate::audit::store::kept;
 use crate::audit::store::log::{self as rows, EventRow};
-use crate::audit::store::story::{self, Said};
 use crate::failure::Failure;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
@@ -12,25 +12,28 @@ const PAGE: i64 = 1000;
 const BYTES: i64 = 4 << 20;
 
 impl Audit<'_> {
-    /// Every event is logged or waits to be, its columns say what its leaf says, and what it did is so
-    /// unless a later one undid it.
+    /// Every event is logged or waits to be, its columns say what its leaf says, and what it tells of is
+    /// still so, unless a later event tells otherwise.
     pub(super) async fn events(&mut self) -> Result<(), Failure> {
         loop {
             let last = self.last_id();
             let page = rows::events(&mut *self.db.acquire().await?, last, PAGE, BYTES).await?;
             let Some(end) = page.last().map(|event| event.id) else { return Ok(()) };
-            let mut said = Said::default();
             for event in &page {
                 if let Some(why) = event.misplaced() {
                     self.violation(format!("event {} {why}", event.id));
                 }
-                match event.facts() {
-                    Ok(facts) => said.push(event.id, &event.kind, facts),
-                    Err(why) => self.violation(format!("event {}: {why}", event.id)),
+                if let Some(why) = event.disagrees() {
+                    self.violation(format!("event {}: {why}", event.id));
                 }
             }
-            for wrong in story::contradicted(&mut *self.db.acquire().await?, &said).await? {
-                self.violation(format!("event {} ({}): {}", wrong.event, said.kind(wrong.event), wrong.what));
+            let mut tx = self.uncompiled().await?;
+            let mut gone = kept::lost(&mut tx, last, end).await?;
+            gone.extend(kept::lost_names(&mut tx, last, end).await?);
+            gone.extend(kept::lost_parts(&mut tx, last, end).await?);
+            drop(tx);
+            for what in gone {
+                self.violation(what);
             }
             let bytes: u64 = page.iter().map(|event| event.leaf.len() as u64).sum();
             self.looked(page.len() as u64, bytes).await;
@@ -48,11 +51,13 @@ impl EventRow {
         }
     }
 
-    /// The facts of the leaf, which is what was committed to; or what the columns say otherwise.
-    fn facts(&self) -> Result<Value, &'static str> {
-        let mut leaf = serde_json::from_slice::<Value>(&self.leaf).map_err(|_| "its leaf is not JSON")?;
+    /// What the columns say otherwise than the leaf, which is what was committed to.
+    fn disagrees(&self) -> Option<&'static str> {
+        let Ok(leaf) = serde_json::from_slice::<Value>(&self.leaf) else {
+            return Some("its leaf is not JSON");
+        };
         if serde_json_canonicalizer::to_vec(&leaf).ok().as_deref() != Some(&*self.leaf) {
-            return Err("its leaf is not canonical");
+            return Some("its leaf is not canonical");
         }
         let text = |name: &str| leaf.get(name).and_then(Value::as_str);
         let columns = [
@@ -66,10 +71,7 @@ impl EventRow {
                 "its principal is not its leaf's",
             ),
         ];
-        match columns.into_iter().find_map(|(agrees, why)| (!agrees).then_some(why)) {
-            None => Ok(leaf["facts"].take()),
-            Some(why) => Err(why),
-        }
+        columns.into_iter().find_map(|(agrees, why)| (!agrees).then_some(why))
     }
 }
 

@@ -8,25 +8,25 @@ use crate::failure::Failure;
 const PAGE: i64 = 500;
 
 impl Audit<'_> {
-    /// Every block, hold, approval, policy, signer, role, token and scan was made and ended by an event:
-    /// what is written behind the service's back decides nothing unseen.
+    /// Every manifest, name, block, hold, approval, policy, signer, role, token and scan was made and ended
+    /// by an event: what is written behind the service decides nothing unseen.
     pub(super) async fn facts(&mut self) -> Result<(), Failure> {
         let begin = self.last();
-        let (from, mut behind) =
-            begin.split_once('/').map_or(("", String::new()), |(kind, last)| (kind, last.to_owned()));
+        let (from, mut last) =
+            begin.split_once(':').map_or(("", String::new()), |(kind, last)| (kind, last.to_owned()));
         for kind in rows::FACTS.into_iter().skip_while(|kind| !from.is_empty() && kind.as_str() != from) {
             loop {
-                let page = rows::page(&mut *self.db.acquire().await?, kind, &behind, PAGE).await?;
+                let page = rows::page(&mut *self.uncompiled().await?, kind, &last, PAGE).await?;
                 let Some(end) = page.last() else { break };
-                behind.clone_from(&end.id);
+                last.clone_from(&end.key);
                 let looked = page.len() as u64;
-                for missing in page.into_iter().filter_map(|row| row.missing) {
-                    self.violation(missing);
+                for untold in page.into_iter().filter_map(|row| row.untold) {
+                    self.violation(untold);
                 }
                 self.looked(looked, 0).await;
-                self.came_to(format!("{}/{behind}", kind.as_str()))?;
+                self.came_to(format!("{}:{last}", kind.as_str()))?;
             }
-            behind.clear();
+            last.clear();
         }
         Ok(())
     }

@@ -152,6 +152,15 @@ impl Registry {
         self.app.db.pool().acquire().await.unwrap()
     }
 
+    /// Changes rows as nobody can who comes through the service: without triggers and foreign keys.
+    pub async fn tamper(&self, sql: &'static str) {
+        let mut connection = self.sql().await;
+        sqlx::raw_sql("set session_replication_role = replica").execute(&mut *connection).await.unwrap();
+        let changed = sqlx::raw_sql(sql).execute(&mut *connection).await.unwrap().rows_affected();
+        sqlx::raw_sql("set session_replication_role = origin").execute(&mut *connection).await.unwrap();
+        assert!(changed > 0, "{sql} changed nothing");
+    }
+
     /// Stops what runs beside the requests.
     pub async fn stop_jobs(&mut self) {
         if let Some(jobs) = self.jobs.take() {
