@@ -77,8 +77,8 @@ pub struct Settings {
     /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most [default: 1048576]
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
-    /// Bytes of documents and manifests in memory at once at the most, half of them for one principal
-    /// (so at least twice the largest); more get 503 [default: 268435456]
+    /// Bytes of documents and manifests in memory at once at the most, half of them for one principal (so at
+    /// least twice the largest manifest and document together); more get 503 [default: 268435456]
     #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
     pub document_memory_bytes: Option<u64>,
     /// Seconds for a document or manifest to arrive whole [default: 300]
@@ -229,6 +229,22 @@ pub struct Limits {
     pub http2_resets: usize,
 }
 
+impl Limits {
+    /// An attestation that is pushed as a manifest is in memory with it, both in what one principal may hold.
+    fn fit(&self) -> Result<(), Unusable> {
+        let largest = self.manifest_bytes.saturating_add(self.document_bytes).max(self.request_bytes);
+        let needed = largest.saturating_mul(2);
+        if self.document_memory_bytes >= needed {
+            return Ok(());
+        }
+        Err(Unusable(format!(
+            "PROOFMARK_DOCUMENT_MEMORY_BYTES is {}: half of it is one principal's, so the largest manifest and \
+             document (PROOFMARK_MAX_MANIFEST_BYTES, PROOFMARK_MAX_DOCUMENT_BYTES) need {needed} at least",
+            self.document_memory_bytes
+        )))
+    }
+}
+
 /// The service's configuration, complete and checked.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each is described at its setting")]
@@ -356,6 +372,7 @@ impl Settings {
 
     fn complete(self) -> Result<Config, Unusable> {
         let limits = self.limits();
+        limits.fit()?;
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8470)));
         let transport = transport(self.tls_cert, self.tls_key)?;
         if matches!(transport, Transport::Plain)

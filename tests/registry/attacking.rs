@@ -1,7 +1,7 @@
 //! Attacking: what an ill-willed client tries, and the words that it gets.
 
 use crate::harness::oci::{Document, IMAGE, refusal};
-use crate::harness::{Client, PROVENANCE, Registry, Signing, expect, header, noise, provenance};
+use crate::harness::{Client, PROVENANCE, Registry, Signing, expect, header, noise};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proofmark::access::Role;
@@ -105,15 +105,25 @@ async fn signatures_without_number_do_not_keep_the_service_busy() {
 
 #[tokio::test]
 async fn attestations_that_are_pushed_take_room_in_memory_too() {
-    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(128 << 10)).await;
+    let registry = Registry::with(|settings| {
+        settings.document_memory_bytes = Some(128 << 10);
+        settings.max_document_bytes = Some(48 << 10);
+        settings.max_manifest_bytes = Some(16 << 10);
+        settings.max_request_bytes = Some(16 << 10);
+    })
+    .await;
     let builder = registry.client(Role::Pusher, "**").await;
     let subject = builder.push_subject("app", "one").await;
-    let large = Signing::new(1).statement(&subject, PROVENANCE, &json!({"log": "x".repeat(200_000)}));
-    let refused = push_layers(&builder, &subject, &[large]).await;
+    let statement = |log: &str| Signing::new(1).statement(&subject, PROVENANCE, &json!({"log": log}));
+    let mut strangers = registry.app.document_room.own(None).take();
+    let mut others = registry.app.document_room.own(Some(0)).take();
+    strangers.grow(64 << 10).await.unwrap();
+    others.grow(32 << 10).await.unwrap();
+    let refused = push_layers(&builder, &subject, &[statement(&"x".repeat(24_000))]).await;
     assert_eq!(header(&refused, "retry-after"), "1");
     assert_eq!(refusal(refused).await.0, 503);
-    let small = Signing::new(1).statement(&subject, PROVENANCE, &provenance("https://ci.example", "c0"));
-    assert_eq!(push_layers(&builder, &subject, &[small]).await.status(), 201);
+    drop(others);
+    assert_eq!(push_layers(&builder, &subject, &[statement(&"x".repeat(24_000))]).await.status(), 201);
     registry.check().await;
 }
 

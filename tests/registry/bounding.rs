@@ -79,35 +79,42 @@ async fn who_may_not_do_it_is_told_so_before_any_byte_of_the_body() {
 
 #[tokio::test]
 async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
-    let registry = Registry::with(|settings| settings.document_memory_bytes = Some(8 * PIECE)).await;
+    let registry = Registry::with(|settings| {
+        settings.document_memory_bytes = Some(12 * PIECE);
+        settings.max_document_bytes = Some(4 * PIECE);
+        settings.max_manifest_bytes = Some(2 * PIECE);
+        settings.max_request_bytes = Some(PIECE);
+    })
+    .await;
     let attester = async || registry.client(Role::Attester, "**").await;
-    let (one, other, admin) = (attester().await, attester().await, registry.admin());
+    let (one, other, third, admin) = (attester().await, attester().await, attester().await, registry.admin());
     let line = "POST /api/v1/attestations?repository=team/app";
-    let body = vec![b' '; 20_000];
-    let post = |who: &Client| who.post("/api/v1/attestations?repository=team/app").body(body.clone()).send();
-    let mut holder = Wire::begin(&registry, line, one.token(), LARGE).await;
-    holder.say(&vec![b' '; 60_000]).await;
-    while registry.app.document_room.free_pieces() > 4 {
-        tokio::task::yield_now().await;
-    }
+    let body = |pieces| vec![b' '; usize::try_from(pieces * PIECE).unwrap()];
+    let post = |who: &Client| who.post("/api/v1/attestations?repository=team/app").body(body(3)).send();
+    let hold = async |who: &Client, free| {
+        let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", 4 * PIECE);
+        let mut wire = Wire::begin(&registry, line, who.token(), &length).await;
+        wire.say(&body(4)[1..]).await;
+        while registry.app.document_room.free_pieces() > free {
+            tokio::task::yield_now().await;
+        }
+        wire
+    };
+    let first = hold(&one, 8).await;
     // Nobody has more than half, so that there is room for the others.
     assert_eq!(expect(post(&one).await.unwrap(), 503).await["code"], "overloaded");
     assert_eq!(expect(post(&other).await.unwrap(), 422).await["code"], "malformed-envelope");
-    let mut another = Wire::begin(&registry, line, other.token(), LARGE).await;
-    another.say(&vec![b' '; 60_000]).await;
-    while registry.app.document_room.free_pieces() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let others = (hold(&other, 4).await, hold(&third, 0).await);
     let refused = post(&admin).await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(expect(refused, 503).await["code"], "overloaded");
-    let refused = admin.put("/v2/team/app/manifests/1.0").body(body.clone()).send().await.unwrap();
+    let refused = admin.put("/v2/team/app/manifests/1.0").body(body(2)).send().await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(expect(refused, 503).await["errors"][0]["code"], "TOOMANYREQUESTS");
     // The bytes of whoever goes away are free for the next.
-    drop((holder, another));
+    drop((first, others));
     assert_eq!(expect(post(&admin).await.unwrap(), 422).await["code"], "malformed-envelope");
-    while registry.app.document_room.free_pieces() < 8 {
+    while registry.app.document_room.free_pieces() < 12 {
         tokio::task::yield_now().await;
     }
     registry.check().await;

@@ -82,3 +82,19 @@ fn a_redirect_holds_no_longer_than_a_store_can_sign_for() {
     assert_eq!(settings(0).resolve().unwrap().blob_redirect, None);
     assert_eq!(settings(60).resolve().unwrap().blob_redirect, Some(std::time::Duration::from_mins(1)));
 }
+
+#[test]
+fn the_largest_manifest_and_document_fit_into_what_one_principal_may_hold() {
+    let settings = |bytes| Settings {
+        data: Some("/nowhere".into()),
+        max_manifest_bytes: Some(1000),
+        max_document_bytes: Some(2000),
+        max_request_bytes: Some(500),
+        document_memory_bytes: Some(bytes),
+        ..Settings::default()
+    };
+    let refused = settings(5999).resolve().unwrap_err().to_string();
+    assert!(refused.contains("PROOFMARK_DOCUMENT_MEMORY_BYTES is 5999"), "{refused}");
+    assert!(refused.contains("6000 at least"), "{refused}");
+    assert_eq!(settings(6000).resolve().unwrap().limits.document_memory_bytes, 6000);
+}
