@@ -79,7 +79,7 @@ enum Command {
     Serve(Box<server::Serve>),
     /// Bring the database's schema up to date and stop
     Migrate(Box<server::Migrate>),
-    /// Check every row against its bytes, every object against a row, and the log against itself
+    /// Check every row against its bytes and the log, every object against a row, and the log against itself
     Fsck(Box<fsck::Fsck>),
     /// Print the OpenAPI document of /api/v1
     Openapi,

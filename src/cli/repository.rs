@@ -152,7 +152,8 @@ impl Set {
             format!(
                 "{}: floating tags {}; quota {}, {} bytes used",
                 self.name,
-                at(&set, "/tags/floating"),
+                // Digests in names are given by their length, as 64 times `?`.
+                at(&set, "/tags/floating").replace(&"?".repeat(64), "?…").replace("?…?…", "?…"),
                 at(&set, "/quota_bytes"),
                 at(&set, "/used_bytes")
             )

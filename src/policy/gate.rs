@@ -157,7 +157,7 @@ gate! {
 
 gate! {
     /// The same bytes were promoted in each of these environments, and stood there long enough.
-    PromotedIn, "promote to the earlier environment first and let it stand there for the soak time" {
+    PromotedIn, "let it stand in the earlier environment for the soak time, promoted there first, and promote again" {
         /// The environments, all of them.
         environments: Several<EnvironmentName>,
         /// How long in one stretch [default: 0s].

@@ -10,6 +10,10 @@ skopeo_and_oras_read_an_export() {
   equal "$(sk reader inspect --tls-verify=false --format '{{.Digest}}' "docker://$image-copy:1.0")" "$(cat pushed)"
   equal "$(oras manifest fetch --oci-layout "layout@$(cat pushed)" | sha256sum | cut -d' ' -f1)" "$(cut -d: -f2 pushed)"
   _proofmark admin import layout --check
+  # skopeo looks in a layout for images in OCI's format alone; oras finds docker's own too.
+  sk builder copy -q --format v2s2 "${copy_insecure[@]}" --digestfile docker "oci:$WORK/images/first" "docker://$image:docker"
+  _proofmark admin export layout --repository "$repository"
+  equal "$(oras resolve --oci-layout-path layout "$repository:docker")" "$(cat docker)"
 }
 
 what_skopeo_wrote_is_imported_with_its_name_and_without() {
