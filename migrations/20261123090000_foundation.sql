@@ -77,8 +77,8 @@ create table repositories(
   description text collate "C" not null default '',
   -- Globs over tags that may move; every other tag is write-once.
   floating text[] collate "C" not null,
-  -- Bytes that it may hold; null: as many as there are.
-  quota_bytes bigint constraint a_quota_is_not_negative check (quota_bytes >= 0),
+  -- Bytes that it may hold, as many as a number in JSON can say; null: as many as there are.
+  quota_bytes bigint constraint a_quota_can_be_written check (quota_bytes between 0 and 9007199254740991),
   -- What it keeps of its versions; null: everything.
   retention jsonb,
   created_by bigint not null references principals,

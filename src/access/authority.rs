@@ -2,6 +2,7 @@
 
 use super::{Act, Action, InEnvironment, Lane, Place, Pull, Role, Scope};
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
 /// A principal's row id. Logged in events; never reused.
@@ -24,7 +25,7 @@ pub struct Binding {
     /// The repositories it covers.
     pub repositories: Pattern,
     /// The environments it covers; `None` is all of them.
-    pub environments: Option<Vec<EnvironmentName>>,
+    pub environments: Option<BTreeSet<EnvironmentName>>,
 }
 
 /// A principal with all its bindings.
@@ -129,7 +130,7 @@ impl Authority {
     /// Whether the principal has any role in the environment. A narrowed authority is for content and
     /// has none.
     pub fn is_in(&self, environment: &EnvironmentName) -> bool {
-        let covers = |some: &Vec<EnvironmentName>| some.contains(environment);
+        let covers = |some: &BTreeSet<EnvironmentName>| some.contains(environment);
         self.narrowed.is_none() && self.bindings.iter().any(|b| b.environments.as_ref().is_none_or(covers))
     }
 

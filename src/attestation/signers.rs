@@ -152,7 +152,7 @@ pub async fn register(
         let judged = search.finish(&mut tx, id).await?;
         let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
             "repositories": new.repositories, "predicate_types": new.predicate_types,
-            "valid_from": new.valid_from, "valid_until": new.valid_until, "judged": judged});
+            "valid_from": new.valid_from(), "valid_until": new.valid_until, "judged": judged});
         ledger::append(&mut tx, event(Kind::SignerRegistered, at, grant, facts)).await?;
         let registered = store::by_name(&mut tx, &new.name).await?.ok_or(SignerRefused::Unknown)?;
         tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;

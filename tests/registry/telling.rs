@@ -1,6 +1,6 @@
 //! What decides something and the event that tells of it say the same.
 
-use crate::harness::{Client, Found, PROVENANCE, Registry, expect};
+use crate::harness::{Client, Found, PROVENANCE, Registry, Signing, expect};
 use proofmark::access::Role;
 use proofmark::audit;
 use proofmark::names::Digest;
@@ -218,6 +218,44 @@ async fn fsck_names_every_event_whose_rows_are_gone_or_say_otherwise() {
         ("delete from manifests", "(manifest.pushed of app@sha256:"),
     ];
     sees(&registry, &tamperings).await;
+}
+
+#[tokio::test]
+async fn fsck_finds_nothing_wrong_with_whatever_callers_may_say() {
+    let registry = busy().await;
+    let admin = registry.admin();
+    let digest = admin.push_release("odd", "1.0", "one").await;
+    let reason = " \"why\"\\ \\u0000 \u{e9}\u{1F600}\u{202e}{}'' ";
+    let until = "2031-12-31T23:59:59.999999999+14:00";
+    let rules = json!({"name": "odd", "quota_bytes": 9_007_199_254_740_991_i64, "description": reason,
+        "tags": {"floating": ["b*", "a*", "a*", "\u{e9}?"]},
+        "retention": {"enforce": false, "untagged_for": "0s", "rules": [{"tags": ["*"], "keep_last": 4_294_967_295_u32}]}});
+    admin.put_document("/api/v1/repositories", &rules, 200).await;
+    let quota = json!({"name": "odd", "quota_bytes": 9_007_199_254_740_992_i64});
+    let refused = admin.put_document("/api/v1/repositories", &quota, 400).await;
+    assert!(refused["detail"].as_str().unwrap().contains("at most 9007199254740991"), "{refused}");
+    admin.put_document("/api/v1/environments", &json!({"name": "prod", "description": reason}), 200).await;
+    let about = json!({"repository": "odd", "digest": digest, "environment": "prod", "reason": reason, "until": until});
+    let hold = json!({"repository": "odd", "environment": "prod", "reason": reason, "until": until});
+    for (kind, what) in [("blocks", &about), ("approvals", &about), ("holds", &hold)] {
+        let id = admin.post_document(&format!("/api/v1/{kind}"), what, 201).await["id"].as_i64().unwrap();
+        let path = format!("/api/v1/{kind}/{id}/revocation");
+        admin.post_document(&path, &json!({"reason": reason}), 200).await;
+    }
+    let grants = json!([{"role": "promoter", "repositories": "odd", "environments": ["staging", "prod", "prod"]},
+                       {"role": "promoter", "repositories": "odd", "environments": ["prod"]},
+                       {"role": "reader", "repositories": "{a,b}/**"}, {"role": "reader", "repositories": "{a,b}/**"}]);
+    registry.environment("staging", "").await;
+    let token = json!({"principal": "odd", "grants": grants, "expires_in_seconds": 12_345});
+    admin.post_document("/api/v1/tokens", &token, 201).await;
+    let signer = json!({"name": "old", "public_key": Signing::new(9).pem(), "repositories": ["b", "a", "a"],
+        "predicate_types": ["**", "\u{e9}*"], "valid_from": "1970-01-01T00:00:00Z", "valid_until": until});
+    admin.post_document("/api/v1/signers", &signer, 201).await;
+    let ended = json!({"reason": reason, "at": "1999-01-01T00:00:00.0000001-12:00", "compromised": true});
+    admin.post_document("/api/v1/signers/old/revocation", &ended, 201).await;
+    registry.sequence_all().await;
+    assert_eq!(audited(&registry).await, Vec::<String>::new());
+    registry.check().await;
 }
 
 #[tokio::test]

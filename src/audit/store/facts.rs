@@ -279,7 +279,7 @@ async fn signers(connection: &mut PgConnection, behind: &str, limit: i64) -> sql
                and f.facts @> jsonb_build_object('signer', s.name, 'scheme', s.scheme, 'key_id', s.key_id)
                and f.facts -> 'repositories' = to_jsonb(s.repositories)
                and f.facts -> 'predicate_types' = to_jsonb(s.predicate_types)
-               and time_is_said(nullif(s.valid_from, 'epoch'), f.facts, 'valid_from')
+               and time_is_said(s.valid_from, f.facts, 'valid_from')
                and time_is_said(s.valid_until, f.facts, 'valid_until'))
              then 'signer ' || s.name || ' was registered by no event that says the same' end as untold
            from signers s where s.id > $1 order by s.id limit $2"#

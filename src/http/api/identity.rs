@@ -7,6 +7,7 @@ use crate::http::Caller;
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use axum::Json;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -53,7 +54,7 @@ impl From<&Narrowing> for NarrowedTo {
 struct Held {
     role: Role,
     repositories: Pattern,
-    environments: Option<Vec<EnvironmentName>>,
+    environments: Option<BTreeSet<EnvironmentName>>,
 }
 
 /// Who the caller is and what they may do.

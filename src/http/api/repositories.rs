@@ -41,7 +41,7 @@ struct RepositoryRequest {
     tags: Option<TagRules>,
     /// Bytes that its blobs and manifests may have; null takes the bound away.
     #[serde(default)]
-    #[schema(value_type = Option<i64>, minimum = 0)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     quota_bytes: Change<i64>,
     /// What is kept of its versions. `GET /api/v1/retention` says what would go; nothing does before
     /// `enforce` is true. Null keeps everything.
@@ -110,6 +110,10 @@ struct Repositories {
 
 const MAX_DESCRIPTION: usize = 4096;
 
+/// Bytes of a quota at the most: the greatest whole number that every reader of JSON takes for itself
+/// (RFC 8259, section 6), the log's canonical JSON too.
+const MAX_QUOTA: i64 = (1 << 53) - 1;
+
 /// The repositories that you may pull from, by name.
 #[utoipa::path(get, path = "/api/v1/repositories", tag = "content", params(ListQuery),
     responses((status = 200, body = Repositories)))]
@@ -156,8 +160,10 @@ async fn put(
             "a description has at most {MAX_DESCRIPTION} characters, none NUL"
         )));
     }
-    if request.quota_bytes.value().is_some_and(|bytes| *bytes < 0) {
-        return Err(Problem::invalid("quota_bytes is a number of bytes, or null for no bound"));
+    if request.quota_bytes.value().is_some_and(|bytes| !(0..=MAX_QUOTA).contains(bytes)) {
+        return Err(Problem::invalid(format!(
+            "quota_bytes is a number of bytes, at most {MAX_QUOTA}, or null for no bound"
+        )));
     }
     let rules = Rules {
         description: request.description,

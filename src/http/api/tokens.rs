@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,7 +37,7 @@ struct GrantRequest {
     #[serde(default = "Pattern::everything")]
     repositories: Pattern,
     /// The environments; all when absent.
-    environments: Option<Vec<EnvironmentName>>,
+    environments: Option<BTreeSet<EnvironmentName>>,
 }
 
 impl From<GrantRequest> for Binding {
@@ -79,7 +80,7 @@ struct GrantGiven {
     #[serde(default = "Pattern::everything")]
     repositories: Pattern,
     /// The environments; all when absent.
-    environments: Option<Vec<EnvironmentName>>,
+    environments: Option<BTreeSet<EnvironmentName>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -15,7 +15,7 @@ pub async fn insert(
     created_by: i64,
     at: DateTime<Utc>,
 ) -> sqlx::Result<Option<i64>> {
-    let environments = sorted(binding);
+    let environments = environments(binding);
     sqlx::query_scalar!(
         r#"insert into grants(principal_id, role, repositories, environments, created_by, created_at)
            values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning id"#,
@@ -36,7 +36,7 @@ pub async fn find(
     principal_id: i64,
     binding: &Binding,
 ) -> sqlx::Result<Option<i64>> {
-    let environments = sorted(binding);
+    let environments = environments(binding);
     sqlx::query_scalar!(
         r#"select id from grants
            where principal_id = $1 and role = $2 and repositories = $3 and ended_at is null
@@ -51,21 +51,26 @@ pub async fn find(
 }
 
 /// Its environments as they are kept: each once, in order.
-fn sorted(binding: &Binding) -> Option<Vec<EnvironmentName>> {
-    binding.environments.clone().map(|names| BTreeSet::from_iter(names).into_iter().collect())
+fn environments(binding: &Binding) -> Option<Vec<EnvironmentName>> {
+    binding.environments.as_ref().map(|names| names.iter().cloned().collect())
 }
 
 /// The open grants of a principal.
 pub async fn bindings(connection: &mut PgConnection, principal_id: i64) -> sqlx::Result<Vec<Binding>> {
-    sqlx::query_as!(
-        Binding,
+    let rows = sqlx::query!(
         r#"select role as "role: Role", repositories as "repositories: Pattern",
                   environments as "environments: Vec<EnvironmentName>"
            from grants where principal_id = $1 and ended_at is null"#,
         principal_id
     )
     .fetch_all(connection)
-    .await
+    .await?;
+    let bindings = rows.into_iter().map(|row| Binding {
+        role: row.role,
+        repositories: row.repositories,
+        environments: row.environments.map(BTreeSet::from_iter),
+    });
+    Ok(bindings.collect())
 }
 
 pub async fn list(
