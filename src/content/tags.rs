@@ -24,12 +24,15 @@ pub async fn put_tags(
 ) -> Result<Vec<Tag>, PushRefused> {
     let mut changed = Vec::new();
     for tag in tags {
-        let write_once =
-            !repository.floats(tag) || store::held(connection, repository.id, tag).await?.is_some();
-        let moved = if write_once {
-            claim(connection, repository, principal, digest, tag).await?
+        let floats = repository.floats(tag);
+        if floats {
+            // Before the look whether it is held: whoever reserves it holds this lock, too.
+            store::lock_floating(connection, repository.id, tag).await?;
+        }
+        let moved = if floats && store::held(connection, repository.id, tag).await?.is_none() {
+            float(connection, repository, principal, digest, tag).await?
         } else {
-            float(connection, repository, principal, Some(digest), tag).await?
+            claim(connection, repository, principal, digest, tag).await?
         };
         if moved {
             changed.push(tag.clone());
@@ -91,19 +94,18 @@ async fn claim(
     Ok(store::set_hidden(connection, repository.id, tag, false, principal.id).await?)
 }
 
-/// Moves a floating name, or with no digest deletes it; false when it is there already.
+/// Moves a floating name, which the caller locked; false when it is there already.
 async fn float(
     connection: &mut PgConnection,
     repository: &Repository,
     principal: &Principal,
-    digest: Option<&Digest>,
+    digest: &Digest,
     tag: &Tag,
 ) -> Result<bool, Failure> {
-    store::lock_floating(connection, repository.id, tag).await?;
-    if store::floating(connection, repository.id, tag).await?.as_ref() == digest {
+    if store::floating(connection, repository.id, tag).await?.as_ref() == Some(digest) {
         return Ok(false);
     }
-    store::float(connection, repository.id, tag, digest, principal.id).await?;
+    store::float(connection, repository.id, tag, Some(digest), principal.id).await?;
     Ok(true)
 }
 
@@ -118,6 +120,7 @@ pub(super) async fn remove(
     only: Option<&Digest>,
 ) -> Result<Option<Digest>, Failure> {
     let wanted = |digest: &Digest| only.is_none_or(|only| only == digest);
+    store::lock_floating(connection, repository.id, tag).await?;
     if let Some(held) = store::held(connection, repository.id, tag).await? {
         if !wanted(&held.digest) {
             return Ok(None);
@@ -126,7 +129,6 @@ pub(super) async fn remove(
         let hidden = store::set_hidden(connection, repository.id, tag, true, principal.id).await?;
         return Ok(hidden.then_some(held.digest));
     }
-    store::lock_floating(connection, repository.id, tag).await?;
     let current = store::floating(connection, repository.id, tag).await?.filter(wanted);
     if current.is_some() {
         store::float(connection, repository.id, tag, None, principal.id).await?;
@@ -202,7 +204,8 @@ pub async fn names(
 
 /// Holds names for digests without showing them, as those that were deleted are held: whoever pushes such a
 /// name must push that digest. So a registry that is rebuilt elsewhere gives no old name to new bytes. All or
-/// nothing; a name that is held for its digest already stays as it is. Returns those that are held only now.
+/// nothing; a name that is held for its digest already stays as it is, and one that floats there stays shown.
+/// Returns those that are held only now.
 pub async fn reserve(
     db: &Db,
     grant: &Grant<Administer>,
@@ -243,8 +246,8 @@ async fn attempt_reservation(
     Ok(reserved)
 }
 
-/// Claims and hides the name, whatever today's rules let move: a name once held write-once never does. False
-/// when it is held for the digest already.
+/// Claims the name, whatever today's rules let move: a name once held write-once never does. It is hidden,
+/// unless it shows that digest now. False when it is held for the digest already.
 async fn reserve_one(
     connection: &mut PgConnection,
     repository: &Repository,
@@ -254,12 +257,16 @@ async fn reserve_one(
 ) -> Result<bool, ReserveRefused> {
     store::lock_floating(connection, repository.id, tag).await?;
     let floating = store::floating(connection, repository.id, tag).await?;
-    if let Some(current) = floating.filter(|current| current != digest) {
-        return Err(ReserveRefused::Taken { tag: tag.clone(), current, hidden: false });
+    if let Some(current) = &floating
+        && current != digest
+    {
+        return Err(ReserveRefused::Taken { tag: tag.clone(), current: current.clone(), hidden: false });
     }
     if store::claim(connection, repository.id, tag, digest, principal.id).await? {
-        store::lock(connection, repository.id, tag).await?;
-        store::set_hidden(connection, repository.id, tag, true, principal.id).await?;
+        if floating.is_none() {
+            store::lock(connection, repository.id, tag).await?;
+            store::set_hidden(connection, repository.id, tag, true, principal.id).await?;
+        }
         return Ok(true);
     }
     let held = store::held(connection, repository.id, tag).await?;

@@ -4,7 +4,7 @@ use crate::harness::Registry;
 use crate::harness::oci::{Document, refusal};
 use proofmark::access::{Principal, Role};
 use proofmark::ledger::{self, Event, Kind};
-use proofmark::postgres::database_time;
+use proofmark::postgres::{Tx, database_time};
 use serde_json::json;
 
 #[tokio::test]
@@ -169,6 +169,59 @@ async fn the_database_itself_refuses_to_move_a_tag() {
     registry.check().await;
 }
 
+/// Waits until somebody waits for a name that is locked.
+async fn until_somebody_waits(registry: &Registry) {
+    let waits = "select exists(select from pg_locks where locktype = 'advisory' and not granted
+                   and database = (select oid from pg_database where datname = current_database()))";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *registry.sql().await).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Reserves `latest` of the only repository for the digest, as an administrator does, and has not committed.
+async fn reserving(registry: &Registry, digest: &str) -> Tx {
+    let mut tx = registry.app.db.begin().await.unwrap();
+    for statement in [
+        "select pg_advisory_xact_lock(5, hashtext(id::text || '/latest')) from repositories where $1 <> ''",
+        "insert into tags(repository_id, name, digest, claimed_by) select id, 'latest', $1, 1 from repositories",
+    ] {
+        sqlx::query(statement).bind(digest).execute(&mut *tx).await.unwrap();
+    }
+    let event = Event {
+        kind: Kind::TagReserved,
+        at: database_time(&mut tx).await.unwrap(),
+        principal: &Principal { id: 1, name: "anonymous".into() },
+        repository: Some((1, &"app".parse().unwrap())),
+        environment: None,
+        digest: Some(&digest.parse().unwrap()),
+        facts: json!({"tag": "latest"}),
+    };
+    ledger::append(&mut tx, event).await.unwrap();
+    tx
+}
+
+#[tokio::test]
+async fn a_name_that_floats_until_it_is_reserved_is_given_to_no_push_that_came_meanwhile() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    let rules = json!({"name": "app", "tags": {"floating": ["latest"]}});
+    admin.put_document("/api/v1/repositories", &rules, 201).await;
+    admin.pushes("app", &first.digest, &first).await;
+    let reserved = reserving(&registry, &first.digest).await;
+    let pushing = tokio::spawn({
+        let admin = admin.clone();
+        async move { refusal(admin.push("app", "latest", &second).await).await }
+    });
+    until_somebody_waits(&registry).await;
+    reserved.commit().await.unwrap();
+    let (status, error) = pushing.await.unwrap();
+    assert_eq!((status, error["code"].as_str()), (409, Some("DENIED")));
+    assert_eq!(error["detail"]["current"], first.digest);
+    assert_eq!(admin.digest_of("app", "latest").await, Some(first.digest));
+    registry.check().await;
+}
+
 #[tokio::test]
 async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
     let registry = Registry::start().await;
@@ -186,11 +239,7 @@ async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
         let admin = admin.clone();
         async move { admin.deletes("app", "latest").await }
     });
-    let waits = "select exists(select from pg_locks where locktype = 'advisory' and not granted
-                   and database = (select oid from pg_database where datname = current_database()))";
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *registry.sql().await).await.unwrap() {
-        tokio::task::yield_now().await;
-    }
+    until_somebody_waits(&registry).await;
     sqlx::query(
         "insert into floating_tags(repository_id, name, digest, moved_by) values ($1, 'latest', $2, 1)",
     )

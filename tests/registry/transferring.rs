@@ -372,6 +372,9 @@ async fn a_reserved_name_is_for_its_digest_alone_and_only_administrators_reserve
     let moved = ci.push_release("app", "edge-1", "floats").await;
     let elsewhere = json!({"repository": "app", "tags": {"edge-1": later}});
     assert_eq!(admin.post_document(path, &elsewhere, 409).await["current"], moved.as_str());
+    let there = json!({"repository": "app", "tags": {"edge-1": moved}});
+    assert_eq!(admin.post_document(path, &there, 201).await["reserved"], json!(["edge-1"]));
+    assert_eq!(ci.digest_of("app", "edge-1").await, Some(moved.to_string()), "it stays shown");
     let held = json!({"repository": "app", "tags": {"edge-2": kept}});
     assert_eq!(admin.post_document(path, &held, 201).await["reserved"], json!(["edge-2"]));
     let body = ci.get(&format!("/v2/app/manifests/{moved}")).send().await.unwrap().bytes().await.unwrap();

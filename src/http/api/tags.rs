@@ -104,7 +104,7 @@ struct Reserved {
 }
 
 /// Holds write-once names for digests without showing them, as names that were deleted are held: nobody can
-/// push other bytes under them. All of them, or none.
+/// push other bytes under them. One that floats at its digest now stays shown. All of them, or none.
 #[utoipa::path(post, path = "/api/v1/tags/reservations", tag = "content", request_body = ReservationRequest,
     responses((status = 201, body = Reserved), (status = 403), (status = 404),
               (status = 409, description = "`version-taken` with `current`")))]
