@@ -21,6 +21,19 @@ pub struct Referrer {
     pub annotations: Option<Value>,
 }
 
+/// A page of them.
+#[derive(Clone, Debug)]
+pub struct Referrers {
+    /// By digest.
+    pub page: Vec<Referrer>,
+    /// Whether others come behind it.
+    pub more: bool,
+}
+
+/// Bytes of the manifests of one page, beyond which it ends with the manifest that it is at: their
+/// annotations are in memory, and each may be nearly as large as the largest manifest.
+const PAGE_BYTES: i64 = 1 << 20;
+
 /// The digest that a tag of cosign or the referrers fallback is made of: `sha256-<hex>`, perhaps with
 /// `.sig`, `.att` or `.sbom`. What it names belongs to the manifest of that digest.
 pub(super) fn subject_of_tag(tag: &Tag) -> Option<Digest> {
@@ -29,7 +42,8 @@ pub(super) fn subject_of_tag(tag: &Tag) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-/// A page of what refers to the subject, by digest after `last`; the subject need not be there.
+/// A page of what refers to the subject, by digest after `last`, at most `limit` of them; the subject need not
+/// be there.
 pub async fn referrers(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -37,8 +51,8 @@ pub async fn referrers(
     artifact_type: Option<&str>,
     last: &str,
     limit: i64,
-) -> Result<Vec<Referrer>, Failure> {
-    store::page(connection, repository_id, subject, artifact_type, last, limit).await
+) -> Result<Referrers, Failure> {
+    store::page(connection, repository_id, subject, artifact_type, last, limit, PAGE_BYTES).await
 }
 
 #[cfg(test)]

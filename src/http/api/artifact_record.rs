@@ -73,7 +73,7 @@ struct ArtifactDetail {
     sha512: Digest,
     /// Its layers.
     files: Vec<ArtifactFile>,
-    /// The first thousand.
+    /// The first thousand, or of large manifests those of the first mebibyte; the referrers API of OCI has all.
     referrers: Vec<ArtifactReferrer>,
     /// The newest hundred, each with its verdict; `/api/v1/attestations` has all.
     attestations: Vec<AttestationRecord>,
@@ -119,7 +119,7 @@ async fn record(
         files: manifest.layers()?.into_iter().map(ArtifactFile::from).collect(),
         sha256: manifest.sha256,
         sha512: manifest.sha512,
-        referrers: referrers.into_iter().map(ArtifactReferrer::from).collect(),
+        referrers: referrers.page.into_iter().map(ArtifactReferrer::from).collect(),
         attestations: attestations.into_iter().map(AttestationRecord::from).collect(),
         scans: scans.into_iter().map(ScanItem::from).collect(),
         standing: standing(&app, &caller, &which.repository, digest).await?,

@@ -11,8 +11,9 @@ use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// `GET`, whole or a range (or a redirect to the object store, where that is configured), and `HEAD`, which also protects the blob for the grace period: a client
-/// that is told that it need not push must find it when it names it in a manifest.
+/// `GET`, whole or a range (or a redirect to the object store, where that is configured), and `HEAD`, which
+/// also protects the blob for the grace period: a client that is told that it need not push must find it
+/// when it names it in a manifest.
 pub async fn get(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
     let grant = visit.may::<Pull>(&repository)?;
     show(visit, &grant, digest).await

@@ -2,7 +2,7 @@
 
 use super::{OciError, Visit};
 use crate::access::{Grant, Pull};
-use crate::content::{self, OCI_INDEX, Referrer};
+use crate::content::{self, OCI_INDEX, Referrer, Referrers};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::fmt::Display;
 
-/// Descriptors of one page; short lists are never paged.
-const PAGE: usize = 1000;
+/// Descriptors of one page; short lists of small manifests are never paged.
+const PAGE: i64 = 1000;
 
 /// What refers to the digest, as an image index; empty also where there is no such repository.
 pub async fn list(visit: Visit, repository: RepositoryName, digest: Digest) -> Result<Response, OciError> {
@@ -30,42 +30,41 @@ pub(super) async fn show(
     let artifact_type = visit.query("artifactType");
     let last = visit.query("last").unwrap_or_default();
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
-    let limit = i64::try_from(PAGE + 1).unwrap_or(i64::MAX);
-    let mut found = match (content::repository(&mut connection, grant.repository()).await?, digest) {
-        (Some(known), Some(digest)) => {
-            content::referrers(&mut connection, known.id, digest, artifact_type, last, limit).await?
-        }
-        (None, _) | (_, None) => Vec::new(),
-    };
+    let Referrers { page, more } =
+        match (content::repository(&mut connection, grant.repository()).await?, digest) {
+            (Some(known), Some(digest)) => {
+                content::referrers(&mut connection, known.id, digest, artifact_type, last, PAGE).await?
+            }
+            (None, _) | (_, None) => Referrers { page: Vec::new(), more: false },
+        };
+    drop(connection);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
     if artifact_type.is_some() {
         const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
         headers.insert(FILTERS, HeaderValue::from_static("artifactType"));
     }
-    let more = found.len() > PAGE;
-    found.truncate(PAGE);
-    if let (Some(last), Some(digest)) = (found.last().filter(|_| more), digest)
+    if let (Some(last), Some(digest)) = (page.last().filter(|_| more), digest)
         && let Some(link) = next(name, digest, artifact_type, &last.digest)
     {
         headers.insert(header::LINK, link);
     }
-    let manifests: Vec<Value> = found.iter().map(descriptor).collect();
+    let manifests: Vec<Value> = page.into_iter().map(descriptor).collect();
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
     Ok((headers, index.to_string()).into_response())
 }
 
-fn descriptor(referrer: &Referrer) -> Value {
+fn descriptor(referrer: Referrer) -> Value {
     let mut descriptor = json!({
         "mediaType": referrer.media_type,
         "digest": referrer.digest,
         "size": referrer.size_bytes,
     });
-    if let Some(artifact_type) = &referrer.artifact_type {
+    if let Some(artifact_type) = referrer.artifact_type {
         descriptor["artifactType"] = json!(artifact_type);
     }
-    if let Some(annotations) = &referrer.annotations {
-        descriptor["annotations"] = annotations.clone();
+    if let Some(annotations) = referrer.annotations {
+        descriptor["annotations"] = annotations;
     }
     descriptor
 }
