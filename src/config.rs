@@ -77,8 +77,8 @@ pub struct Settings {
     /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most [default: 1048576]
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
-    /// Bytes of documents and manifests in memory at once at the most, half of them for one principal (so at
-    /// least twice the largest manifest and document together); more get 503 [default: 268435456]
+    /// Bytes of documents and manifests that come in or go out at once at the most, half of them for one
+    /// principal (so at least twice the largest manifest and document together); more get 503 [default: 268435456]
     #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
     pub document_memory_bytes: Option<u64>,
     /// Seconds for a document or manifest to arrive whole [default: 300]

@@ -150,7 +150,7 @@ impl Blob {
         while let Some(chunk) = stream.next().await {
             read.extend_from_slice(&chunk.map_err(|error| Failure::new("reading a blob", error))?);
         }
-        Ok(Some(taken.hold(read)))
+        Ok(Some(taken.hold(read.freeze())))
     }
 }
 

@@ -96,5 +96,5 @@ pub async fn whole(
         room.grow(length).await?;
         read.extend_from_slice(&frame);
     }
-    Ok(room.hold(read))
+    Ok(room.hold(read.freeze()))
 }

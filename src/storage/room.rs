@@ -3,7 +3,7 @@
 
 use crate::access::PrincipalId;
 use crate::failure::Overloaded;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub struct Taken {
 
 /// Bytes with the room they take.
 struct Held {
-    bytes: BytesMut,
+    bytes: Bytes,
     _room: Taken,
 }
 
@@ -102,8 +102,8 @@ impl Taken {
     }
 
     /// The bytes, whose room is free when the last handle on them is dropped.
-    pub fn hold(self, bytes: BytesMut) -> Bytes {
-        if bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(Held { bytes, _room: self }) }
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        if self.permits.is_none() { bytes } else { Bytes::from_owner(Held { bytes, _room: self }) }
     }
 }
 

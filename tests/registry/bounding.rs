@@ -1,9 +1,11 @@
 //! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
 
+use crate::harness::oci::{Document, INDEX};
 use crate::harness::{Client, Registry, expect};
 use h2::Reason;
 use proofmark::access::Role;
 use proofmark::storage::PIECE;
+use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -115,6 +117,42 @@ async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
     drop((first, others));
     assert_eq!(expect(post(&admin).await.unwrap(), 422).await["code"], "malformed-envelope");
     while registry.app.document_room.free_pieces() < 12 {
+        tokio::task::yield_now().await;
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn manifests_that_slow_clients_do_not_read_hold_no_more_memory_than_there_is() {
+    const LONG: usize = 12 << 20;
+    let registry = Registry::with(|settings| {
+        settings.document_memory_bytes = Some(4 * (LONG as u64 + PIECE));
+        settings.max_document_bytes = Some(PIECE);
+        settings.manifest_cache_bytes = Some(0);
+    })
+    .await;
+    let (slow, other) = (registry.admin(), registry.client(Role::Reader, "**").await);
+    let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+        "annotations": {"long": "x".repeat(LONG)}}));
+    slow.pushes("app", "1.0", &long).await;
+    let all = registry.app.document_room.free_pieces();
+    let each = LONG / usize::try_from(PIECE).unwrap();
+    let mut asked = Vec::new();
+    for wires in 1..=2 {
+        let line = "GET /v2/app/manifests/1.0";
+        asked.push(Wire::begin(&registry, line, slow.token(), "").await);
+        while registry.app.document_room.free_pieces() > all - wires * each {
+            tokio::task::yield_now().await;
+        }
+    }
+    let refused = slow.get("/v2/app/manifests/1.0").send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(expect(refused, 503).await["errors"][0]["code"], "TOOMANYREQUESTS");
+    assert_eq!(slow.digest_of("app", "1.0").await, Some(long.digest.clone()), "a HEAD takes none");
+    let got = other.get("/v2/app/manifests/1.0").send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(got, long.body);
+    drop(asked);
+    while registry.app.document_room.free_pieces() < all {
         tokio::task::yield_now().await;
     }
     registry.check().await;

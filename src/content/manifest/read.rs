@@ -5,6 +5,7 @@ use crate::access::{Grant, PrincipalId, Pull};
 use crate::content::store::{manifests as store, tags};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Reference};
+use crate::postgres::Db;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
@@ -146,11 +147,12 @@ impl Bodies {
     }
 
     /// The bytes of a manifest that was just found; `None` when it has gone since.
-    pub async fn body(&self, connection: &mut PgConnection, found: &Found) -> Result<Option<Bytes>, Failure> {
+    pub async fn body(&self, db: &Db, found: &Found) -> Result<Option<Bytes>, Failure> {
         if let Some(body) = self.0.get(&found.digest).await {
             return Ok(Some(body));
         }
-        let body = store::body(connection, found.repository_id, &found.digest).await?;
+        let mut connection = db.acquire().await?;
+        let body = store::body(&mut connection, found.repository_id, &found.digest).await?;
         if let Some(body) = &body {
             self.0.insert(found.digest.clone(), body.clone()).await;
         }

@@ -30,8 +30,9 @@ pub(super) async fn show(
     grant: &Grant<Pull>,
     reference: &Reference,
 ) -> Result<Response, OciError> {
-    let mut connection = visit.app.db.pool().acquire().await.map_err(crate::failure::Failure::from)?;
+    let mut connection = visit.app.db.acquire().await?;
     let found = content::find(&mut connection, grant, reference).await?;
+    drop(connection);
     let found = found.ok_or_else(|| unknown(reference))?;
     // Whoever asks by one digest of the bytes checks the answer by it, whichever they are stored under.
     let digest = match reference {
@@ -45,9 +46,10 @@ pub(super) async fn show(
     if visit.method == Method::HEAD {
         return Ok((headers, Body::empty()).into_response());
     }
-    let body = visit.app.manifest_bodies.body(&mut connection, &found).await?;
+    let room = visit.room_for(found.size_bytes.unsigned_abs()).await?;
+    let body = visit.app.manifest_bodies.body(&visit.app.db, &found).await?;
     let body = body.ok_or_else(|| unknown(reference))?;
-    Ok((headers, body).into_response())
+    Ok((headers, room.hold(body)).into_response())
 }
 
 /// PUT, by tag or by digest; `?tag=` names further tags.

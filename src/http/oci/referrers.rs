@@ -50,8 +50,9 @@ pub(super) async fn show(
         headers.insert(header::LINK, link);
     }
     let manifests: Vec<Value> = page.into_iter().map(descriptor).collect();
-    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
-    Ok((headers, index.to_string()).into_response())
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).to_string();
+    let room = visit.room_for(index.len() as u64).await?;
+    Ok((headers, room.hold(index.into())).into_response())
 }
 
 fn descriptor(referrer: Referrer) -> Value {

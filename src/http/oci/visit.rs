@@ -3,9 +3,10 @@
 use super::{Code, OciError};
 use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
-use crate::http::{Caller, body};
+use crate::http::Caller;
+use crate::http::body::{self, NotTaken};
 use crate::names::RepositoryName;
-use crate::storage::OwnRoom;
+use crate::storage::{OwnRoom, PIECE, Taken};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -75,6 +76,18 @@ impl Visit {
     pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
         let body = std::mem::take(&mut self.body);
         Ok(body::whole(&self.app.config.limits, &self.room(), &self.headers, body, limit_bytes).await?)
+    }
+
+    /// What an answer of so many bytes takes of the caller's room, until the client has it all: many slow
+    /// clients are many answers in memory. Small ones do not count.
+    pub fn room_for(&self, bytes: u64) -> impl Future<Output = Result<Taken, OciError>> + use<> {
+        let mut taken = self.room().take();
+        async move {
+            if bytes > PIECE {
+                taken.grow(bytes).await.map_err(NotTaken::from)?;
+            }
+            Ok(taken)
+        }
     }
 
     /// The caller's room for what is held in memory whole.
