@@ -59,7 +59,7 @@ impl Store {
         E: Display,
     {
         let mut chunks = Chunks::new(body, limit_bytes.saturating_sub(staged.offset_bytes));
-        let under_way = self.share().begin();
+        let under_way = self.share().upload();
         let room = self.least_piece_bytes().saturating_sub(staged.tail.len());
         let first = chunks.gather(room).await;
         if first.iter().map(Bytes::len).sum::<usize>() < room {
@@ -173,7 +173,7 @@ impl Sink {
     /// What is received, hashed and pushed at a time.
     fn step_bytes(&self, under_way: &UnderWay) -> usize {
         match self {
-            Self::File(_) => under_way.chunk_bytes(),
+            Self::File(_) => under_way.step_bytes(),
             Self::Parts(_) => CHUNK_BYTES,
         }
     }

@@ -3,6 +3,7 @@
 use super::blob::Location;
 use super::chunks::Buffers;
 use super::files::Files;
+use super::share::UnderWay;
 use super::store::{Kind, Store};
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -15,9 +16,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Bytes as they are read. One that breaks off ends in an error, never in fewer bytes.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
-
-/// What is read from a file at a time, at the most.
-const READ_BYTES: u64 = 512 << 10;
 
 impl Store {
     /// A range of a blob's bytes. Fails at once when the bytes are not there.
@@ -51,6 +49,7 @@ struct Reader {
     file: File,
     left: u64,
     buffers: Buffers,
+    under_way: UnderWay,
 }
 
 /// A read in flight gives the reader back with the bytes.
@@ -66,7 +65,8 @@ async fn read_file(files: &Files, key: &str, range: Range<u64>) -> Result<ByteSt
         Ok(file)
     };
     let file = super::files::blocking("opening a blob's file", open).await?;
-    let reader = Reader { file, left: range.end - range.start, buffers: Buffers::default() };
+    let left = range.end - range.start;
+    let reader = Reader { file, left, buffers: Buffers::default(), under_way: files.share.read() };
     Ok(stream::try_unfold(reader.read_ahead(), |reading| async move {
         let Some(reading) = reading else { return Ok(None) };
         let (reader, bytes) = reading.await.map_err(io::Error::other)??;
@@ -81,7 +81,7 @@ impl Reader {
             return None;
         }
         Some(spawn_blocking(move || {
-            let wanted = self.left.min(READ_BYTES);
+            let wanted = self.left.min(self.under_way.step_bytes() as u64);
             let mut buffer = self.buffers.take();
             buffer.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
             self.file.read_exact(&mut buffer)?;

@@ -1,44 +1,59 @@
-//! What uploads hold in memory: so much for all of them together, as long as each can go on.
+//! What uploads and reads hold in memory: so much for all of them together, as long as each can go on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that the chunks of all uploads into files aim at.
-const CHUNKS_BYTES: usize = 4 << 20;
+/// The steps in which something is done by many at once, in bytes: a lone one takes the largest, which cost
+/// least, and many take smaller ones.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    /// What the steps of all together aim at.
+    all: usize,
+    /// Smaller steps cost more than they carry.
+    least: usize,
+    /// Larger ones gain nothing.
+    most: usize,
+}
 
-/// Chunks of one upload at a time: one fills while the one before is hashed and written.
-const CHUNKS: usize = 2;
+/// Of one upload into files two chunks are held at a time: one fills while the one before is hashed and written.
+const UPLOADS: Steps = Steps { all: 2 << 20, least: 64 << 10, most: 1 << 20 };
 
-/// A lone upload works in steps of this size, which cost least; many at once in smaller ones.
-const MOST_BYTES: usize = 1 << 20;
-
-/// Smaller steps cost more than they carry.
-const LEAST_BYTES: usize = 64 << 10;
+/// Of one file that is read two pieces are held at a time: one is read while the one before is sent. A client
+/// that is slow holds them for long.
+const READS: Steps = Steps { all: 16 << 20, least: 16 << 10, most: 512 << 10 };
 
 /// Parts that are sent while their uploads fill the next, in MiB for all uploads together.
 const AHEAD_MIB: usize = 32;
 
-/// The memory of all uploads into a store. Cheap to clone.
+/// The memory of all uploads into a store, and of all reads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
-    under_way: Arc<AtomicUsize>,
+    uploads: Arc<AtomicUsize>,
+    reads: Arc<AtomicUsize>,
     ahead: Arc<Semaphore>,
 }
 
-/// An upload that is under way; dropped, the others have more.
+/// An upload or a read that is under way; dropped, the others have more.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<AtomicUsize>);
+pub(super) struct UnderWay {
+    all: Arc<AtomicUsize>,
+    steps: Steps,
+}
 
 impl Share {
     pub fn new() -> Self {
-        Self { under_way: Arc::default(), ahead: Arc::new(Semaphore::new(AHEAD_MIB)) }
+        Self { uploads: Arc::default(), reads: Arc::default(), ahead: Arc::new(Semaphore::new(AHEAD_MIB)) }
     }
 
     /// Counts an upload.
-    pub fn begin(&self) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(&self.under_way))
+    pub fn upload(&self) -> UnderWay {
+        UnderWay::begin(&self.uploads, UPLOADS)
+    }
+
+    /// Counts a read.
+    pub fn read(&self) -> UnderWay {
+        UnderWay::begin(&self.reads, READS)
     }
 
     /// Leave to fill the next part while one of so many bytes is sent; `None` when others have it all.
@@ -49,16 +64,21 @@ impl Share {
 }
 
 impl UnderWay {
-    /// The size of the next chunk.
-    pub fn chunk_bytes(&self) -> usize {
-        let uploads = self.0.load(Ordering::Relaxed).max(1);
-        (CHUNKS_BYTES / CHUNKS / uploads).clamp(LEAST_BYTES, MOST_BYTES)
+    fn begin(all: &Arc<AtomicUsize>, steps: Steps) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self { all: Arc::clone(all), steps }
+    }
+
+    /// The size of the next step.
+    pub fn step_bytes(&self) -> usize {
+        let Steps { all, least, most } = self.steps;
+        (all / self.all.load(Ordering::Relaxed).max(1)).clamp(least, most)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -67,14 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lone_upload_takes_large_steps_and_many_take_small_ones() {
+    fn a_lone_upload_or_read_takes_large_steps_and_many_take_small_ones() {
         let share = Share::new();
-        let lone = share.begin();
-        assert_eq!(lone.chunk_bytes(), MOST_BYTES);
-        let others: Vec<_> = (0..255).map(|_| share.begin()).collect();
-        assert_eq!(lone.chunk_bytes(), LEAST_BYTES);
-        drop(others);
-        assert_eq!(lone.chunk_bytes(), MOST_BYTES);
+        let (upload, read) = (share.upload(), share.read());
+        assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.most, READS.most));
+        let uploads: Vec<_> = (0..255).map(|_| share.upload()).collect();
+        assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.least, READS.most));
+        let reads: Vec<_> = (0..4095).map(|_| share.read()).collect();
+        assert_eq!(read.step_bytes(), READS.least);
+        drop((uploads, reads));
+        assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.most, READS.most));
     }
 
     #[test]
