@@ -38,7 +38,8 @@ create function can_be_written(at timestamptz) returns bool language sql immutab
   return at >= '1970-01-01 00:00:00Z'::timestamptz and at < '10000-01-01 00:00:00Z'::timestamptz;
 
 -- For the audit, which compares rows with what events say of them. What does not say it as it should says
--- nothing, so that one event that was tampered with does not hide the others.
+-- nothing, so that one event that was tampered with does not hide the others. What catches an exception runs in
+-- a subtransaction, which no parallel worker may begin: those are not parallel safe.
 create function facts_said(leaf bytea) returns jsonb language plpgsql immutable as $$
 begin
   return convert_from(leaf, 'UTF8')::jsonb -> 'facts';

@@ -187,17 +187,22 @@ async fn reserving(registry: &Registry, digest: &str) -> Tx {
     ] {
         sqlx::query(statement).bind(digest).execute(&mut *tx).await.unwrap();
     }
+    told(&mut tx, Kind::TagReserved, digest, json!({"tag": "latest"})).await;
+    tx
+}
+
+/// Writes the event of what was done to `app`, the only repository.
+async fn told(tx: &mut Tx, kind: Kind, digest: &str, facts: serde_json::Value) {
     let event = Event {
-        kind: Kind::TagReserved,
-        at: database_time(&mut tx).await.unwrap(),
+        kind,
+        at: database_time(tx).await.unwrap(),
         principal: &Principal { id: 1, name: "anonymous".into() },
         repository: Some((1, &"app".parse().unwrap())),
         environment: None,
         digest: Some(&digest.parse().unwrap()),
-        facts: json!({"tag": "latest"}),
+        facts,
     };
-    ledger::append(&mut tx, event).await.unwrap();
-    tx
+    ledger::append(tx, event).await.unwrap();
 }
 
 #[tokio::test]
@@ -248,16 +253,7 @@ async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
     .execute(&mut *moving)
     .await
     .unwrap();
-    let event = Event {
-        kind: Kind::ManifestPushed,
-        at: database_time(&mut moving).await.unwrap(),
-        principal: &Principal { id: 1, name: "anonymous".into() },
-        repository: Some((id, &"app".parse().unwrap())),
-        environment: None,
-        digest: Some(&second.digest.parse().unwrap()),
-        facts: json!({"tags": ["latest"]}),
-    };
-    ledger::append(&mut moving, event).await.unwrap();
+    told(&mut moving, Kind::ManifestPushed, &second.digest, json!({"tags": ["latest"]})).await;
     moving.commit().await.unwrap();
     assert_eq!(deleting.await.unwrap(), 202);
     let logged: Option<String> = sqlx::query_scalar("select digest from events where kind = 'tag.deleted'")
