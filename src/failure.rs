@@ -17,6 +17,11 @@ pub struct Failure {
 #[error("others fill the memory that there is for documents; try again in a moment")]
 pub struct Overloaded;
 
+/// What was taken in of an upload is not there any more, so it can never be completed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("what was staged of the upload is gone")]
+pub struct LostUpload;
+
 impl Failure {
     /// A failure with what was being done, in words such as `"reading a tag"`.
     pub fn new(doing: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -52,10 +57,13 @@ impl Failure {
         away || matches!(self.code().as_deref(), Some("53300" | "57P01" | "57P02" | "57P03"))
     }
 
-    /// Whether the object store says that an upload in parts is not there any more (404), or not as it was
-    /// saved (400): somebody aborted it, or a late writer wrote one of its parts again. It can never be
-    /// completed.
+    /// Whether an upload can never be completed: what was staged in files is gone, or the object store says
+    /// that an upload in parts is not there any more (404), or not as it was saved (400), because somebody
+    /// aborted it, or a late writer wrote one of its parts again.
     pub fn is_of_a_lost_upload(&self) -> bool {
+        if let Some(error) = self.cause.downcast_ref::<std::io::Error>() {
+            return error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<LostUpload>);
+        }
         match self.cause.downcast_ref() {
             Some(object_store::Error::NotFound { .. }) => true,
             Some(error @ object_store::Error::Generic { .. }) => !is_away(error),

@@ -57,6 +57,9 @@ impl FromStr for Pattern {
         if text.is_empty() || text.len() > MAX_LEN {
             return Err(InvalidPattern(format!("it has 1 to {MAX_LEN} characters")));
         }
+        if text.starts_with('/') {
+            return Err(InvalidPattern("no name begins with '/'".to_owned()));
+        }
         if text == "**" {
             return Ok(Self::everything());
         }
@@ -155,6 +158,12 @@ mod tests {
         }
         assert!(Pattern::everything().matches("a/b/c"));
         assert!("a/**".parse::<Pattern>().unwrap().matches("a/b/c"));
+    }
+
+    #[test]
+    fn a_pattern_that_begins_as_no_name_does_is_refused() {
+        let refused = "/**".parse::<Pattern>().unwrap_err().to_string();
+        assert!(refused.contains("no name begins with '/'") && refused.contains("'payments/*'"), "{refused}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -48,7 +48,12 @@ impl Db {
         let mut pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false);
+            .test_before_acquire(false)
+            .after_release(|connection, _| {
+                // What a large document needed would otherwise stay with each connection that carried one.
+                connection.shrink_buffers();
+                Box::pin(async { Ok(true) })
+            });
         if let Some(restarts) = options.restarts.clone() {
             // Connections to a Postgres that has died are thrown away before a request meets them.
             pool = pool.before_acquire(move |_, connection| {

@@ -5,7 +5,7 @@ use super::blob::{key_of, upload_of};
 use super::share::Share;
 use super::staged::{Pieces, Segment, Staged};
 use super::store::{Found, Place};
-use crate::failure::Failure;
+use crate::failure::{Failure, LostUpload};
 use crate::names::{Digest, Hasher};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -76,11 +76,11 @@ impl Files {
     pub async fn rehash(&self, staged: &Staged, mut hasher: Hasher) -> Result<Hasher, Failure> {
         let paths: Vec<(PathBuf, u64)> =
             segments(staged)?.iter().map(|segment| (self.path(&segment.name), segment.bytes)).collect();
-        let tail = staged.tail.clone();
+        let (tail, staging) = (staged.tail.clone(), self.path("staging"));
         blocking("reading staged files again", move || {
             let mut buffer = vec![0; 1 << 20];
             for (path, bytes) in paths {
-                let mut file = File::open(path)?.take(bytes);
+                let mut file = File::open(path).map_err(|error| lost(error, &staging))?.take(bytes);
                 loop {
                     let read = file.read(&mut buffer)?;
                     if read == 0 {
@@ -103,12 +103,17 @@ impl Files {
         let (target, size_bytes) = (self.path(&key), staged.offset_bytes);
         let paths: Vec<(PathBuf, u64)> =
             segments(staged)?.iter().map(|segment| (self.path(&segment.name), segment.bytes)).collect();
-        let tail = staged.tail.clone();
+        let (tail, staging) = (staged.tail.clone(), self.path("staging"));
         blocking("moving a blob into place", move || {
             let Some(((base, base_bytes), others)) = paths.split_first() else {
                 return Err(io::Error::other("nothing was staged"));
             };
-            if !base.exists() && fs::metadata(&target)?.len() == size_bytes {
+            if !base.exists() {
+                if fs::metadata(&target).map_err(|error| lost(error, &staging))?.len() != size_bytes {
+                    return Err(io::Error::other(
+                        "a blob's file has another length than its upload's state says",
+                    ));
+                }
                 // Whoever renamed it may have died before the name was durable.
                 return target.parent().map_or(Ok(()), sync_directory);
             }
@@ -259,6 +264,13 @@ pub(super) fn segments(staged: &Staged) -> Result<&[Segment], Failure> {
             "it was begun in an object store and the storage is a directory now",
         )),
     }
+}
+
+/// A file that is not there is one that a finish has moved, under a digest that the upload does not have any
+/// more: of bytes that were refused, and went on. Where all of the storage is away, nothing is lost.
+fn lost(error: io::Error, staging: &Path) -> io::Error {
+    let gone = error.kind() == io::ErrorKind::NotFound && staging.is_dir();
+    if gone { io::Error::other(LostUpload) } else { error }
 }
 
 /// Appends the other files and the tail to the first one, in place. The first one may be longer

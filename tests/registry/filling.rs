@@ -1,7 +1,7 @@
 //! A repository holds no more than its quota, whatever comes at once.
 
 use crate::harness::oci::refusal;
-use crate::harness::{Registry, expect, noise, sha256};
+use crate::harness::{Registry, expect, noise, sha256, sha512};
 use bytes::Bytes;
 use futures::StreamExt;
 use proofmark::access::Role;
@@ -57,6 +57,39 @@ async fn a_push_over_the_quota_is_denied_and_leaves_nothing() {
     ci.push_blob("app", &noise(2, 70_000)).await;
     assert_eq!(registry.quota("app", Value::Null).await["quota_bytes"], Value::Null);
     ci.push_blob("app", &noise(7, 90_000)).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_others_left_no_room_for_is_finished_when_there_is_or_begins_again() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    registry.quota("app", json!(200_000)).await;
+    // Nothing else is there when the bytes come, and too much when they are to become a blob.
+    let (bytes, more) = (noise(1, 150_000), noise(2, 20_000));
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let location = ci.open_session("app").await;
+        assert_eq!(ci.send_chunk(&location, 0, &bytes).await.status(), 202);
+        sessions.push(location);
+    }
+    let taken = ci.push_blob("app", &noise(3, 100_000)).await;
+    for location in &sessions {
+        let refused = ci.put(&format!("{location}?digest={}", sha256(&bytes))).send().await.unwrap();
+        assert_eq!(refusal(refused).await.0, 403);
+    }
+    let [waits, goes_on, is_told_otherwise] = &sessions[..] else { panic!("three sessions") };
+    let deleted = registry.admin().delete(&format!("/v2/app/blobs/{taken}")).send().await.unwrap();
+    assert_eq!(deleted.status(), 202);
+    // The bytes lie under the digest that they had: what has another one begins again.
+    assert_eq!(ci.send_chunk(goes_on, 150_000, &more).await.status(), 202);
+    let whole = [&bytes[..], &more].concat();
+    for (location, digest) in [(goes_on, sha256(&whole)), (is_told_otherwise, sha512(&bytes))] {
+        let (status, error) =
+            refusal(ci.put(&format!("{location}?digest={digest}")).send().await.unwrap()).await;
+        assert_eq!((status, error["code"].as_str()), (404, Some("BLOB_UPLOAD_UNKNOWN")), "{location}");
+    }
+    assert_eq!(ci.put(&format!("{waits}?digest={}", sha256(&bytes))).send().await.unwrap().status(), 201);
     registry.check().await;
 }
 

@@ -189,6 +189,28 @@ async fn a_killed_postgres_is_started_again_and_the_pool_finds_it() {
 }
 
 #[tokio::test]
+async fn a_child_of_a_killed_postgres_that_heeds_no_gentle_signal_does_not_keep_the_next_waiting() {
+    let home = directory(0o700);
+    let cluster = start(home.path()).await.unwrap();
+    let db = pool(&cluster).await;
+    run(&db, "create table kept as select 1 as n").await;
+    let deaf: i32 =
+        sqlx::query_scalar("select pid from pg_stat_activity where backend_type = 'checkpointer'")
+            .fetch_one(db.pool())
+            .await
+            .unwrap();
+    let killed = postmaster(home.path());
+    kill(deaf, Signal::SIGSTOP);
+    kill(killed, Signal::SIGKILL);
+    let began = std::time::Instant::now();
+    eventually("Postgres is back", || ready(home.path()) && postmaster(home.path()) != killed).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "half of what an orderly end may take");
+    let kept: i32 = sqlx::query_scalar("select n from kept").fetch_one(db.pool()).await.unwrap();
+    assert_eq!(kept, 1);
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
     let home = directory(0o700);
     let cluster = start(home.path()).await.unwrap();

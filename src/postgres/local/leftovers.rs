@@ -108,7 +108,9 @@ pub fn clear(layout: &Layout) -> Result<(), Unstartable> {
             }
             _ if elapsed > PATIENCE => (Signal::SIGKILL, left),
             Some(postmaster) => (Signal::SIGINT, vec![postmaster]),
-            None => (Signal::SIGTERM, left),
+            // Without their postmaster they come to no orderly end, and one that recovers the data heeds no
+            // gentler word. Whatever they leave, the next start recovers from.
+            None => (Signal::SIGKILL, left),
         };
         if sent != Some((signal, to.clone())) {
             tracing::info!(?signal, processes = ?to, "ending what an earlier Postgres left");

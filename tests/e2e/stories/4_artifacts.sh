@@ -114,6 +114,34 @@ a_large_blob_passes_through_with_memory_flat() {
   equal "$(cat read)" "$(cat sent)"
   _flat 'giving it out' "$rest"
 }
+large_manifests_are_forgotten_when_they_are_stored() {
+  local rest left number config empty
+  printf '{}' > config.json
+  config=$(digest config.json)
+  answers 201 -H "$(as builder)" --data-binary @config.json "$url/v2/$repository/blobs/uploads/?digest=$config"
+  empty='"mediaType": "application/vnd.oci.empty.v1+json", "digest": "'$config'", "size": 2'
+  head -c 12000000 /dev/zero | tr '\0' x > text
+  rest=$(_memory VmRSS)
+  for number in {1..24}; do
+    _large_referrer &
+    [ $((number % 8)) != 0 ] || wait
+  done
+  left=$(_memory VmRSS)
+  echo "before 24 manifests of 12 MB $rest KiB, after them $left KiB"
+  answers 200 -H "$(as reader)" "$url/v2/$repository/tags/list"
+  equal "$(json '.tags | length')" 24
+  # 64 MiB of them may be kept, to be given out again.
+  [ $((left - rest)) -le $((112 << 10)) ] || fail "24 large manifests left $(((left - rest) >> 10)) MiB behind"
+}
+_large_referrer() {
+  {
+    printf '{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": {%s},' "$empty"
+    printf '"layers": [], "subject": {%s}, "artifactType": "text/plain", "annotations": {"%s": "' "$empty" "$number"
+    cat text
+    printf '"}}'
+  } | curl -sS --fail -o /dev/null -T - -H "$(as builder)" "$url/v2/$repository/manifests/$number" \
+    -H 'Content-Type: application/vnd.oci.image.manifest.v1+json'
+}
 _memory() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(cat "$WORK/proofmark.pid")/status"; }
 _forget_peak() { echo 5 > "/proc/$(cat "$WORK/proofmark.pid")/clear_refs"; }
 _flat() {
