@@ -134,6 +134,19 @@ impl Authority {
         self.narrowed.is_none() && self.bindings.iter().any(|b| b.environments.as_ref().is_none_or(covers))
     }
 
+    /// The environments in which the principal may do the action on the repository; `None` is all of them.
+    pub fn environments(
+        &self,
+        action: Action,
+        repository: &RepositoryName,
+    ) -> Option<BTreeSet<EnvironmentName>> {
+        let covers = |b: &&Binding| b.role.includes(action) && b.repositories.matches(repository.as_str());
+        self.bindings.iter().filter(covers).try_fold(BTreeSet::new(), |mut all, binding| {
+            all.extend(binding.environments.iter().flatten().cloned());
+            binding.environments.is_some().then_some(all)
+        })
+    }
+
     /// The patterns of all repositories on which the principal may do the action in some environment.
     /// They know nothing of a narrowing: a list query begins with them, and `allows` has the last word.
     pub fn patterns(&self, action: Action) -> Vec<&Pattern> {

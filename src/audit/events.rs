@@ -3,26 +3,31 @@
 use crate::access::{Audit, Everything, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Filter, Logged, MAX_PAGE};
-use crate::names::{Digest, RepositoryName};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use futures::Stream;
 use futures::stream::try_unfold;
+use std::collections::BTreeSet;
 
 /// Who may read: the whole log, or one repository's part of it.
 #[derive(Debug)]
 pub enum Auditor {
     /// Everything that happened.
     Everything(Grant<Audit, Everything>),
-    /// What happened to one repository.
-    Repository(Grant<Audit, RepositoryName>),
+    /// What happened to one repository, in no environment or in one of these; `None` is all of them.
+    Repository(Grant<Audit, RepositoryName>, Option<BTreeSet<EnvironmentName>>),
 }
 
 impl Auditor {
-    fn repository(&self) -> Option<RepositoryName> {
+    fn filter(&self) -> Filter {
         match self {
-            Self::Everything(_) => None,
-            Self::Repository(grant) => Some(grant.repository().clone()),
+            Self::Everything(_) => Filter::default(),
+            Self::Repository(grant, environments) => Filter {
+                repository: Some(grant.repository().clone()),
+                environments: environments.as_ref().map(|names| names.iter().cloned().collect()),
+                ..Filter::default()
+            },
         }
     }
 }
@@ -48,13 +53,12 @@ impl Question {
     fn filter(self, auditor: &Auditor) -> Filter {
         Filter {
             from_index: self.from_index.max(0),
-            repository: auditor.repository(),
             digest: self.digest,
             kind: self.kind.map(|kind| kind.as_str().to_owned()),
             principal: self.principal,
             since: self.since,
             until: self.until,
-            ..Filter::default()
+            ..auditor.filter()
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Credentials on the wire -> `Caller`; `Caller::may` -> `Grant`.
 
 use super::api::Problem;
-use crate::access::{Act, Action, Authority, Denied, Grant, Place, Principal, PrincipalId, Scope};
+use crate::access::{
+    Act, Action, Authority, Denied, Grant, InEnvironment, Place, Principal, PrincipalId, Scope,
+};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::identity::{self, Secret};
+use crate::names::{EnvironmentName, RepositoryName};
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -29,6 +32,12 @@ impl Caller {
     /// Whether some binding allows the action at the place.
     pub fn allows(&self, action: Action, place: Place<'_>) -> bool {
         self.known.authority.allows(action, place)
+    }
+
+    /// Whether the caller sees what happens to the repository in the environment, or regardless of any.
+    pub fn sees(&self, repository: &RepositoryName, environment: Option<&EnvironmentName>) -> bool {
+        let environment = environment.map_or(InEnvironment::Regardless, InEnvironment::One);
+        self.allows(Action::Pull, Place { repository: Some(repository), environment })
     }
 
     /// All that the caller may do; list queries filter by its patterns.

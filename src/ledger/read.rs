@@ -1,7 +1,7 @@
 //! Reading the log, by index.
 
 use crate::failure::Failure;
-use crate::names::{Digest, RepositoryName};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -18,6 +18,8 @@ pub struct Filter {
     pub to_index: i64,
     /// Only this repository.
     pub repository: Option<RepositoryName>,
+    /// Only what happened in no environment or in one of these.
+    pub environments: Option<Vec<EnvironmentName>>,
     /// Only about this digest.
     pub digest: Option<Digest>,
     /// Only this kind.
@@ -38,6 +40,7 @@ impl Default for Filter {
             from_index: 0,
             to_index: i64::MAX,
             repository: None,
+            environments: None,
             digest: None,
             kind: None,
             principal: None,
@@ -68,6 +71,7 @@ pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
         r#"select l.idx as "index!", e.id as "event_id!", p.name as "principal!", e.leaf as "leaf!"
            from log_entries l join events e on e.id = l.event_id join principals p on p.id = e.principal_id
            left join repositories r on r.id = e.repository_id
+           left join environments v on v.id = e.environment_id
            where l.idx >= $1 and l.idx < $2
              and ($3::text is null or r.name = $3)
              and ($4::text is null or e.digest = $4)
@@ -75,7 +79,8 @@ pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
              and ($6::text is null or p.name = $6)
              and ($7::timestamptz is null or e.at >= $7)
              and ($8::timestamptz is null or e.at < $8)
-           order by l.idx limit $9"#,
+             and ($9::text[] is null or v.name is null or v.name = any($9))
+           order by l.idx limit $10"#,
         filter.from_index,
         filter.to_index,
         filter.repository.as_ref() as Option<&RepositoryName>,
@@ -84,6 +89,7 @@ pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
         filter.principal,
         filter.since,
         filter.until,
+        filter.environments.as_deref() as Option<&[EnvironmentName]>,
         filter.limit.clamp(1, MAX_PAGE),
     )
     .fetch_all(connection)

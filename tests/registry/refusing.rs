@@ -314,6 +314,40 @@ async fn a_right_in_one_environment_tells_nothing_of_another() {
     // A right everywhere, beside it, counts everywhere.
     registry.named("cluster/prod", Role::Reader, "app", None).await;
     expect(cluster.known_good("app", "staging").await, 200).await;
+
+    // Nor do lists of what was approved, blocked, held and written for both, or the log.
+    for environment in ["staging", "prod"] {
+        let artifact =
+            json!({"repository": "app", "digest": digest, "environment": environment, "reason": "x"});
+        admin.post_document("/api/v1/approvals", &artifact, 201).await;
+        admin.post_document("/api/v1/blocks", &artifact, 201).await;
+        let place = json!({"repository": "app", "environment": environment, "reason": "x"});
+        admin.post_document("/api/v1/holds", &place, 201).await;
+    }
+    registry.sequence_all().await;
+    let auditor = registry.named("auditor/prod", Role::Auditor, "app", Some(&["prod"])).await;
+    for path in ["approvals", "blocks", "holds", "policies", "promotions", "audit/events"] {
+        let path = format!("/api/v1/{path}?repository=app");
+        let (all, some) = (admin.document(&path).await, auditor.document(&path).await);
+        let of = |page: &Value, environment: Value| {
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|item| item.get("event").unwrap_or(item)["environment"] == environment)
+                .count()
+        };
+        assert!(of(&all, json!("staging")) > 0, "{all}");
+        assert_eq!(of(&some, json!("staging")), 0, "{some}");
+        for shown in [json!("prod"), Value::Null] {
+            assert_eq!(of(&some, shown.clone()), of(&all, shown), "{some}");
+        }
+    }
+    for format in ["ndjson", "csv"] {
+        let path = format!("/api/v1/audit/events?repository=app&format={format}");
+        let lines = auditor.get(&path).send().await.unwrap().text().await.unwrap();
+        assert!(lines.contains("prod") && !lines.contains("staging"), "{lines}");
+    }
     registry.check().await;
 }
 

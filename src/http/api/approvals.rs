@@ -72,7 +72,8 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     once.answer(&app, &caller, act).await
 }
 
-/// Approvals in a repository, the newest first.
+/// Approvals in a repository, the newest first. Those for environments that the caller has no right in are
+/// left out.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "promotion", params(FactsAsked),
     responses((status = 200, body = Page<ApprovalRow>), (status = 404)))]
 async fn list_approvals(
@@ -83,7 +84,9 @@ async fn list_approvals(
     let grant = caller.may(&asked.repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = promotion::approvals(&app.db, &grant, asked.ended, before, limit).await?;
-    Ok(Json(Page::of(items, limit, |row| row.id)))
+    let mut page = Page::of(items, limit, |row| row.id);
+    page.items.retain(|row| caller.sees(&row.repository, Some(&row.environment)));
+    Ok(Json(page))
 }
 
 /// Takes an approval back.

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::Query;
-use crate::access::Everything;
+use crate::access::{Action, Everything};
 use crate::app::App;
 use crate::audit::{self, Auditor, Question};
 use crate::clock::Moment;
@@ -33,8 +33,8 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct EventsQuery {
-    /// Only what happened to this repository. Without it the whole log is read, which needs the
-    /// auditor's right on everything.
+    /// Only what happened to this repository, but for environments that the auditor has no right in. Without
+    /// it the whole log is read, which needs the auditor's right on everything.
     repository: Option<RepositoryName>,
     /// Only about this manifest or blob.
     digest: Option<Digest>,
@@ -101,7 +101,10 @@ async fn events(
     Query(query): Query<EventsQuery>,
 ) -> Result<Response, Problem> {
     let auditor = match &query.repository {
-        Some(repository) => Auditor::Repository(caller.may(repository)?),
+        Some(repository) => Auditor::Repository(
+            caller.may(repository)?,
+            caller.authority().environments(Action::Audit, repository),
+        ),
         None => Auditor::Everything(caller.may(&Everything)?),
     };
     let (format, limit) = (query.format, query.limit);

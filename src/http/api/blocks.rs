@@ -5,7 +5,7 @@ use super::approvals::{FactsAsked, Revocation};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane, Pull};
+use crate::access::{EveryLane, Lane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::http::Caller;
@@ -67,7 +67,8 @@ async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Res
 }
 
 /// Blocks on bytes of a repository, the newest first. A block that was placed in another repository
-/// counts here too; who may not see that one is not told its name, the reason or who placed it.
+/// counts here too; who may not see that one is not told its name, the reason or who placed it. Blocks in
+/// environments that the caller has no right in are left out.
 #[utoipa::path(get, path = "/api/v1/blocks", tag = "promotion", params(FactsAsked),
     responses((status = 200, body = Page<BlockRow>), (status = 404)))]
 async fn list_blocks(
@@ -78,11 +79,17 @@ async fn list_blocks(
     let grant = caller.may(&asked.repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = promotion::blocks(&app.db, &grant, asked.ended, before, limit).await?;
-    let items = items.into_iter().map(|block| match &block.repository {
-        Some(repository) if caller.may::<Pull, _>(repository).is_ok() => block,
-        Some(_) | None => block.from_elsewhere(),
-    });
-    Ok(Json(Page::of(items.collect(), limit, |row| row.id)))
+    let mut page = Page::of(items, limit, |row| row.id);
+    page.items.retain(|block| caller.sees(&asked.repository, block.environment.as_ref()));
+    page.items = page
+        .items
+        .into_iter()
+        .map(|block| match &block.repository {
+            Some(repository) if caller.sees(repository, block.environment.as_ref()) => block,
+            Some(_) | None => block.from_elsewhere(),
+        })
+        .collect();
+    Ok(Json(page))
 }
 
 /// Lifts a block.

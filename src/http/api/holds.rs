@@ -88,7 +88,7 @@ struct HoldsAsked {
     limit: Option<i64>,
 }
 
-/// Holds, the newest first.
+/// Holds, the newest first. Those in environments that the caller has no right in are left out.
 #[utoipa::path(get, path = "/api/v1/holds", tag = "promotion", params(HoldsAsked),
     responses((status = 200, body = Page<HoldRow>), (status = 404)))]
 async fn list_holds(
@@ -108,7 +108,7 @@ async fn list_holds(
     let found = promotion::holds(&app.db, repository, environment, asked.ended, before, limit).await?;
     let mut page = Page::of(found, limit, |hold| hold.id);
     page.items.retain(|hold| match (&hold.repository, &hold.environment) {
-        (Some(repository), _) => caller.may::<Pull, _>(repository).is_ok(),
+        (Some(repository), environment) => caller.sees(repository, environment.as_ref()),
         (None, Some(environment)) => caller.authority().is_in(environment),
         (None, None) => true,
     });

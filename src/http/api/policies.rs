@@ -61,7 +61,8 @@ struct PoliciesAsked {
     limit: Option<i64>,
 }
 
-/// Policies as they were written, the newest first.
+/// Policies as they were written, the newest first. Those of environments that the caller has no right in are
+/// left out.
 #[utoipa::path(get, path = "/api/v1/policies", tag = "promotion", params(PoliciesAsked),
     responses((status = 200, body = Page<PolicyRow>), (status = 404)))]
 async fn list_policies(
@@ -79,7 +80,8 @@ async fn list_policies(
     let found = promotion::policies(&app.db, environment, history, before, limit).await?;
     let mut page = Page::of(found, limit, |row| row.id);
     if let Some(repository) = &asked.repository {
-        page.items.retain(|row| row.repositories.iter().any(|pattern| pattern.matches(repository.as_str())));
+        let covers = |row: &PolicyRow| row.repositories.iter().any(|one| one.matches(repository.as_str()));
+        page.items.retain(|row| covers(row) && caller.sees(repository, Some(&row.environment)));
     }
     Ok(Json(page))
 }

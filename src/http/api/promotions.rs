@@ -146,17 +146,14 @@ async fn list_promotions(
     Query(asked): Query<PromotionsAsked>,
 ) -> Result<Json<Page<PromotionRow>>, Problem> {
     let grant = caller.may::<Pull, _>(&asked.repository)?;
-    let sees = |environment: &EnvironmentName| {
-        let lane = Lane { repository: asked.repository.clone(), environment: environment.clone() };
-        caller.may::<Pull, _>(&lane)
-    };
     if let Some(environment) = &asked.environment {
-        sees(environment)?;
+        let lane = Lane { repository: asked.repository.clone(), environment: environment.clone() };
+        caller.may::<Pull, _>(&lane)?;
     }
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = promotion::promotions(&app.db, &grant, asked.environment.as_ref(), before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
-    page.items.retain(|row| sees(&row.environment).is_ok());
+    page.items.retain(|row| caller.sees(&asked.repository, Some(&row.environment)));
     Ok(Json(page))
 }
 
