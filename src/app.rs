@@ -9,7 +9,7 @@ use crate::identity::Callers;
 use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace, Retained};
 use crate::keys::{Keys, Source};
 use crate::postgres::{Db, database_time};
-use crate::storage::{Room, Store};
+use crate::storage::{Room, Slots, Store};
 use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Parts {
     pub manifest_bodies: Bodies,
     /// Room for documents and manifests in memory.
     pub document_room: Room,
+    /// Places for blobs that go out.
+    pub downloads: Slots,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -94,6 +96,7 @@ impl App {
         };
         let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
         let document_room = Room::of(config.limits.document_memory_bytes);
+        let downloads = Slots::new(config.limits.concurrent_downloads);
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts {
             config,
@@ -105,6 +108,7 @@ impl App {
             severity_order,
             manifest_bodies,
             document_room,
+            downloads,
             metrics,
         })))
     }

@@ -65,7 +65,8 @@ pub struct Settings {
     /// Bytes of a manifest at the most [default: 16777216]
     #[arg(long, env = "PROOFMARK_MAX_MANIFEST_BYTES", value_name = "BYTES")]
     pub max_manifest_bytes: Option<u64>,
-    /// Blobs or manifests that a manifest refers to, its config too, at the most [default: 4096]
+    /// Blobs or manifests that a manifest refers to, its config too, at the most; its JSON may have 32 times as
+    /// many values [default: 4096]
     #[arg(long, env = "PROOFMARK_MAX_MANIFEST_REFERENCES", value_name = "N")]
     pub max_manifest_references: Option<usize>,
     /// Bytes of manifests kept in memory at the most [default: 67108864]
@@ -77,8 +78,9 @@ pub struct Settings {
     /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most [default: 1048576]
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
-    /// Bytes of documents and manifests that come in or go out at once at the most, half of them for one
-    /// principal (so at least twice the largest manifest and document together); more get 503 [default: 268435456]
+    /// Bytes of documents, manifests and lists that come in or go out at once at the most, half of them for one
+    /// principal (so at least twice the largest manifest and document together); more get 503. What large ones
+    /// become when they are read has as much again, in turn [default: 268435456]
     #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
     pub document_memory_bytes: Option<u64>,
     /// Seconds for a document or manifest to arrive whole [default: 300]
@@ -98,10 +100,15 @@ pub struct Settings {
     /// 429 [default: 256]
     #[arg(long, env = "PROOFMARK_MAX_CONCURRENT_UPLOADS", value_name = "N")]
     pub max_concurrent_uploads: Option<usize>,
+    /// Blobs that go out at the same time at the most, to one principal at most half as many; more get
+    /// 429 [default: 4096]
+    #[arg(long, env = "PROOFMARK_MAX_CONCURRENT_DOWNLOADS", value_name = "N")]
+    pub max_concurrent_downloads: Option<usize>,
     /// Open upload sessions of one principal at the most [default: 1000]
     #[arg(long, env = "PROOFMARK_MAX_SESSIONS_PER_PRINCIPAL", value_name = "N")]
     pub max_sessions_per_principal: Option<u32>,
-    /// Connections at the same time at the most; more are closed [default: 4096]
+    /// Connections at the same time at the most; where all are open, the one without a request for the longest
+    /// time makes place for the next [default: 4096]
     #[arg(long, env = "PROOFMARK_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Seconds without a byte in either direction after which a connection is closed [default: 900]
@@ -209,6 +216,8 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// Upload bodies at the same time.
     pub concurrent_uploads: usize,
+    /// Blobs that go out at the same time.
+    pub concurrent_downloads: usize,
     /// Open sessions of one principal.
     pub sessions_per_principal: u32,
     /// For a request's headers.
@@ -326,6 +335,7 @@ impl Settings {
             severity_order,
             max_blob_bytes,
             max_concurrent_uploads,
+            max_concurrent_downloads,
             max_sessions_per_principal,
             max_connections,
             connection_idle_seconds,
@@ -358,6 +368,7 @@ impl Settings {
             findings: self.max_findings.unwrap_or(100_000),
             blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
             concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
+            concurrent_downloads: self.max_concurrent_downloads.unwrap_or(4096),
             sessions_per_principal: self.max_sessions_per_principal.unwrap_or(1000),
             header_timeout: seconds(self.header_timeout_seconds, 10),
             body_idle: seconds(self.body_idle_seconds, 60),

@@ -1,8 +1,10 @@
 //! What went wrong on our side: logged once, at the door, and never shown to a caller.
 
+use nix::errno::Errno;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 
 /// A fault of ours (the database is away, a disk is full): the caller sees "internal error" and a
 /// request id, the log sees what we were doing and the whole chain of causes.
@@ -40,15 +42,20 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
-    /// Whether Postgres is away or has no connection to spare, there is no room in memory, or the object
-    /// store does not answer as it should, however often it was asked: nothing was done, or nothing is
-    /// known of it, and the caller may try again in a moment.
+    /// Whether Postgres is away or has no connection to spare, there is no room in memory or on the disk, no
+    /// more files can be open, or the object store does not answer as it should, however often it was asked:
+    /// nothing was done, or nothing is known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
         if self.cause.is::<Overloaded>() {
             return true;
         }
         if let Some(error) = self.cause.downcast_ref() {
             return is_away(error);
+        }
+        if let Some(error) = self.cause.downcast_ref::<std::io::Error>() {
+            let no_files_left = [Errno::EMFILE, Errno::ENFILE].map(|one| Some(one as i32));
+            return matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+                || no_files_left.contains(&error.raw_os_error());
         }
         let away = self
             .cause

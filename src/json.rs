@@ -6,6 +6,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// What readers know about a value.
 #[derive(Clone, Copy, Debug)]
@@ -26,18 +28,38 @@ const MAX_NUMBER_LEN: usize = 64;
 /// (`1e-99999` is 0 to one, an error to the next, and to Postgres.)
 const MAX_EXPONENT: u16 = 200;
 
-/// Values of one document at the most: read, each takes far more than the two bytes that it may be
-/// written with.
-const MAX_VALUES: usize = 2_000_000;
+/// How large a document may be in what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Levels of nesting; 128 is the parser's own bound.
+    pub depth: usize,
+    /// Values: read, each takes far more than the two bytes that it may be written with.
+    pub values: usize,
+}
 
-/// Checks that the bytes are one JSON value, nested at most `depth` deep (128 is the parser's own
-/// bound), that means the same to every reader. Builds nothing.
-pub fn check(bytes: &[u8], depth: usize, shape: Shape) -> Result<(), serde_json::Error> {
+/// Checks that the bytes are one JSON value within the bounds that means the same to every reader. Builds
+/// nothing.
+pub fn check(bytes: &[u8], bounds: Bounds, shape: Shape) -> Result<(), serde_json::Error> {
     check_numbers(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let values = Cell::new(MAX_VALUES);
-    Strict { left: depth, shape, values: &values }.deserialize(&mut deserializer)?;
+    let values = Values { left: Cell::new(bounds.values), most: bounds.values };
+    Strict { left: bounds.depth, shape, values: &values }.deserialize(&mut deserializer)?;
     deserializer.end()
+}
+
+/// How many values there may still be, and were at first.
+struct Values {
+    left: Cell<usize>,
+    most: usize,
+}
+
+/// Runs what takes long with so many bytes, a large document say, without keeping the requests that this
+/// thread serves waiting.
+pub fn at_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    const LONG: usize = 256 << 10;
+    let others_wait = bytes > LONG
+        && Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if others_wait { block_in_place(work) } else { work() }
 }
 
 /// The parser hands over values that it has rounded already, so numbers are looked at as text.
@@ -101,7 +123,7 @@ struct Strict<'a> {
     left: usize,
     shape: Shape,
     /// How many more values there may be.
-    values: &'a Cell<usize>,
+    values: &'a Values,
 }
 
 impl Strict<'_> {
@@ -137,9 +159,9 @@ impl Strict<'_> {
 impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let left = self.values.get().checked_sub(1);
-        let many = || D::Error::custom(format_args!("a document of more than {MAX_VALUES} values"));
-        self.values.set(left.ok_or_else(many)?);
+        let Values { left, most } = self.values;
+        let many = || D::Error::custom(format_args!("a document of more than {most} values"));
+        left.set(left.get().checked_sub(1).ok_or_else(many)?);
         deserializer.deserialize_any(self)
     }
 }
@@ -210,12 +232,14 @@ mod tests {
         ("annotations", Shape::Any),
     ]);
 
+    const BOUNDS: Bounds = Bounds { depth: 128, values: 1000 };
+
     fn any(text: &str) -> Result<(), String> {
-        check(text.as_bytes(), 128, Shape::Any).map_err(|error| error.to_string())
+        check(text.as_bytes(), BOUNDS, Shape::Any).map_err(|error| error.to_string())
     }
 
     fn known(text: &str) -> Result<(), String> {
-        check(text.as_bytes(), 128, KNOWN).map_err(|error| error.to_string())
+        check(text.as_bytes(), BOUNDS, KNOWN).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -238,17 +262,18 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        assert!(check(b"[[[]]]", 3, Shape::Any).is_ok());
-        assert!(check(b"[[[[]]]]", 3, Shape::Any).is_err());
-        assert!(check(br#"{"a":{"b":{"c":{}}}}"#, 3, Shape::Any).is_err());
+        let three = Bounds { depth: 3, ..BOUNDS };
+        assert!(check(b"[[[]]]", three, Shape::Any).is_ok());
+        assert!(check(b"[[[[]]]]", three, Shape::Any).is_err());
+        assert!(check(br#"{"a":{"b":{"c":{}}}}"#, three, Shape::Any).is_err());
         any(&"[".repeat(1_000_000)).unwrap_err();
     }
 
     #[test]
     fn values_are_counted() {
         let many = |count| format!("[{}]", vec!["0"; count].join(","));
-        any(&many(MAX_VALUES - 1)).unwrap();
-        assert!(any(&many(MAX_VALUES)).unwrap_err().contains("values"));
+        any(&many(BOUNDS.values - 1)).unwrap();
+        assert!(any(&many(BOUNDS.values)).unwrap_err().contains("more than 1000 values"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What readers know of attestations, so that nothing in them can be read in two ways.
 
-use crate::json::{self, Shape};
+use crate::json::{self, Bounds, Shape};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -60,8 +60,8 @@ pub(super) const SIMPLE_SIGNING: Shape = Shape::Members(&[
     ("optional", Shape::Any),
 ]);
 
-/// As deep as the parser goes.
-const MAX_DEPTH: usize = 128;
+/// As deep as the parser goes, and what the largest bills of materials say.
+const BOUNDS: Bounds = Bounds { depth: 128, values: 2_000_000 };
 
 /// Not to be read as what it should be, with why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +76,9 @@ impl Malformed {
 
 /// Reads one document, which under one signature must be one to every reader.
 pub(super) fn parse(bytes: &[u8], shape: Shape) -> Result<Value, Malformed> {
-    let read = json::check(bytes, MAX_DEPTH, shape).and_then(|()| serde_json::from_slice(bytes));
+    let read = json::at_length(bytes.len(), || {
+        json::check(bytes, BOUNDS, shape).and_then(|()| serde_json::from_slice(bytes))
+    });
     read.map_err(|error| Malformed(format!("not a JSON document that can be read in one way only: {error}")))
 }
 

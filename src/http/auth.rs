@@ -5,7 +5,8 @@
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::http::{Caller, body, request_id};
+use crate::http::body::{self, NotTaken};
+use crate::http::{Caller, request_id};
 use crate::identity::{self, Requested, Secret};
 use axum::body::Body;
 use axum::extract::{Form, FromRequest, RawQuery, Request, State};
@@ -78,7 +79,10 @@ async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
     let body =
         body::whole(&app.config.limits, &app.document_room.own(None), &parts.headers, body, FORM_BYTES)
             .await
-            .map_err(|_| Refused::Request(FORM))?;
+            .map_err(|unread| match unread {
+                NotTaken::NoRoom(full) => Refused::Failed(Failure::new("reading a form", full)),
+                NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) => Refused::Request(FORM),
+            })?;
     let request = Request::from_parts(parts, Body::from(body));
     let Form(form) = Form::from_request(request, app).await.map_err(|_| Refused::Request(FORM))?;
     Ok(form)

@@ -3,7 +3,7 @@
 
 use crate::config::Limits;
 use crate::failure::Overloaded;
-use crate::storage::OwnRoom;
+use crate::storage::{ByteStream, OwnRoom, Slot};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -43,6 +43,11 @@ where
     })
 }
 
+/// A blob on its way out, which has its slot until it is there or its client is gone.
+pub fn outgoing(bytes: ByteStream, slot: Slot) -> Body {
+    Body::from_stream(bytes.inspect(move |_| _ = &slot))
+}
+
 /// Why a body was not read whole into memory.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
@@ -68,7 +73,7 @@ const FIRST: u64 = 1 << 20;
 
 /// Reads a body whole, at most `limit_bytes`, whether or not it declares its length. Its bytes take its
 /// sender's room for documents as they come, not as they are announced, and until the last handle on
-/// them is dropped.
+/// them is dropped. A large one then waits for its turn to be read.
 pub async fn whole(
     limits: &Limits,
     room: &OwnRoom,
@@ -96,5 +101,6 @@ pub async fn whole(
         room.grow(length).await?;
         read.extend_from_slice(&frame);
     }
+    room.wait_to_read(read.len() as u64).await?;
     Ok(room.hold(read.freeze()))
 }

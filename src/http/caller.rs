@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::identity::{self, Secret};
 use crate::names::{EnvironmentName, RepositoryName};
+use crate::storage::OwnRoom;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -32,6 +33,11 @@ impl Caller {
     /// Whether some binding allows the action at the place.
     pub fn allows(&self, action: Action, place: Place<'_>) -> bool {
         self.known.authority.allows(action, place)
+    }
+
+    /// The caller's room for what is held in memory whole.
+    pub fn room(&self, app: &App) -> OwnRoom {
+        app.document_room.own(Some(self.principal().id))
     }
 
     /// Whether the caller sees what happens to the repository in the environment, or regardless of any.

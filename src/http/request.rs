@@ -25,6 +25,9 @@ pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> 
     REQUEST_ID.scope(request_id(), future.in_current_span())
 }
 
+/// Characters of a path that are logged at the most: longer ones are nobody's names.
+const LOGGED_PATH: usize = 1000;
+
 /// The methods that metrics tell apart.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
@@ -36,7 +39,7 @@ pub fn layers(router: Router) -> Router {
 async fn observe(request: Request, next: Next) -> Response {
     let id = Uuid::now_v7();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
     let route = request
         .extensions()
         .get::<MatchedPath>()

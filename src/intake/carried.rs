@@ -9,7 +9,7 @@ use crate::content::{self, Repository};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes};
-use crate::storage::{OwnRoom, Store};
+use crate::storage::{OwnRoom, Store, Taken};
 use bytes::Bytes;
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -24,6 +24,8 @@ pub(super) struct Carried {
     received: Arc<[Received]>,
     /// Why there is nothing to verify, where that is so.
     opaque: Option<String>,
+    /// The turn to read them.
+    turn: Taken,
 }
 
 /// Signatures of one act at the most: each may be tried with every registered key.
@@ -68,7 +70,8 @@ impl Carried {
         let layers = attestations_among(layers(&push.manifest.body));
         let by_tag = || push.tags.iter().find_map(subject_of_tag).filter(|_| !layers.is_empty());
         let Some(subject) = push.manifest.subject.clone().or_else(by_tag) else { return Ok(None) };
-        let mut carried = Self { subject, received: Arc::new([]), opaque: None };
+        let turn = reading.room.take();
+        let mut carried = Self { subject, received: Arc::new([]), opaque: None, turn };
         if layers.is_empty() {
             let kind = push.manifest.effective_artifact_type().map_or("unknown type", MediaType::as_str);
             carried.opaque = Some(format!("nothing in an artifact of {kind} is verified here"));
@@ -88,6 +91,9 @@ impl Carried {
             left_bytes -= bytes.len() as u64;
             read.push((layer, bytes));
         }
+        let bytes = reading.document_bytes - left_bytes;
+        let waited = carried.turn.wait_to_read(bytes).await;
+        waited.map_err(|full| Failure::new("waiting to read attestations", full))?;
         let (received, all) = parse(read).await?;
         if !all {
             carried.opaque =

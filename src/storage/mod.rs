@@ -17,6 +17,7 @@ mod probe;
 mod read;
 mod room;
 mod share;
+mod slots;
 mod staged;
 mod store;
 
@@ -25,6 +26,7 @@ pub use blob::{Location, StoredBlob};
 pub use finish::FinishRefused;
 pub use read::ByteStream;
 pub use room::{OwnRoom, PIECE, Room, Taken};
+pub use slots::{Slot, Slots};
 pub use staged::Staged;
 pub use store::{Found, Place, Store};
 

@@ -1,7 +1,7 @@
 //! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
 
 use crate::harness::oci::{Document, INDEX};
-use crate::harness::{Client, Registry, expect};
+use crate::harness::{Client, Registry, expect, noise};
 use h2::Reason;
 use proofmark::access::Role;
 use proofmark::storage::PIECE;
@@ -279,14 +279,27 @@ async fn a_connection_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_are_closed_and_make_room_when_they_end() {
+async fn where_all_connections_are_open_an_idle_one_makes_place_and_a_busy_one_does_not() {
     let registry = Registry::with(|settings| settings.max_connections = Some(2)).await;
+    let admin = registry.admin();
     let live = async || Wire::begin(&registry, "GET /livez", None, "").await;
-    let (mut first, mut second) = (live().await, live().await);
-    for wire in [&mut first, &mut second] {
-        assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    }
-    assert_eq!(live().await.answer().await, "");
+    let busy = async || {
+        let headers = "Content-Length: 9\r\nExpect: 100-continue\r\n";
+        let mut wire = Wire::begin(&registry, "PUT /v2/app/manifests/1.0", admin.token(), headers).await;
+        let mut heard = [0; 12];
+        wire.0.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 100");
+        wire
+    };
+    let first = busy().await;
+    let mut idle = live().await;
+    assert!(idle.answer().await.starts_with("HTTP/1.1 200 "));
+    let mut next = live().await;
+    assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "the idle one made place");
+    assert_eq!(idle.answer().await, "");
+    let _second = busy().await;
+    assert_eq!(next.answer().await, "");
+    assert_eq!(live().await.answer().await, "", "both are busy");
     drop(first);
     let again = async {
         while live().await.answer().await.is_empty() {
@@ -294,5 +307,84 @@ async fn connections_beyond_the_bound_are_closed_and_make_room_when_they_end() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), again).await.expect("the place of the first is free");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn blobs_that_slow_clients_do_not_read_are_so_many_and_no_more() {
+    let registry = Registry::with(|settings| settings.max_concurrent_downloads = Some(4)).await;
+    let (slow, other) = (registry.admin(), registry.client(Role::Reader, "**").await);
+    let digest = slow.push_blob("app", &noise(1, 64 << 20)).await;
+    let path = format!("/v2/app/blobs/{digest}");
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::begin(&registry, &format!("GET {path}"), slow.token(), "").await;
+        wire.0.read_exact(&mut [0; 1000]).await.unwrap();
+        asked.push(wire);
+    }
+    let refused = slow.get(&path).send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(expect(refused, 429).await["errors"][0]["code"], "TOOMANYREQUESTS");
+    assert_eq!(other.get(&path).send().await.unwrap().bytes().await.unwrap().len(), 64 << 20);
+    drop(asked);
+    while slow.get(&path).header("range", "bytes=0-9").send().await.unwrap().status() != 206 {
+        tokio::task::yield_now().await;
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
+    let registry = Registry::start().await;
+    let (ci, other) = (registry.admin(), registry.client(Role::Reader, "**").await);
+    let digest = ci.push_release("app", "1.0", "one").await;
+    let id: i64 = sqlx::query_scalar("select id from principals where name = 'admin'")
+        .fetch_one(&mut *registry.sql().await)
+        .await
+        .unwrap();
+    let room = &registry.app.document_room;
+    let half = room.free_pieces() as u64 / 2 * PIECE;
+    let (mut own, mut strangers) = (room.own(Some(id)).take(), room.own(None).take());
+    own.grow(half).await.unwrap();
+    let record = format!("/api/v1/artifacts/{digest}");
+    for path in [
+        "/v2/app/tags/list".to_owned(),
+        "/v2/_catalog".to_owned(),
+        format!("{record}?repository=app"),
+        format!("{record}/content?repository=app"),
+    ] {
+        let refused = ci.get(&path).send().await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()),
+            (503, &b"1"[..]),
+            "{path}"
+        );
+        assert_ne!(other.get(&path).send().await.unwrap().status(), 503, "{path}");
+    }
+    // What is small takes none.
+    assert_eq!(ci.get("/v2/app/tags/list?n=10").send().await.unwrap().status(), 200);
+    drop(own);
+    strangers.grow(half).await.unwrap();
+    let form = "grant_type=password&service=x&client_id=x&username=x&password=x";
+    let asked = registry.anyone().post("/auth/token").body(form);
+    let refused = asked.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+    drop(strangers);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_manifest_says_no_more_than_its_references_could_need() {
+    let registry = Registry::with(|settings| settings.max_manifest_references = Some(10)).await;
+    let admin = registry.admin();
+    let annotated = |count: usize| {
+        let annotations: serde_json::Map<_, _> = (0..count).map(|n| (n.to_string(), json!("x"))).collect();
+        Document::new(
+            &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations}),
+        )
+    };
+    admin.pushes("app", "1.0", &annotated(300)).await;
+    let refused = expect(admin.push("app", "1.1", &annotated(320)).await, 400).await;
+    assert!(refused.to_string().contains("more than 320 values"), "{refused}");
     registry.check().await;
 }

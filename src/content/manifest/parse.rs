@@ -2,7 +2,7 @@
 //! their docker schema 2 forms.
 
 use super::StoredLayer;
-use crate::json::{self, Shape};
+use crate::json::{self, Bounds, Shape};
 use crate::names::{Algorithm, Digest, MediaType};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -24,6 +24,9 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 
 /// How deep a manifest's JSON may nest; real ones need five.
 const MAX_DEPTH: usize = 32;
+
+/// Values that a manifest may have for each reference that it may have; a descriptor has ten or so.
+const VALUES_OF_REFERENCE: usize = 32;
 
 /// What readers know of manifests, whatever the media type: what one takes for an image another may
 /// take for an index.
@@ -199,7 +202,8 @@ impl ParsedManifest {
         algorithm: Algorithm,
         max_references: usize,
     ) -> Result<Self, InvalidManifest> {
-        json::check(&body, MAX_DEPTH, MANIFEST)?;
+        let values = max_references.saturating_mul(VALUES_OF_REFERENCE);
+        json::check(&body, Bounds { depth: MAX_DEPTH, values }, MANIFEST)?;
         let header = content_type.map(essence).filter(|text| !text.is_empty());
         let declared = serde_json::from_slice::<MediaTypeOnly>(&body)?.media_type;
         let media_type = agreed_media_type(header, declared.as_deref())?;

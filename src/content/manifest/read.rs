@@ -9,7 +9,6 @@ use crate::postgres::Db;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
-use serde_json::Value;
 use sqlx::PgConnection;
 
 /// A manifest as it is stored.
@@ -29,8 +28,6 @@ pub struct Manifest {
     pub config_media_type: Option<MediaType>,
     /// What it refers to, there or not.
     pub subject: Option<Digest>,
-    /// Its annotations, a JSON object.
-    pub annotations: Option<Value>,
     /// Its own bytes.
     pub size_bytes: i64,
     /// With its config and layers; of an index, with its children.

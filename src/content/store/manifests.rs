@@ -5,7 +5,6 @@ use crate::failure::Failure;
 use crate::names::{Digest, MediaType};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::PgConnection;
 
 /// A blob that the repository links to, with its size.
@@ -203,8 +202,8 @@ pub async fn read(
         r#"select digest as "digest: Digest", sha256 as "sha256: Digest", sha512 as "sha512: Digest",
                   media_type as "media_type: MediaType", artifact_type as "artifact_type: MediaType",
                   config_media_type as "config_media_type: MediaType", subject as "subject: Digest",
-                  annotations as "annotations: Value", octet_length(body)::bigint as "size_bytes!",
-                  total_size_bytes, body as "body: Vec<u8>", pushed_by, pushed_at
+                  octet_length(body)::bigint as "size_bytes!", total_size_bytes, body as "body: Vec<u8>",
+                  pushed_by, pushed_at
            from manifests where repository_id = $1 and digest = $2"#,
         repository_id,
         digest as &Digest
@@ -226,8 +225,8 @@ pub async fn holding(
         r#"select digest as "digest: Digest", sha256 as "sha256: Digest", sha512 as "sha512: Digest",
                   media_type as "media_type: MediaType", artifact_type as "artifact_type: MediaType",
                   config_media_type as "config_media_type: MediaType", subject as "subject: Digest",
-                  annotations as "annotations: Value", octet_length(body)::bigint as "size_bytes!",
-                  total_size_bytes, body as "body: Vec<u8>", pushed_by, pushed_at
+                  octet_length(body)::bigint as "size_bytes!", total_size_bytes, body as "body: Vec<u8>",
+                  pushed_by, pushed_at
            from manifests
            where repository_id = $1 and artifact_type is not null
              and config_media_type = 'application/vnd.oci.empty.v1+json' and octet_length(body) < 65536

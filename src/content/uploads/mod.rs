@@ -10,12 +10,10 @@
 mod lease;
 mod refused;
 mod room;
-mod slots;
 mod sweep;
 
 pub(super) use lease::LEASE;
 pub use refused::UploadRefused;
-pub use slots::Slot;
 
 use super::store::uploads as store;
 use super::{blobs, ensure_repository, quotas, repository};
@@ -24,12 +22,11 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest};
 use crate::postgres::{Db, act, database_time};
-use crate::storage::{FinishRefused, Staged, Store, StoredBlob, WriteRefused};
+use crate::storage::{FinishRefused, Slot, Slots, Staged, Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use futures::Stream;
 use lease::{Held, Lease};
 use serde_json::json;
-use slots::Slots;
 use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
@@ -208,7 +205,7 @@ impl Uploads {
 
     /// A place among the bodies that are taken at the same time; held while one comes in.
     pub fn slot(&self, grant: &Grant<Push>) -> Result<Slot, UploadRefused> {
-        self.slots.take(grant.principal().id)
+        self.slots.take(grant.principal().id).ok_or(UploadRefused::Busy)
     }
 
     /// Takes a body in. After a refusal the lease is released, and the session is where it was, or

@@ -3,14 +3,14 @@
 use super::Problem;
 use super::artifacts::WhichQuery;
 use super::extract::{Path, Query};
-use crate::access::Pull;
+use crate::access::{Grant, Pull};
 use crate::app::App;
-use crate::content::{self, blobs};
-use crate::failure::Failure;
+use crate::content::{self, Found, Manifest, blobs};
 use crate::http::Caller;
+use crate::http::body::{self, NotTaken};
 use crate::http::range::{self, Wanted};
-use crate::names::Digest;
-use axum::body::Body;
+use crate::names::{Digest, Reference};
+use crate::storage::Taken;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -37,12 +37,10 @@ async fn download(
     Query(which): Query<WhichQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may::<Pull, _>(&which.repository)?;
-    let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
-    let found = content::repository(&mut connection, &which.repository).await?;
-    let repository = found.ok_or_else(Problem::not_found)?;
-    let manifest = content::manifest(&mut connection, repository.id, &digest).await?;
-    let layers = manifest.ok_or_else(Problem::not_found)?.layers()?;
+    let grant = caller.may(&which.repository)?;
+    let (found, manifest, room) = manifest(&app, &caller, &grant, digest).await?;
+    let layers = manifest.layers()?;
+    drop((manifest, room));
     let [layer] = layers.as_slice() else {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -50,9 +48,8 @@ async fn download(
             format!("the artifact has {} layers, not one; pull it with an OCI client", layers.len()),
         ));
     };
-    let blob = blobs::find(&mut connection, repository.id, &layer.digest).await?;
+    let blob = blobs::find(&mut *app.db.acquire().await?, found.repository_id, &layer.digest).await?;
     let blob = blob.ok_or_else(Problem::not_found)?;
-    drop(connection);
     let etag = format!("\"{}\"", layer.digest);
     if range::matches(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
@@ -71,11 +68,32 @@ async fn download(
         (header::ETAG, etag),
     ];
     let content_range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
-    let body = Body::from_stream(app.store.read(&blob.location, part).await?);
+    let slot = app.downloads.take(caller.principal().id).ok_or_else(|| {
+        let why = "as many blobs as this service gives out at once are on their way; try again";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-downloads", why)
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    })?;
+    let body = body::outgoing(app.store.read(&blob.location, part).await?, slot);
     if status == StatusCode::PARTIAL_CONTENT {
         return Ok((status, described, [(header::CONTENT_RANGE, content_range)], body).into_response());
     }
     Ok((status, described, body).into_response())
+}
+
+/// A manifest with its bytes, and the caller's room that they take.
+pub(super) async fn manifest(
+    app: &App,
+    caller: &Caller,
+    grant: &Grant<Pull>,
+    digest: Digest,
+) -> Result<(Found, Manifest, Taken), Problem> {
+    let found = content::find(&mut *app.db.acquire().await?, grant, &Reference::Digest(digest)).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let mut room = caller.room(app).take();
+    room.grow(found.size_bytes.unsigned_abs()).await.map_err(NotTaken::from)?;
+    let manifest =
+        content::manifest(&mut *app.db.acquire().await?, found.repository_id, &found.digest).await?;
+    Ok((found, manifest.ok_or_else(Problem::not_found)?, room))
 }
 
 /// RFC 6266, the name percent-encoded whatever it holds.

@@ -1,6 +1,7 @@
 //! `/api/v1/artifacts/{digest}`: one artifact with all that is said about it.
 
 use super::Problem;
+use super::artifact_content;
 use super::artifacts::{ArtifactSummary, WhichQuery};
 use super::attestations::AttestationRecord;
 use super::extract::{Json, Path, Query};
@@ -8,7 +9,7 @@ use super::scans::ScanItem;
 use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::attestation::{self, AttestationFilter};
-use crate::content;
+use crate::content::{self, Manifest};
 use crate::evidence::{self, Among, RunsQuestion};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, MediaType, RepositoryName, Tag};
@@ -97,28 +98,28 @@ async fn record(
 ) -> Result<Json<ArtifactDetail>, Problem> {
     const REFERRERS: i64 = 1000;
     const NEWEST: i64 = 100;
-    caller.may::<Pull, _>(&which.repository)?;
+    let grant = caller.may(&which.repository)?;
+    let (found, manifest, room) = artifact_content::manifest(&app, &caller, &grant, digest).await?;
+    let files = manifest.layers()?.into_iter().map(ArtifactFile::from).collect();
+    let Manifest { sha256, sha512, .. } = manifest;
+    drop(room);
+    let (repository_id, digest) = (found.repository_id, found.digest);
     let mut connection = app.db.acquire().await?;
-    let found = content::repository(&mut connection, &which.repository).await?;
-    let repository = found.ok_or_else(Problem::not_found)?;
-    let known = content::known(&mut connection, repository.id, &digest).await?;
-    let digest = known.ok_or_else(Problem::not_found)?;
-    let row = content::artifact(&mut connection, repository.id, &digest).await?;
-    let manifest = content::manifest(&mut connection, repository.id, &digest).await?;
-    let (row, manifest) = row.zip(manifest).ok_or_else(Problem::not_found)?;
-    let referrers = content::referrers(&mut connection, repository.id, &digest, None, "", REFERRERS).await?;
+    let row = content::artifact(&mut connection, repository_id, &digest).await?;
+    let row = row.ok_or_else(Problem::not_found)?;
+    let referrers = content::referrers(&mut connection, repository_id, &digest, None, "", REFERRERS).await?;
     let about =
         AttestationFilter { digest: Some(digest.clone()), limit: NEWEST, ..AttestationFilter::default() };
-    let attestations = attestation::attestations(&mut connection, &[repository.id], &about).await?;
-    let among = Among::These(vec![repository.id]);
+    let attestations = attestation::attestations(&mut connection, &[repository_id], &about).await?;
+    let among = Among::These(vec![repository_id]);
     let of = RunsQuestion { among, digest: Some(digest.clone()), scanner: None, before: None, limit: NEWEST };
     let scans = evidence::runs(&mut connection, &of).await?;
     drop(connection);
     Ok(Json(ArtifactDetail {
-        artifact: ArtifactSummary::new(&app, &repository.name, row),
-        files: manifest.layers()?.into_iter().map(ArtifactFile::from).collect(),
-        sha256: manifest.sha256,
-        sha512: manifest.sha512,
+        artifact: ArtifactSummary::new(&app, &which.repository, row),
+        files,
+        sha256,
+        sha512,
         referrers: referrers.page.into_iter().map(ArtifactReferrer::from).collect(),
         attestations: attestations.into_iter().map(AttestationRecord::from).collect(),
         scans: scans.into_iter().map(ScanItem::from).collect(),

@@ -4,10 +4,11 @@ use super::{Code, OciError, Visit};
 use crate::access::{Delete, Grant, Pull};
 use crate::content::{self, blobs};
 use crate::failure::Failure;
+use crate::http::body;
 use crate::http::range::{self, Wanted};
 use crate::names::{Digest, RepositoryName};
 use axum::body::Body;
-use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -53,8 +54,14 @@ pub(super) async fn show(visit: Visit, grant: &Grant<Pull>, digest: Digest) -> R
     };
     let content_range = format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), blob.size_bytes);
     let length = bytes.end - bytes.start;
+    let slot = visit.app.downloads.take(visit.caller.principal().id).ok_or_else(|| {
+        let message = "as many blobs as this service gives out at once are on their way; try again";
+        OciError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message)
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    })?;
     let stream = visit.app.store.read(&blob.location, bytes).await?;
-    let mut response = (status, described(&digest, length), Body::from_stream(stream)).into_response();
+    let body = body::outgoing(stream, slot);
+    let mut response = (status, described(&digest, length), body).into_response();
     if let (StatusCode::PARTIAL_CONTENT, Ok(value)) = (status, content_range.try_into()) {
         response.headers_mut().insert(header::CONTENT_RANGE, value);
     }

@@ -5,6 +5,7 @@ use crate::access::{Delete, Grant, Pull, Push};
 use crate::content::{self, Found, ParsedManifest};
 use crate::http::range;
 use crate::intake::{self, PushManifest, Reading};
+use crate::json;
 use crate::names::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -71,7 +72,9 @@ pub async fn put(
         Reference::Tag(_) => Algorithm::Sha256,
     };
     let content_type = visit.header(header::CONTENT_TYPE);
-    let manifest = ParsedManifest::parse(body, content_type, algorithm, limits.manifest_references)?;
+    let manifest = json::at_length(body.len(), || {
+        ParsedManifest::parse(body, content_type, algorithm, limits.manifest_references)
+    })?;
     if let Reference::Digest(said) = &reference
         && *said != manifest.digest
     {

@@ -92,7 +92,7 @@ impl Visit {
 
     /// The caller's room for what is held in memory whole.
     pub fn room(&self) -> OwnRoom {
-        self.app.document_room.own(Some(self.caller.principal().id))
+        self.caller.room(&self.app)
     }
 }
 

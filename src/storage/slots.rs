@@ -1,8 +1,7 @@
-//! Places among the bodies that are taken at the same time.
+//! Places among the bodies that come in, or go out, at the same time.
 //!
 //! A body may take long, and its client may mean it to: so no principal has more than half of the places.
 
-use super::UploadRefused;
 use crate::access::PrincipalId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The places. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Slots {
+pub struct Slots {
     free: Arc<Semaphore>,
     /// How many each principal has that has any.
     taken: Arc<Mutex<HashMap<PrincipalId, usize>>>,
@@ -27,22 +26,23 @@ pub struct Slot {
 }
 
 impl Slots {
+    /// So many places.
     pub fn new(concurrent: usize) -> Self {
-        let free = Arc::new(Semaphore::new(concurrent));
+        let free = Arc::new(Semaphore::new(concurrent.min(Semaphore::MAX_PERMITS)));
         Self { free, taken: Arc::default(), share: (concurrent / 2).max(1) }
     }
 
-    /// A place for the principal; nobody waits for one.
-    pub fn take(&self, principal: PrincipalId) -> Result<Slot, UploadRefused> {
-        let place = self.free.clone().try_acquire_owned().map_err(|_| UploadRefused::Busy)?;
+    /// A place for the principal, where one is free; nobody waits for one.
+    pub fn take(&self, principal: PrincipalId) -> Option<Slot> {
+        let place = self.free.clone().try_acquire_owned().ok()?;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.entry(principal).or_default();
         if *own >= self.share {
-            return Err(UploadRefused::Busy);
+            return None;
         }
         *own += 1;
         drop(taken);
-        Ok(Slot { slots: self.clone(), principal, _place: place })
+        Some(Slot { slots: self.clone(), principal, _place: place })
     }
 }
 
@@ -66,12 +66,12 @@ mod tests {
     fn nobody_takes_more_than_half_of_the_places_and_what_is_dropped_is_free_again() {
         let slots = Slots::new(4);
         let one = [slots.take(1).unwrap(), slots.take(1).unwrap()];
-        assert!(matches!(slots.take(1), Err(UploadRefused::Busy)));
+        assert!(slots.take(1).is_none());
         let two = [slots.take(2).unwrap(), slots.take(2).unwrap()];
-        assert!(matches!(slots.take(3), Err(UploadRefused::Busy)), "all are taken");
+        assert!(slots.take(3).is_none(), "all are taken");
         drop(one);
         slots.take(3).unwrap();
-        assert!(matches!(slots.take(2), Err(UploadRefused::Busy)));
+        assert!(slots.take(2).is_none());
         drop(two);
         assert!(slots.taken.lock().unwrap().is_empty());
         Slots::new(1).take(1).unwrap();
