@@ -73,6 +73,9 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| Failure::new("binding the address to listen on", error))
 }
 
+/// Bytes of an answer over HTTP/2 that are held for a client that is slow to take them.
+const SEND_BYTES: usize = 64 << 10;
+
 /// A server that knows the bounds of a connection: how long its headers may take and be, and over
 /// HTTP/2 how many requests it may have open or take back.
 fn bounded(listener: TcpListener, handle: Handle<SocketAddr>, limits: &Limits) -> Server<SocketAddr> {
@@ -86,6 +89,7 @@ fn bounded(listener: TcpListener, handle: Handle<SocketAddr>, limits: &Limits) -
     let mut http = server.http_builder().http2();
     http.timer(TokioTimer::new()).max_header_list_size(limits.http2_header_bytes);
     http.max_concurrent_streams(limits.http2_streams).max_pending_accept_reset_streams(limits.http2_resets);
+    http.max_send_buf_size(SEND_BYTES);
     server
 }
 
