@@ -29,7 +29,8 @@ pub fn routes() -> OpenApiRouter<App> {
               (status = 206, description = "a range of it"), (status = 304, description = "you have it"),
               (status = 404, description = "`not-found`"),
               (status = 409, description = "`not-one-file`: it has no layer or several; pull it with an OCI client"),
-              (status = 416, description = "`range-not-satisfiable`")))]
+              (status = 416, description = "`range-not-satisfiable`"),
+              (status = 429, description = "`too-many-downloads`")))]
 async fn download(
     State(app): State<App>,
     caller: Caller,
