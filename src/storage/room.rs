@@ -94,6 +94,11 @@ impl Room {
 }
 
 impl OwnRoom {
+    /// All of it, in bytes.
+    pub fn most_bytes(&self) -> u64 {
+        PIECE.saturating_mul(self.half_pieces as u64)
+    }
+
     /// Nothing of it yet.
     pub fn take(&self) -> Taken {
         Taken { room: self.clone(), held: None, turn: None }

@@ -79,9 +79,10 @@ impl Visit {
     }
 
     /// What an answer of so many bytes takes of the caller's room, until the client has it all: many slow
-    /// clients are many answers in memory. Small ones do not count.
+    /// clients are many answers in memory. Small ones do not count, and the largest take all of it.
     pub fn room_for(&self, bytes: u64) -> impl Future<Output = Result<Taken, OciError>> + use<> {
-        let mut taken = self.room().take();
+        let room = self.room();
+        let (bytes, mut taken) = (bytes.min(room.most_bytes()), room.take());
         async move {
             if bytes > PIECE {
                 taken.grow(bytes).await.map_err(NotTaken::from)?;
