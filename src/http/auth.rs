@@ -76,7 +76,7 @@ const FORM_BYTES: u64 = 64 << 10;
 async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
     const FORM: &str = "a form of at most 64 KiB with grant_type, password or refresh_token, and scope";
     let (parts, body) = request.into_parts();
-    let body =
+    let (body, _room) =
         body::whole(&app.config.limits, &app.document_room.own(None), &parts.headers, body, FORM_BYTES)
             .await
             .map_err(|unread| match unread {

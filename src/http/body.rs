@@ -3,7 +3,7 @@
 
 use crate::config::Limits;
 use crate::failure::Overloaded;
-use crate::storage::{ByteStream, OwnRoom, Slot};
+use crate::storage::{ByteStream, OwnRoom, Slot, Taken};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -72,15 +72,15 @@ pub enum NotTaken {
 const FIRST: u64 = 1 << 20;
 
 /// Reads a body whole, at most `limit_bytes`, whether or not it declares its length. Its bytes take its
-/// sender's room for documents as they come, not as they are announced, and until the last handle on
-/// them is dropped. A large one then waits for its turn to be read.
+/// sender's room for documents as they come, not as they are announced; it comes with them, to be held as
+/// long as they are.
 pub async fn whole(
     limits: &Limits,
     room: &OwnRoom,
     headers: &HeaderMap,
     body: Body,
     limit_bytes: u64,
-) -> Result<Bytes, NotTaken> {
+) -> Result<(Bytes, Taken), NotTaken> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit_bytes) {
@@ -101,6 +101,5 @@ pub async fn whole(
         room.grow(length).await?;
         read.extend_from_slice(&frame);
     }
-    room.wait_to_read(read.len() as u64).await?;
-    Ok(room.hold(read.freeze()))
+    Ok((read.freeze(), room))
 }

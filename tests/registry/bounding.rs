@@ -1,6 +1,6 @@
 //! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
 
-use crate::harness::oci::{Document, INDEX};
+use crate::harness::oci::{Document, IMAGE, INDEX};
 use crate::harness::{Client, Registry, expect, noise};
 use h2::Reason;
 use proofmark::access::Role;
@@ -370,6 +370,32 @@ async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
     let refused = asked.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
     assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
     drop(strangers);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_large_manifest_does_not_wait_for_itself_to_read_what_it_carries() {
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let registry = Registry::with(|settings| {
+        settings.document_memory_bytes = Some(4 << 20);
+        settings.max_manifest_bytes = Some(1 << 20);
+        settings.max_document_bytes = Some(1 << 20);
+    })
+    .await;
+    let admin = registry.admin();
+    let subject = admin.push_release("app", "1.0", "one").await;
+    let (long, config) = ("x".repeat(600_000), admin.push_blob("app", b"{}").await);
+    let bundle = json!({"mediaType": BUNDLE, "dsseEnvelope": {"payload": long}}).to_string();
+    let layer = admin.push_blob("app", bundle.as_bytes()).await;
+    let empty = "application/vnd.oci.empty.v1+json";
+    let carrier = Document::new(&json!({"schemaVersion": 2, "mediaType": IMAGE, "artifactType": BUNDLE,
+        "config": {"mediaType": empty, "digest": config, "size": 2},
+        "layers": [{"mediaType": BUNDLE, "digest": layer, "size": bundle.len()}],
+        "subject": {"mediaType": IMAGE, "digest": subject, "size": 1}, "annotations": {"long": long}}));
+    admin.pushes("app", "2.0", &carrier).await;
+    while (registry.app.document_room.free_pieces() as u64) < (4 << 20) / PIECE {
+        tokio::task::yield_now().await;
+    }
     registry.check().await;
 }
 

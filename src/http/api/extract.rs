@@ -75,7 +75,10 @@ impl Unread {
     async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
         let limit_bytes = self.sender.map_or(limit_bytes.min(STRANGERS_BYTES), |_| limit_bytes);
         let room = self.app.document_room.own(self.sender);
-        Ok(body::whole(&self.app.config.limits, &room, &self.headers, self.body, limit_bytes).await?)
+        let limits = &self.app.config.limits;
+        let (bytes, mut room) = body::whole(limits, &room, &self.headers, self.body, limit_bytes).await?;
+        room.wait_to_read(bytes.len() as u64).await.map_err(body::NotTaken::from)?;
+        Ok(room.hold(bytes))
     }
 }
 

@@ -72,9 +72,12 @@ pub async fn put(
         Reference::Tag(_) => Algorithm::Sha256,
     };
     let content_type = visit.header(header::CONTENT_TYPE);
+    // Only for this: what it carries waits for a turn of its own.
+    let turn = visit.turn_to_read(body.len()).await?;
     let manifest = json::at_length(body.len(), || {
         ParsedManifest::parse(body, content_type, algorithm, limits.manifest_references)
     })?;
+    drop(turn);
     if let Reference::Digest(said) = &reference
         && *said != manifest.digest
     {

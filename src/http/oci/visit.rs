@@ -75,7 +75,9 @@ impl Visit {
     /// Reads the body whole, at most `limit_bytes`, within the bounds of memory.
     pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
         let body = std::mem::take(&mut self.body);
-        Ok(body::whole(&self.app.config.limits, &self.room(), &self.headers, body, limit_bytes).await?)
+        let limits = &self.app.config.limits;
+        let (bytes, room) = body::whole(limits, &self.room(), &self.headers, body, limit_bytes).await?;
+        Ok(room.hold(bytes))
     }
 
     /// What an answer of so many bytes takes of the caller's room, until the client has it all: many slow
@@ -88,6 +90,15 @@ impl Visit {
                 taken.grow(bytes).await.map_err(NotTaken::from)?;
             }
             Ok(taken)
+        }
+    }
+
+    /// The turn to read a document of so many bytes, over when it is dropped.
+    pub fn turn_to_read(&self, bytes: usize) -> impl Future<Output = Result<Taken, OciError>> + use<> {
+        let mut turn = self.room().take();
+        async move {
+            turn.wait_to_read(bytes as u64).await.map_err(NotTaken::from)?;
+            Ok(turn)
         }
     }
 
