@@ -52,7 +52,7 @@ pub async fn repair(db: &Db, bytes: &Store, repair: &Repair, by: &Principal) -> 
     // Reading may take long: the row is looked at again by its bytes' place when it is marked.
     let damaged = match repair {
         Repair::Blob { digest } => match store::blob(&mut *db.acquire().await?, digest).await? {
-            Some(blob) if super::fsck::is_whole(bytes, &blob).await => return Ok(false),
+            Some(blob) if super::fsck::is_whole(bytes, &blob).await? => return Ok(false),
             Some(blob) => Some(blob),
             None => return Ok(false),
         },

@@ -111,14 +111,17 @@ impl Audit<'_> {
     }
 }
 
-/// Whether the blob's bytes are there and are those of its digest.
-pub(in crate::audit) async fn is_whole(store: &Store, blob: &BlobRow) -> bool {
+/// Whether the blob's bytes are there and are those of its digest. A store that is away says nothing of them.
+pub(in crate::audit) async fn is_whole(store: &Store, blob: &BlobRow) -> Result<bool, Failure> {
     let read = hash_at(store, &blob.location, blob.size_bytes, blob.digest.algorithm()).await;
     let is_as_long = match &blob.location {
         Location::Inline(bytes) => bytes.len() as u64 == blob.size_bytes,
         Location::Object(_) => true,
     };
-    is_as_long && read.is_ok_and(|digest| digest == blob.digest)
+    match read {
+        Err(failure) if failure.is_overloaded() => Err(failure),
+        read => Ok(is_as_long && read.is_ok_and(|digest| digest == blob.digest)),
+    }
 }
 
 async fn hash(store: &Store, row: &ObjectRow) -> Result<Digest, Failure> {
