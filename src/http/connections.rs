@@ -3,13 +3,14 @@
 
 use axum::http::{Request, Response};
 use axum_server::accept::Accept;
+use bytes::Buf;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -67,7 +68,11 @@ where
                 }
             };
             let taken = seats.seat(place);
-            let (stream, service) = accepted.await?;
+            let dismissed = taken.seat.dismissed.cancelled();
+            let (stream, service) = tokio::select! {
+                accepted = accepted => accepted?,
+                () = dismissed => return Err(dismissal()),
+            };
             let seated = Seated { inner: service, seat: Arc::clone(&taken.seat) };
             Ok((Watched::new(stream, idle, taken), seated))
         }
@@ -77,6 +82,10 @@ where
 
 fn full() -> io::Error {
     io::Error::new(ErrorKind::ConnectionRefused, "as many connections as may be are open")
+}
+
+fn dismissal() -> io::Error {
+    io::Error::new(ErrorKind::ConnectionAborted, "it made place for another")
 }
 
 /// The connections that are open.
@@ -91,9 +100,11 @@ struct Seats {
 #[derive(Debug)]
 struct Seat {
     opened: Instant,
-    /// Requests whose answers are not out yet.
+    /// Requests whose answers are not written yet.
     requests: AtomicUsize,
-    /// Milliseconds since it was opened when the last of them was over.
+    /// Whether bytes that were written wait for the client to take them.
+    is_clogged: AtomicBool,
+    /// Milliseconds since it was opened when the last request was over.
     idle_since: AtomicU64,
     dismissed: CancellationToken,
 }
@@ -113,6 +124,7 @@ impl Seats {
         let seat = Arc::new(Seat {
             opened: Instant::now(),
             requests: AtomicUsize::new(0),
+            is_clogged: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             dismissed: CancellationToken::new(),
         });
@@ -133,7 +145,7 @@ impl Seats {
 
 impl Seat {
     fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
+        self.requests.load(Ordering::Relaxed) == 0 && !self.is_clogged.load(Ordering::Relaxed)
     }
 
     fn idle_since(&self) -> Instant {
@@ -154,7 +166,7 @@ pub struct Seated<S> {
     seat: Arc<Seat>,
 }
 
-/// A request whose answer is not out yet.
+/// A request whose answer is not written yet.
 #[derive(Debug)]
 struct UnderWay(Arc<Seat>);
 
@@ -187,28 +199,38 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let under_way = UnderWay::begin(&self.seat);
+        let under_way = Arc::new(UnderWay::begin(&self.seat));
         let answered = self.inner.call(request);
-        async move { Ok(answered.await?.map(|body| Answer { body, _under_way: under_way })) }.boxed()
+        async move { Ok(answered.await?.map(|body| Answer { body, under_way })) }.boxed()
     }
 }
 
-/// The body of an answer; its request is over when it is.
+/// The body of an answer. Its request is over when the last of its bytes is written, which may be long after
+/// they were asked for.
 #[derive(Debug)]
 pub struct Answer<B> {
     body: B,
-    _under_way: UnderWay,
+    under_way: Arc<UnderWay>,
+}
+
+/// Bytes of an answer on their way out.
+#[derive(Debug)]
+pub struct Leaving<D> {
+    data: D,
+    _under_way: Arc<UnderWay>,
 }
 
 impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
+    type Data = Leaving<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let leaving = |data| Leaving { data, _under_way: Arc::clone(&self.under_way) };
+        polled.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(leaving))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -220,6 +242,24 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
+impl<D: Buf> Buf for Leaving<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, parts: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(parts)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+}
+
 /// A connection that ends when no byte goes either way for too long, or when it is dismissed.
 #[derive(Debug)]
 pub struct Watched<I> {
@@ -228,28 +268,25 @@ pub struct Watched<I> {
     last: Instant,
     silence: Pin<Box<Sleep>>,
     dismissed: Pin<Box<WaitForCancellationFutureOwned>>,
-    _taken: Taken,
+    taken: Taken,
 }
 
 impl<I> Watched<I> {
     fn new(inner: I, idle: Duration, taken: Taken) -> Self {
         let last = Instant::now();
         let dismissed = Box::pin(taken.seat.dismissed.clone().cancelled_owned());
-        Self { inner, idle, last, silence: Box::pin(sleep_until(last + idle)), dismissed, _taken: taken }
+        Self { inner, idle, last, silence: Box::pin(sleep_until(last + idle)), dismissed, taken }
     }
 
     /// What the connection answered; silence that has lasted too long is an error. The timer is set
-    /// anew only when it rings, not at every byte.
+    /// anew only when it rings, not at every byte. A dismissal that came while a request did waits for it.
     fn heard<T>(&mut self, context: &mut Context<'_>, answered: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if answered.is_ready() {
             self.last = Instant::now();
             return answered;
         }
-        if self.dismissed.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(
-                ErrorKind::ConnectionAborted,
-                "it made place for another",
-            )));
+        if self.dismissed.as_mut().poll(context).is_ready() && self.taken.seat.is_idle() {
+            return Poll::Ready(Err(dismissal()));
         }
         while self.silence.as_mut().poll(context).is_ready() {
             let end = self.last + self.idle;
@@ -259,6 +296,12 @@ impl<I> Watched<I> {
             self.silence.as_mut().reset(end);
         }
         Poll::Pending
+    }
+
+    /// What writing answered: where it cannot go on, bytes wait.
+    fn wrote<T>(&mut self, context: &mut Context<'_>, answered: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.taken.seat.is_clogged.store(answered.is_pending(), Ordering::Relaxed);
+        self.heard(context, answered)
     }
 }
 
@@ -280,7 +323,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.heard(context, written)
+        self.wrote(context, written)
     }
 
     fn poll_write_vectored(
@@ -289,7 +332,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
-        self.heard(context, written)
+        self.wrote(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -297,7 +340,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.taken.seat.is_clogged.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -336,7 +336,10 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
     let shell = Shell::at(&format!("https://127.0.0.1:{port}"), Some(registry.admin_token()));
     certify(&shell).await;
     let mut serve = shell.command(&["serve", "--tls-cert", "tls.pem", "--tls-key", "tls.key"]);
-    serve.env("PROOFMARK_LISTEN", format!("127.0.0.1:{port}")).env("DATABASE_URL", registry.database_url());
+    serve
+        .env("PROOFMARK_MAX_CONNECTIONS", "2")
+        .env("PROOFMARK_LISTEN", format!("127.0.0.1:{port}"))
+        .env("DATABASE_URL", registry.database_url());
     serve.env("PROOFMARK_KEYS", registry.app.config.keys.as_ref().unwrap());
     serve.env("PROOFMARK_STORAGE", &registry.app.config.storage).kill_on_drop(true);
     let mut serving = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -350,6 +353,10 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
         ended = shell.run(&["whoami", "--ca", "ca.pem"]).await;
     }
     assert!(ended.code == 0 && ended.out.contains("admin"), "{}", ended.err);
+    // Whoever connects and says nothing, not even who it is, makes place.
+    let silent = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let _silent = [silent().await, silent().await];
+    shell.yes(&["whoami", "--ca", "ca.pem"]).await;
     let unknown = shell.run(&["whoami"]).await;
     assert!(unknown.code == 3 && unknown.err.contains("certificate"), "{}", unknown.err);
     serving.kill().await.unwrap();
