@@ -24,6 +24,11 @@ pub struct Overloaded;
 #[error("what was staged of the upload is gone")]
 pub struct LostUpload;
 
+/// There is no file where a blob's bytes should be, and all of the storage is not away.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("its file is not there")]
+pub struct MissingFile;
+
 impl Failure {
     /// A failure with what was being done, in words such as `"reading a tag"`.
     pub fn new(doing: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -65,15 +70,35 @@ impl Failure {
     }
 
     /// Whether an upload can never be completed: what was staged in files is gone, or the object store says
-    /// that an upload in parts is not there any more (404), or not as it was saved (400), because somebody
-    /// aborted it, or a late writer wrote one of its parts again.
+    /// that an upload in parts is not there any more (404), or not as it was saved, because somebody aborted
+    /// it, or a late writer wrote one of its parts again.
     pub fn is_of_a_lost_upload(&self) -> bool {
         if let Some(error) = self.cause.downcast_ref::<std::io::Error>() {
             return error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<LostUpload>);
         }
         match self.cause.downcast_ref() {
             Some(object_store::Error::NotFound { .. }) => true,
-            Some(error @ object_store::Error::Generic { .. }) => !is_away(error),
+            Some(object_store::Error::Generic { source, .. }) => says_one_of(&**source, &LOST_UPLOADS),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether the store has no bytes where a blob's should be, or fewer than there should be. Bytes that it
+    /// does not give for another reason may be whole.
+    pub fn is_of_missing_bytes(&self) -> bool {
+        let said = match self.cause.downcast_ref::<std::io::Error>() {
+            Some(error) if error.kind() == ErrorKind::UnexpectedEof => return true,
+            Some(error) if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<MissingFile>) => {
+                return true;
+            }
+            Some(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+            None => self.cause.downcast_ref(),
+        };
+        match said {
+            Some(object_store::Error::NotFound { source, .. }) => !says_one_of(&**source, &MISSING_STORES),
+            Some(object_store::Error::Generic { source, .. }) => {
+                says_one_of(&**source, &["status code: 416"])
+            }
             Some(_) | None => false,
         }
     }
@@ -123,6 +148,19 @@ impl From<sqlx::Error> for Failure {
     fn from(cause: sqlx::Error) -> Self {
         Self::new("asking Postgres", cause)
     }
+}
+
+/// What stores say of an upload in parts that is not as it was saved: S3 and Google (CompleteMultipartUpload),
+/// Azure (Put Block List).
+const LOST_UPLOADS: [&str; 4] = ["NoSuchUpload", "InvalidPart", "InvalidBlockList", "EntityTooSmall"];
+
+/// What they say where all of the bucket or container is not there.
+const MISSING_STORES: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+
+/// The library tells what a store answered in words only.
+fn says_one_of(source: &(dyn Error + Send + Sync), words: &[&str]) -> bool {
+    let text = source.to_string();
+    words.iter().any(|word| text.contains(word))
 }
 
 /// Whether the object store could not be reached, or said to the last that it cannot now. What it says no

@@ -5,7 +5,7 @@ use super::blob::{key_of, upload_of};
 use super::share::Share;
 use super::staged::{Pieces, Segment, Staged};
 use super::store::{Found, Place};
-use crate::failure::{Failure, LostUpload};
+use crate::failure::{Failure, LostUpload, MissingFile};
 use crate::names::{Digest, Hasher};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -271,6 +271,14 @@ pub(super) fn segments(staged: &Staged) -> Result<&[Segment], Failure> {
 fn lost(error: io::Error, staging: &Path) -> io::Error {
     let gone = error.kind() == io::ErrorKind::NotFound && staging.is_dir();
     if gone { io::Error::other(LostUpload) } else { error }
+}
+
+/// Opens the file of a blob. Where all of the storage is away, it is not missing.
+pub(super) fn open_blob(path: &Path, staging: &Path) -> io::Result<File> {
+    File::open(path).map_err(|error| {
+        let gone = error.kind() == io::ErrorKind::NotFound && staging.is_dir();
+        if gone { io::Error::other(MissingFile) } else { error }
+    })
 }
 
 /// Appends the other files and the tail to the first one, in place. The first one may be longer

@@ -58,9 +58,9 @@ type Reading = JoinHandle<io::Result<(Reader, Bytes)>>;
 /// Reads ahead by one step, so that the disk and the socket work at the same time; a thread is busy
 /// only while it reads, so slow clients hold none.
 async fn read_file(files: &Files, key: &str, range: Range<u64>) -> Result<ByteStream, Failure> {
-    let (path, start) = (files.path(key), range.start);
+    let (path, staging, start) = (files.path(key), files.path("staging"), range.start);
     let open = move || {
-        let mut file = File::open(path)?;
+        let mut file = super::files::open_blob(&path, &staging)?;
         file.seek(SeekFrom::Start(start))?;
         Ok(file)
     };

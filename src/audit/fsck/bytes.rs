@@ -30,15 +30,20 @@ impl Audit<'_> {
             let read = page.into_iter().map(|row| async move { (hash(store, &row).await, row) });
             let mut read = stream::iter(read).buffer_unordered(READERS);
             while let Some((hashed, row)) = read.next().await {
+                let again = Some(Repair::Blob { digest: row.digest.clone() });
                 let wrong = match hashed {
                     Ok(digest) if digest == row.digest => None,
-                    Ok(digest) => Some(format!("the bytes of blob {} hash to {digest}", row.digest)),
-                    Err(failure) => Some(format!("blob {} cannot be read: {}", row.digest, failure.chain())),
+                    Ok(digest) => Some((format!("the bytes of blob {} hash to {digest}", row.digest), again)),
+                    Err(failure) => {
+                        // What is not given for another reason may be whole.
+                        let repair = again.filter(|_| failure.is_of_missing_bytes());
+                        Some((format!("blob {} cannot be read: {}", row.digest, failure.chain()), repair))
+                    }
                 };
-                if let Some(wrong) = wrong
+                if let Some((wrong, repair)) = wrong
                     && rows::is_there(&mut *self.db.acquire().await?, &row).await?
                 {
-                    self.repairable(wrong, Some(Repair::Blob { digest: row.digest.clone() }));
+                    self.repairable(wrong, repair);
                 }
                 self.looked(1, row.size_bytes.unsigned_abs()).await;
             }
@@ -111,16 +116,19 @@ impl Audit<'_> {
     }
 }
 
-/// Whether the blob's bytes are there and are those of its digest. A store that is away says nothing of them.
+/// Whether the blob's bytes are there and are those of its digest. A store that does not give them says nothing
+/// of them.
 pub(in crate::audit) async fn is_whole(store: &Store, blob: &BlobRow) -> Result<bool, Failure> {
-    let read = hash_at(store, &blob.location, blob.size_bytes, blob.digest.algorithm()).await;
-    let is_as_long = match &blob.location {
-        Location::Inline(bytes) => bytes.len() as u64 == blob.size_bytes,
-        Location::Object(_) => true,
+    let hashed = match &blob.location {
+        Location::Inline(bytes) if bytes.len() as u64 != blob.size_bytes => return Ok(false),
+        location @ (Location::Inline(_) | Location::Object(_)) => {
+            hash_at(store, location, blob.size_bytes, blob.digest.algorithm()).await
+        }
     };
-    match read {
-        Err(failure) if failure.is_overloaded() => Err(failure),
-        read => Ok(is_as_long && read.is_ok_and(|digest| digest == blob.digest)),
+    match hashed {
+        Ok(digest) => Ok(digest == blob.digest),
+        Err(failure) if failure.is_of_missing_bytes() => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 
