@@ -1,9 +1,12 @@
 //! A registry, exported as an OCI layout and rebuilt elsewhere, is the same and can be held against it.
 
 use crate::harness::{Client, PROVENANCE, Registry, Shell, Signing, expect, noise, provenance, sha256};
+use chrono::TimeDelta;
 use proofmark::access::Role;
+use proofmark::clock;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const REPORT: &str = include_str!("../fixtures/trivy/debian-stretch.json");
@@ -60,7 +63,11 @@ async fn furnished() -> Furnished {
         "/api/v1/scans?repository=team/app&digest={release}&database_updated_at=2026-01-01T00:00:00Z"
     );
     expect(admin.post(&path).body(REPORT).send().await.unwrap(), 201).await;
+    // The same bytes are stopped twice: for good, and for an hour.
     admin.block("team/app", &arm, None).await;
+    let hour = (clock::now() + TimeDelta::hours(1)).to_rfc3339();
+    let block = json!({"repository": "team/app", "digest": arm, "reason": "let us look", "until": hour});
+    admin.post_document("/api/v1/blocks", &block, 201).await;
     let hold = json!({"repository": "team/other", "reason": "incident 42"});
     admin.post_document("/api/v1/holds", &hold, 201).await;
     let hold = json!({"environment": "prod", "repository": null, "reason": "the weekend"});
@@ -129,6 +136,13 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
         rules["items"][0]["retention"]["enforce"].as_bool()
     };
     assert_eq!((enforced(&here).await, enforced(&there).await), (Some(true), Some(false)));
+    let stops = async |client: &Client| {
+        let listed = client.document("/api/v1/blocks?repository=team/app").await;
+        let until = listed["items"].as_array().unwrap().iter().map(|block| block["until"].to_string());
+        until.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(stops(&here).await, stops(&there).await);
+    assert!(stops(&there).await.contains("null"), "what is stopped for good is so here too");
     // A name that was deleted there is given to no other bytes here, and to its own again.
     let other_bytes = there.push_subject("team/app", "other bytes").await;
     let body = there.get(&format!("/v2/team/app/manifests/{other_bytes}")).send().await.unwrap();

@@ -5,7 +5,7 @@ use super::import::Between;
 use super::names::Names;
 use super::plan::{Part, Plan, Selection, Wrong, parsed};
 use super::record::{Record, sheets};
-use super::settings;
+use super::settings::{self, Stops};
 use super::told::Told;
 use crate::cli::blob;
 use crate::cli::output::{Output, at, text};
@@ -261,18 +261,18 @@ impl Check<'_> {
             }
         }
         for (sheet, path) in [(sheets::BLOCKS, "/api/v1/blocks"), (sheets::HOLDS, "/api/v1/holds")] {
-            let mut here: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+            let mut here: BTreeMap<Option<String>, Stops> = BTreeMap::new();
             for line in record.lines(sheet)? {
                 let Some(stop) = settings::to_be_here(&line?, self.selection) else { continue };
                 let repository = stop["repository"].as_str().map(str::to_owned);
                 if !here.contains_key(&repository) {
-                    let open = settings::open_stops(registry, path, repository.as_deref()).await?;
+                    let open = Stops::open(registry, path, repository.as_deref()).await?;
                     here.insert(repository.clone(), open);
                 }
                 checked.compared += 1;
-                let identity = settings::stop_identity(&stop);
-                if !here.get(&repository).is_some_and(|open| open.contains(&identity)) {
-                    checked.wrong.push(Wrong::new(sheet, format!("none here stops {identity}")));
+                if !here.get(&repository).is_some_and(|open| open.cover(&stop)) {
+                    let identity = settings::stop_identity(&stop);
+                    checked.wrong.push(Wrong::new(sheet, format!("none here stops {identity} for as long")));
                 }
             }
         }

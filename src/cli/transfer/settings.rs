@@ -10,6 +10,7 @@ use crate::cli::output::{at, text};
 use crate::cli::stop::Stop;
 use crate::content::OCI_IMAGE;
 use crate::names::{RepositoryName, ScannerName};
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -112,16 +113,16 @@ pub async fn stops(
     outcome: &mut Outcome,
 ) -> Result<(), Stop> {
     for (sheet, path) in [(sheets::BLOCKS, "/api/v1/blocks"), (sheets::HOLDS, "/api/v1/holds")] {
-        let (mut there, mut asked) = (HashSet::new(), HashSet::new());
+        let (mut there, mut asked) = (Stops::default(), HashSet::new());
         for line in record.lines(sheet)? {
             let Some(stop) = to_be_here(&line?, selection) else { continue };
             let repository = stop["repository"].as_str().map(str::to_owned);
             if asked.insert(repository.clone()) {
-                there.extend(open_stops(registry, path, repository.as_deref()).await?);
+                there.extend(Stops::open(registry, path, repository.as_deref()).await?);
             }
-            if there.insert(stop_identity(&stop)) {
-                let what = stop_identity(&stop);
-                note(registry.post_once(path, &stop).await, sheet, &what, outcome)?;
+            if !there.cover(&stop) {
+                note(registry.post_once(path, &stop).await, sheet, &stop_identity(&stop), outcome)?;
+                there.add(&stop);
             }
         }
     }
@@ -132,10 +133,7 @@ pub async fn stops(
 /// repository, or of a whole environment where the registry's settings are not meant. A block that was placed in
 /// a repository that is not meant stands where it was listed: its bytes are here too.
 pub fn to_be_here(line: &Value, selection: &Selection) -> Option<Value> {
-    let is_past = |until: &str| {
-        chrono::DateTime::parse_from_rfc3339(until).is_ok_and(|until| until < crate::clock::now())
-    };
-    if line["until"].as_str().is_some_and(is_past) {
+    if end_of_stop(line) < crate::clock::now() {
         return None;
     }
     let listed_in = at(line, "/listed_in");
@@ -154,25 +152,49 @@ pub fn to_be_here(line: &Value, selection: &Selection) -> Option<Value> {
     Some(stop)
 }
 
-/// The blocks or holds that are open here.
-pub async fn open_stops(
-    registry: &Registry,
-    path: &str,
-    repository: Option<&str>,
-) -> Result<Vec<String>, Stop> {
-    match registry.list(path, &[("repository", repository), ("limit", Some("1000"))], usize::MAX).await {
-        Ok(items) => Ok(items
-            .into_iter()
-            .map(|mut item| {
-                // One that was placed elsewhere on the same bytes stops them here too.
-                if item.get("digest").is_some() {
-                    item["repository"] = json!(repository);
+/// Blocks or holds by what makes two of them the same, each with when the last of those ends.
+#[derive(Default)]
+pub struct Stops(HashMap<String, DateTime<Utc>>);
+
+impl Stops {
+    /// Those that are open here.
+    pub async fn open(registry: &Registry, path: &str, repository: Option<&str>) -> Result<Self, Stop> {
+        let of_it = [("repository", repository), ("limit", Some("1000"))];
+        let mut open = Self::default();
+        match registry.list(path, &of_it, usize::MAX).await {
+            Ok(items) => {
+                for mut item in items {
+                    // One that was placed elsewhere on the same bytes stops them here too.
+                    if item.get("digest").is_some() {
+                        item["repository"] = json!(repository);
+                    }
+                    open.add(&item);
                 }
-                stop_identity(&item)
-            })
-            .collect()),
-        Err(stop) if stop.is("not-found") => Ok(Vec::new()),
-        Err(stop) => Err(stop),
+                Ok(open)
+            }
+            Err(stop) if stop.is("not-found") => Ok(open),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn add(&mut self, line: &Value) {
+        self.reach(stop_identity(line), end_of_stop(line));
+    }
+
+    fn extend(&mut self, others: Self) {
+        for (identity, end) in others.0 {
+            self.reach(identity, end);
+        }
+    }
+
+    fn reach(&mut self, identity: String, end: DateTime<Utc>) {
+        let last = self.0.entry(identity).or_insert(end);
+        *last = end.max(*last);
+    }
+
+    /// Whether one of them stops the same for as long.
+    pub fn cover(&self, line: &Value) -> bool {
+        self.0.get(&stop_identity(line)).is_some_and(|end| *end >= end_of_stop(line))
     }
 }
 
@@ -180,6 +202,12 @@ pub async fn open_stops(
 pub fn stop_identity(line: &Value) -> String {
     let what = if line.get("digest").is_some() { "digest" } else { "reason" };
     ["repository", what, "environment"].map(|member| text(&line[member])).join(" ")
+}
+
+/// When it ends; one without an end, or with one that cannot be read, lasts for ever.
+fn end_of_stop(line: &Value) -> DateTime<Utc> {
+    let until = line["until"].as_str().and_then(|until| DateTime::parse_from_rfc3339(until).ok());
+    until.map_or(DateTime::<Utc>::MAX_UTC, |until| until.to_utc())
 }
 
 /// What is said about content that has its names now, and what may take some of it away.
