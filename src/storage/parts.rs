@@ -11,6 +11,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// Every part but the last has at least this; the stores ask for it.
 pub(super) const LEAST_PART_BYTES: usize = 5 << 20;
 
+/// Parts of an upload that may be there already when another body of it comes. Stores take 10,000; what is left
+/// holds any body, as large as parts are by then.
+pub(super) const MOST_PARTS: usize = 9000;
+
 /// How often a long upload says that it goes on; the sweep leaves fresh markers alone.
 const ANNOUNCE_EVERY: Duration = Duration::from_hours(1);
 

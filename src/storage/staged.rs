@@ -2,6 +2,7 @@
 
 use super::INLINE_BYTES;
 use super::blob::key_of_parts;
+use super::parts::MOST_PARTS;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Hasher, Resumable};
 use bytes::Bytes;
@@ -66,6 +67,11 @@ impl Staged {
     /// stay in Postgres.
     pub fn stays_in_postgres(&self) -> bool {
         matches!(self.pieces, Pieces::None) && self.tail.len() <= INLINE_BYTES
+    }
+
+    /// Whether its bodies were so small that the store takes no more parts of it.
+    pub fn is_cut_too_small(&self) -> bool {
+        matches!(&self.pieces, Pieces::Parts(multipart) if multipart.parts.len() >= MOST_PARTS)
     }
 
     /// An upload of nothing yet. The id is random and names everything that it will stage.

@@ -9,6 +9,8 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use proofmark::access::Role;
+use proofmark::audit::{self, Repair};
+use proofmark::identity;
 use proofmark::jobs::Due;
 use proofmark::names::Algorithm;
 use proofmark::storage::{Found, Staged, Store};
@@ -36,6 +38,7 @@ on_every_cloud!(
     a_store_that_is_away_is_said_so_and_the_upload_goes_on_from_where_it_was,
     an_upload_that_was_completed_without_our_hearing_of_it_is_found_complete,
     an_upload_whose_parts_are_lost_is_over_and_one_that_was_written_over_makes_no_other_blob,
+    bytes_that_the_store_does_not_give_are_not_taken_for_damaged_ones,
     a_store_that_would_not_keep_blobs_safe_is_refused_at_start,
     large_blobs_are_redirected_to_the_store_where_that_is_wanted_and_a_head_never,
 );
@@ -263,6 +266,53 @@ async fn an_upload_whose_parts_are_lost_is_over_and_one_that_was_written_over_ma
     let told = if cloud == Cloud::Azure { ci.finish_session(&gone, &sha256(&bytes), "").await } else { next };
     assert_eq!(told.status(), 404);
     assert_eq!(ci.push_blob("app", &bytes).await, sha256(&bytes), "begun again");
+    registry.check().await;
+}
+
+async fn bytes_that_the_store_does_not_give_are_not_taken_for_damaged_ones(cloud: Cloud) {
+    let (registry, ci, relay) = behind_a_relay(cloud, 2, 30).await;
+    let digest = ci.push_blob("app", &noise(9, 200_000)).await;
+    let wrong = async || {
+        let report = audit::fsck(&registry.app.db, &registry.app.store).await.unwrap();
+        report.violations.into_iter().find(|violation| violation.what.contains(digest.as_str()))
+    };
+    let repair = Repair::Blob { digest: digest.clone() };
+    let by = identity::service();
+    let repairing = || audit::repair(&registry.app.db, &registry.app.store, &repair, &by);
+    for fault in [Fault::Status(403), Fault::Status(400), Fault::Status(503)] {
+        relay.plan(move |request, _| is_a_read(request).then_some(fault));
+        let seen = wrong().await.unwrap();
+        assert!(seen.what.contains("cannot be read") && seen.repair.is_none(), "{seen:?}");
+        repairing().await.unwrap_err();
+        relay.behave();
+        assert_eq!((ci.head_blob("app", &digest).await, wrong().await), (200, None));
+    }
+    for found in registry.app.store.list().try_collect::<Vec<_>>().await.unwrap() {
+        registry.app.store.delete(&found.name).await.unwrap();
+    }
+    assert_eq!(wrong().await.unwrap().repair.as_ref(), Some(&repair));
+    assert!(repairing().await.unwrap());
+    assert_eq!(ci.head_blob("app", &digest).await, 404);
+    ci.push_blob("app", &noise(9, 200_000)).await;
+    registry.check().await;
+}
+
+fn is_a_read(request: &Parts) -> bool {
+    request.method == Method::GET && request.uri.path().contains("blobs")
+}
+
+#[tokio::test]
+async fn an_upload_in_more_chunks_than_the_store_takes_is_told_to_send_larger_ones() {
+    let registry = Registry::on(Cloud::S3).await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let session = ci.open_session("app").await;
+    assert_eq!(ci.send_chunk(&session, 0, &noise(10, 6 * MIB)).await.status(), 202);
+    let many = "update uploads set staged = jsonb_set(staged, '{pieces,parts,parts}',
+                  (select jsonb_agg('etag'::text) from generate_series(1, 9000)))";
+    sqlx::query(many).execute(&mut *registry.sql().await).await.unwrap();
+    let refused = expect(ci.send_chunk(&session, 6 * MIB, &noise(10, 6 * MIB)).await, 413).await;
+    assert!(refused["errors"][0]["message"].as_str().unwrap().contains("larger chunks"), "{refused}");
+    assert_eq!(ci.delete(&session).send().await.unwrap().status(), 204);
     registry.check().await;
 }
 

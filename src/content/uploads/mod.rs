@@ -221,6 +221,9 @@ impl Uploads {
         E: Display,
     {
         let Incoming { declared_bytes, body, .. } = incoming;
+        if held.staged.is_cut_too_small() {
+            return Err(self.release(held, UploadRefused::CutTooSmall).await);
+        }
         let before = held.staged.offset_bytes();
         let room = match self.room(grant, before, declared_bytes).await {
             Ok(room) => room,

@@ -20,6 +20,8 @@ pub enum UploadRefused {
         /// The most that would be accepted.
         limit_bytes: u64,
     },
+    /// It came in bodies so small that the object store takes no more of it.
+    CutTooSmall,
     /// The body has another length than it said.
     WrongLength {
         /// What it said.

@@ -181,6 +181,12 @@ fn refused(why: UploadRefused, repository: &RepositoryName, session: Option<Uuid
             format!("a blob may have {limit_bytes} bytes at the most"),
         )
         .detail(json!({"limit_bytes": limit_bytes})),
+        UploadRefused::CutTooSmall => OciError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::SizeInvalid,
+            "the object store takes no more pieces of an upload in chunks as small as these; begin again with \
+             larger chunks, or send all of the blob in one",
+        ),
         UploadRefused::WrongLength { declared_bytes } => OciError::new(
             StatusCode::BAD_REQUEST,
             Code::SizeInvalid,
