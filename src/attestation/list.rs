@@ -2,6 +2,7 @@
 
 use super::signers::Signer;
 use super::store::{listed as store, signatures, signers};
+use crate::access::{Grant, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
 use chrono::{DateTime, Utc};
@@ -103,12 +104,18 @@ pub async fn attestations(
     Ok(rows.into_iter().map(|row| judged(&signed.remove(&row.id).unwrap_or_default(), row)).collect())
 }
 
-/// The repository of an attestation, and its bytes exactly as received with their media type.
+/// The repository of an attestation, and how many bytes its envelope has.
+pub async fn home(connection: &mut PgConnection, id: i64) -> Result<Option<(RepositoryName, u64)>, Failure> {
+    store::home(connection, id).await
+}
+
+/// The bytes of an attestation exactly as received, with their media type.
 pub async fn envelope(
     connection: &mut PgConnection,
+    grant: &Grant<Pull>,
     id: i64,
-) -> Result<Option<(RepositoryName, String, Vec<u8>)>, Failure> {
-    store::envelope(connection, id).await
+) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    store::envelope(connection, grant.repository(), id).await
 }
 
 /// A signature with whose it is.

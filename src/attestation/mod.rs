@@ -28,7 +28,7 @@ pub use envelope::{Envelope, IN_TOTO};
 pub use facts::{COSIGN_VULN, Facts, Material, PROVENANCE_V0_2, PROVENANCE_V1, TEST_RESULT, VULNS};
 pub use files::link_pushed;
 pub use json::Malformed;
-pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope};
+pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope, home};
 pub use received::{BUNDLE, DSSE, Received};
 pub use record::{Carrier, Known, Recorded, record, record_opaque, subjects_here};
 pub use scheme::{InvalidKey, KeyId, PublicKey, Scheme, UnknownScheme};

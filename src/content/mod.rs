@@ -37,7 +37,7 @@ pub use manifest::{
 };
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};
-pub use referrers::{Referrer, Referrers, referrers};
+pub use referrers::{REFERRERS_BYTES, Referrer, Referrers, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use retention::{

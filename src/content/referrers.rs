@@ -32,7 +32,7 @@ pub struct Referrers {
 
 /// Bytes of the manifests of one page, beyond which it ends with the manifest that it is at: their
 /// annotations are in memory, and each may be nearly as large as the largest manifest.
-const PAGE_BYTES: i64 = 1 << 20;
+pub const REFERRERS_BYTES: u64 = 1 << 20;
 
 /// The digest that a tag of cosign or the referrers fallback is made of: `sha256-<hex>`, perhaps with
 /// `.sig`, `.att` or `.sbom`. What it names belongs to the manifest of that digest.
@@ -52,7 +52,8 @@ pub async fn referrers(
     last: &str,
     limit: i64,
 ) -> Result<Referrers, Failure> {
-    store::page(connection, repository_id, subject, artifact_type, last, limit, PAGE_BYTES).await
+    let bytes = REFERRERS_BYTES.cast_signed();
+    store::page(connection, repository_id, subject, artifact_type, last, limit, bytes).await
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::sync::{Arc, OnceLock};
 
 /// Who calls, with all they may do. Made only from a credential that holds, or for the anonymous
 /// public when none is shown.
@@ -89,9 +90,21 @@ impl Caller {
     }
 }
 
-/// Whose credential a request shows, among its extensions once it was found to hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Sender(pub PrincipalId);
+/// Whose credential a request shows, among its extensions: known to all of its copies once it was found to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Sender(Arc<OnceLock<PrincipalId>>);
+
+impl Sender {
+    /// The principal, if a credential was shown and holds.
+    pub fn principal(&self) -> Option<PrincipalId> {
+        self.0.get().copied()
+    }
+
+    /// The sender of the request, where somebody asks for it.
+    fn of(parts: &mut Parts) -> &Self {
+        parts.extensions.get_or_insert_default()
+    }
+}
 
 /// `Bearer <token>` or `Basic <user:token>`; the user's name decides nothing.
 fn secret(header: &str) -> Option<Secret> {
@@ -114,7 +127,7 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = Self::authenticate(app, &parts.headers).await?.ok_or_else(Problem::unauthenticated)?;
         if caller.shown {
-            parts.extensions.insert(Sender(caller.principal().id));
+            Sender::of(parts).0.get_or_init(|| caller.principal().id);
         }
         Ok(caller)
     }

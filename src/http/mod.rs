@@ -30,7 +30,7 @@ pub fn router(app: App) -> Router {
         .merge(operations::routes(&app))
         .merge(auth::routes())
         .merge(trust::routes())
-        .merge(api::routes())
+        .merge(api::routes(&app))
         .merge(oci::routes())
         .method_not_allowed_fallback(async || {
             let detail = "this path does not answer to this method; /api/v1/openapi.json lists what does";

@@ -5,15 +5,14 @@ use super::PushManifest;
 use crate::access::{Grant, Push};
 use crate::attestation::{self, Carrier, Known, Received};
 use crate::content::blobs::{self, Blob};
-use crate::content::{self, Repository};
+use crate::content::{self, Repository, StoredLayer};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes};
 use crate::storage::{OwnRoom, Store, Taken};
 use bytes::Bytes;
-use serde::Deserialize;
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -42,21 +41,6 @@ pub struct Reading<'a> {
     pub document_bytes: u64,
 }
 
-#[derive(Default, Deserialize)]
-struct Layers {
-    #[serde(default)]
-    layers: Vec<Layer>,
-}
-
-#[derive(Deserialize)]
-struct Layer {
-    #[serde(rename = "mediaType")]
-    media_type: MediaType,
-    digest: Digest,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
 impl Carried {
     /// Reads the layers that are attestations, each once, together no more than the bounds. `None` when
     /// the manifest refers to nothing. Layers that are missing are the push's to refuse. No connection is
@@ -67,7 +51,8 @@ impl Carried {
         grant: &Grant<Push>,
         push: &PushManifest,
     ) -> Result<Option<Self>, Failure> {
-        let layers = attestations_among(layers(&push.manifest.body));
+        let layers = push.manifest.layers();
+        let layers = attestations_among(layers.map_err(|error| Failure::new("reading layers", error))?);
         let by_tag = || push.tags.iter().find_map(subject_of_tag).filter(|_| !layers.is_empty());
         let Some(subject) = push.manifest.subject.clone().or_else(by_tag) else { return Ok(None) };
         let turn = reading.room.take();
@@ -94,7 +79,8 @@ impl Carried {
         let bytes = reading.document_bytes - left_bytes;
         let waited = carried.turn.wait_to_read(bytes).await;
         waited.map_err(|full| Failure::new("waiting to read attestations", full))?;
-        let (received, all) = parse(read).await?;
+        let (received, all);
+        (received, all, carried.turn) = parse(read, carried.turn).await?;
         if !all {
             carried.opaque =
                 Some(format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried"));
@@ -139,7 +125,7 @@ impl Carried {
 }
 
 /// The layers that are attestations, each once.
-fn attestations_among(mut layers: Vec<Layer>) -> Vec<Layer> {
+fn attestations_among(mut layers: Vec<StoredLayer>) -> Vec<StoredLayer> {
     let mut seen = BTreeSet::new();
     layers.retain(|layer| {
         let by = Received::told_apart_by(&layer.media_type, &layer.annotations);
@@ -152,8 +138,8 @@ fn attestations_among(mut layers: Vec<Layer>) -> Vec<Layer> {
 async fn locate(
     db: &Db,
     grant: &Grant<Push>,
-    layers: Vec<Layer>,
-) -> Result<Option<Vec<(Layer, Blob)>>, Failure> {
+    layers: Vec<StoredLayer>,
+) -> Result<Option<Vec<(StoredLayer, Blob)>>, Failure> {
     let mut connection = db.acquire().await?;
     let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
         return Ok(None);
@@ -167,8 +153,12 @@ async fn locate(
     Ok(Some(located))
 }
 
-/// Parses on a thread that may take its time; says whether all have no more signatures than are tried.
-async fn parse(layers: Vec<(Layer, Bytes)>) -> Result<(Arc<[Received]>, bool), Failure> {
+/// Parses on a thread that may take its time, in its turn even where nobody waits for it any more; says whether
+/// all have no more signatures than are tried.
+async fn parse(
+    layers: Vec<(StoredLayer, Bytes)>,
+    turn: Taken,
+) -> Result<(Arc<[Received]>, bool, Taken), Failure> {
     let parsed = spawn_blocking(move || {
         let (mut received, mut left, mut all) = (Vec::new(), MAX_SIGNATURES, true);
         for (layer, bytes) in layers {
@@ -182,14 +172,9 @@ async fn parse(layers: Vec<(Layer, Bytes)>) -> Result<(Arc<[Received]>, bool), F
                 None => all = false,
             }
         }
-        (received.into(), all)
+        (received.into(), all, turn)
     });
     parsed.await.map_err(|error| Failure::new("reading attestations", error))
-}
-
-/// The layers of a manifest that was parsed already; an index has none.
-fn layers(body: &Bytes) -> Vec<Layer> {
-    serde_json::from_slice::<Layers>(body).unwrap_or_default().layers
 }
 
 /// `sha256-<hex>.sig` and `.att` are cosign's names for what is about `sha256:<hex>`.

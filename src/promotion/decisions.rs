@@ -2,6 +2,7 @@
 
 use super::facts;
 use super::store::decisions as store;
+use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Case, DECIDE_VERSION, GateResult, decide};
@@ -62,7 +63,12 @@ struct Inputs {
     case: Case,
 }
 
-/// A decision by its id. Who may see its repository may see it; the caller's door checks that.
+/// The lane of a decision, and the bytes of its inputs and its result.
+pub async fn lane_of(db: &Db, id: &Digest) -> Result<Option<(Lane, u64)>, Failure> {
+    store::lane_of(&mut *db.acquire().await?, id).await
+}
+
+/// A decision by its id. Who may see its lane may see it; the caller's door checks that.
 pub async fn decision(db: &Db, id: &Digest) -> Result<Option<StoredDecision>, Failure> {
     let mut connection = db.pool().acquire().await?;
     let Some(row) = store::find(&mut connection, id).await? else { return Ok(None) };

@@ -30,7 +30,7 @@ mod view;
 pub use answer::{Candidate, KnownGood};
 pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
 pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
-pub use decisions::{Replayed, StoredDecision, decision, replay};
+pub use decisions::{Replayed, StoredDecision, decision, lane_of, replay};
 pub use environments::{EnvironmentRow, environments, put_environment};
 pub use holds::{HoldScope, NewHold, end_hold, find_hold, hold, holds};
 pub use lane::Allowance;

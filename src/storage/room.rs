@@ -169,6 +169,11 @@ impl Taken {
         Ok(())
     }
 
+    /// The turn is over; what is held stays so.
+    pub fn end_turn(&mut self) {
+        self.turn = None;
+    }
+
     /// The bytes, whose room is free when the last handle on them is dropped.
     pub fn hold(self, bytes: Bytes) -> Bytes {
         if self.held.is_none() { bytes } else { Bytes::from_owner(Held { bytes, _room: self }) }

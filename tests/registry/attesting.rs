@@ -1,7 +1,8 @@
 //! Attesting: who signed what about which artifact, and how far that is believed.
 
 use crate::harness::{
-    Case, Client, PROVENANCE, Registry, Signing, expect, provenance, public_key, push_folder, sha256,
+    Case, Client, PROVENANCE, Registry, Signing, eventually, expect, provenance, public_key, push_folder,
+    sha256,
 };
 use proofmark::access::Role;
 use proofmark::names::Digest;
@@ -503,10 +504,11 @@ async fn a_failed_test_result_waits_for_decisions_on_its_repository_and_no_other
     let failed = result("FAILED");
     let waiting = attester.post("/api/v1/attestations?repository=team/app").body(failed).send();
     let waiting = tokio::spawn(waiting);
-    while !somebody_waits_for_a_scope(&registry).await {
+    eventually("somebody waits for a scope", async || {
         assert!(!waiting.is_finished(), "a FAILED result came between a decision and its facts");
-        tokio::task::yield_now().await;
-    }
+        somebody_waits_for_a_scope(&registry).await
+    })
+    .await;
     decision.commit().await.unwrap();
     let recorded = expect(waiting.await.unwrap().unwrap(), 201).await;
     let listed = builder.attestations("team/app", &image).await;

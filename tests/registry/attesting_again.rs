@@ -1,7 +1,7 @@
 //! Attesting again: what comes twice, in another envelope, late, or before its key.
 
 use crate::attesting::{DSSE, TEST_RESULT, somebody_waits_for_a_scope, verdicts};
-use crate::harness::{PROVENANCE, Registry, Signing, expect, provenance, sha256};
+use crate::harness::{PROVENANCE, Registry, Signing, eventually, expect, provenance, sha256};
 use proofmark::access::{Principal, Role};
 use proofmark::attestation::{self, Carrier, Known, Received};
 use serde_json::{Value, json};
@@ -144,10 +144,11 @@ async fn what_comes_while_a_signer_is_registered_is_held_against_its_key_too() {
     let admin = registry.admin();
     let pem = key.pem();
     let registering = tokio::spawn(async move { admin.register_signer("ci", &pem, &["**"]).await });
-    while !somebody_waits_for_a_scope(&registry).await {
+    eventually("somebody waits for a scope", async || {
         assert!(!registering.is_finished(), "a signer was registered while an attestation was recorded");
-        tokio::task::yield_now().await;
-    }
+        somebody_waits_for_a_scope(&registry).await
+    })
+    .await;
     let principal = Principal { id: 2, name: "proofmark".into() };
     let carrier =
         Carrier { repository: &repository, principal: &principal, manifest: &image, subject: &image };

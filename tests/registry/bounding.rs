@@ -1,7 +1,7 @@
 //! Bounds: whatever a client sends or fails to send, the service holds only so much for so long.
 
 use crate::harness::oci::{Document, IMAGE, INDEX};
-use crate::harness::{Client, Registry, expect, noise};
+use crate::harness::{Client, Registry, Signing, eventually, expect, noise};
 use h2::Reason;
 use proofmark::access::Role;
 use proofmark::storage::PIECE;
@@ -97,9 +97,7 @@ async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
         let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", 4 * PIECE);
         let mut wire = Wire::begin(&registry, line, who.token(), &length).await;
         wire.say(&body(4)[1..]).await;
-        while registry.app.document_room.free_pieces() > free {
-            tokio::task::yield_now().await;
-        }
+        eventually("it is held", async || registry.app.document_room.free_pieces() <= free).await;
         wire
     };
     let first = hold(&one, 8).await;
@@ -116,9 +114,7 @@ async fn bodies_hold_no_more_memory_than_there_is_for_all_of_them() {
     // The bytes of whoever goes away are free for the next.
     drop((first, others));
     assert_eq!(expect(post(&admin).await.unwrap(), 422).await["code"], "malformed-envelope");
-    while registry.app.document_room.free_pieces() < 12 {
-        tokio::task::yield_now().await;
-    }
+    eventually("all of it is free", async || registry.app.document_room.free_pieces() == 12).await;
     registry.check().await;
 }
 
@@ -141,9 +137,8 @@ async fn manifests_that_slow_clients_do_not_read_hold_no_more_memory_than_there_
     for wires in 1..=2 {
         let line = "GET /v2/app/manifests/1.0";
         asked.push(Wire::begin(&registry, line, slow.token(), "").await);
-        while registry.app.document_room.free_pieces() > all - wires * each {
-            tokio::task::yield_now().await;
-        }
+        let left = all - wires * each;
+        eventually("it is held", async || registry.app.document_room.free_pieces() <= left).await;
     }
     let refused = slow.get("/v2/app/manifests/1.0").send().await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -152,9 +147,41 @@ async fn manifests_that_slow_clients_do_not_read_hold_no_more_memory_than_there_
     let got = other.get("/v2/app/manifests/1.0").send().await.unwrap().bytes().await.unwrap();
     assert_eq!(got, long.body);
     drop(asked);
-    while registry.app.document_room.free_pieces() < all {
-        tokio::task::yield_now().await;
+    eventually("all of it is free", async || registry.app.document_room.free_pieces() == all).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn answers_of_the_api_that_slow_clients_do_not_read_hold_no_more_memory_than_there_is() {
+    let registry = Registry::with(|settings| {
+        settings.document_memory_bytes = Some(60 << 20);
+        settings.max_document_bytes = Some(14 << 20);
+    })
+    .await;
+    let (slow, other) = (registry.admin(), registry.client(Role::Reader, "**").await);
+    let stranger = registry.client(Role::Reader, "elsewhere/*").await;
+    let subject = slow.push_subject("app", "one").await;
+    let key = Signing::new(7);
+    slow.register_signer("ci", &key.pem(), &["**"]).await;
+    let long = key.statement(&subject, "https://example.org/long", &json!({"long": "x".repeat(9 << 20)}));
+    slow.attest("app", &long, 201).await;
+    let id = slow.attestations("app", &subject).await[0]["id"].clone();
+    let path = format!("/api/v1/attestations/{id}");
+    let all = usize::try_from((60 << 20) / PIECE).unwrap();
+    let each = long.len() / usize::try_from(PIECE).unwrap();
+    let free = || registry.app.document_room.free_pieces();
+    let mut asked = Vec::new();
+    for wires in 1..=2 {
+        asked.push(Wire::begin(&registry, &format!("GET {path}"), slow.token(), "").await);
+        eventually("it is held", async || free() <= all - wires * each).await;
     }
+    let refused = slow.get(&path).send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(expect(refused, 503).await["code"], "overloaded");
+    assert_eq!(stranger.get(&path).send().await.unwrap().status(), 404, "nothing is read for it");
+    assert_eq!(other.get(&path).send().await.unwrap().bytes().await.unwrap(), long);
+    drop(asked);
+    eventually("all of it is free", async || free() == all).await;
     registry.check().await;
 }
 
@@ -301,12 +328,35 @@ async fn where_all_connections_are_open_an_idle_one_makes_place_and_a_busy_one_d
     assert_eq!(next.answer().await, "");
     assert_eq!(live().await.answer().await, "", "both are busy");
     drop(first);
-    let again = async {
-        while live().await.answer().await.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), again).await.expect("the place of the first is free");
+    eventually("the place of the first is free", async || !live().await.answer().await.is_empty()).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_client_that_still_reads_its_answer_makes_place_for_nobody() {
+    const LONG: usize = 12 << 20;
+    let registry = Registry::with(|settings| {
+        settings.max_connections = Some(2);
+        settings.manifest_cache_bytes = Some(0);
+    })
+    .await;
+    let admin = registry.admin();
+    let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+        "annotations": {"long": "x".repeat(LONG)}}));
+    admin.pushes("app", "1.0", &long).await;
+    let all = registry.app.document_room.free_pieces();
+    let mut slow = Wire::begin(&registry, "GET /v2/app/manifests/1.0", admin.token(), "").await;
+    eventually("it is answered", async || registry.app.document_room.free_pieces() < all).await;
+    slow.0.read_exact(&mut [0; 1]).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        let mut next = Wire::begin(&registry, "GET /livez", None, "").await;
+        assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "an idle one made place");
+        idle.push(next);
+    }
+    let answer = slow.answer().await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body.as_bytes(), long.body);
     registry.check().await;
 }
 
@@ -327,9 +377,8 @@ async fn blobs_that_slow_clients_do_not_read_are_so_many_and_no_more() {
     assert_eq!(expect(refused, 429).await["errors"][0]["code"], "TOOMANYREQUESTS");
     assert_eq!(other.get(&path).send().await.unwrap().bytes().await.unwrap().len(), 64 << 20);
     drop(asked);
-    while slow.get(&path).header("range", "bytes=0-9").send().await.unwrap().status() != 206 {
-        tokio::task::yield_now().await;
-    }
+    let some = async || slow.get(&path).header("range", "bytes=0-9").send().await.unwrap().status();
+    eventually("their places are free", async || some().await == 206).await;
     registry.check().await;
 }
 
@@ -393,9 +442,8 @@ async fn a_large_manifest_does_not_wait_for_itself_to_read_what_it_carries() {
         "layers": [{"mediaType": BUNDLE, "digest": layer, "size": bundle.len()}],
         "subject": {"mediaType": IMAGE, "digest": subject, "size": 1}, "annotations": {"long": long}}));
     admin.pushes("app", "2.0", &carrier).await;
-    while (registry.app.document_room.free_pieces() as u64) < (4 << 20) / PIECE {
-        tokio::task::yield_now().await;
-    }
+    let all = usize::try_from((4 << 20) / PIECE).unwrap();
+    eventually("all of it is free", async || registry.app.document_room.free_pieces() == all).await;
     registry.check().await;
 }
 

@@ -1,6 +1,6 @@
 //! What does not grow: a question reads the rows of its answer, however many releases there are.
 
-use crate::harness::{Client, PROVENANCE, Registry, expect};
+use crate::harness::{Client, PROVENANCE, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
 use serde_json::json;
@@ -97,9 +97,8 @@ impl Registry {
 async fn total(counter: &mut PgConnection) -> i64 {
     let others = "select count(*) from pg_stat_activity
                   where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *counter).await.unwrap() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let alone = async || sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *counter).await.unwrap() == 0;
+    eventually("every other connection has ended", alone).await;
     let rows = "select ((select sum(seq_tup_read) from pg_stat_user_tables)
                       + (select sum(idx_tup_read) from pg_stat_user_indexes))::bigint";
     sqlx::query_scalar(rows).fetch_one(counter).await.unwrap()

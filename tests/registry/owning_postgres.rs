@@ -1,6 +1,6 @@
 //! The private Postgres starts, stops and survives, whoever starts it.
 
-use crate::harness::{Service, sha256};
+use crate::harness::{Service, eventually, sha256};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, Uid, User};
 use proofmark::access::Role;
@@ -59,17 +59,6 @@ fn kill(pid: i32, signal: Signal) {
 }
 
 /// Waits for what another process does.
-async fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
-    let look = async {
-        while !happens() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), look)
-        .await
-        .unwrap_or_else(|_| panic!("in a minute: {what}"));
-}
-
 fn as_root() -> bool {
     Uid::effective().is_root()
 }
@@ -179,7 +168,8 @@ async fn a_killed_postgres_is_started_again_and_the_pool_finds_it() {
         drop(open);
         let killed = postmaster(home.path());
         kill(killed, Signal::SIGKILL);
-        eventually("Postgres is back", || ready(home.path()) && postmaster(home.path()) != killed).await;
+        eventually("Postgres is back", async || ready(home.path()) && postmaster(home.path()) != killed)
+            .await;
         run(&db, "insert into counted values (1)").await;
         let rows: i64 =
             sqlx::query_scalar("select count(*) from counted").fetch_one(db.pool()).await.unwrap();
@@ -203,7 +193,7 @@ async fn a_child_of_a_killed_postgres_that_heeds_no_gentle_signal_does_not_keep_
     kill(deaf, Signal::SIGSTOP);
     kill(killed, Signal::SIGKILL);
     let began = std::time::Instant::now();
-    eventually("Postgres is back", || ready(home.path()) && postmaster(home.path()) != killed).await;
+    eventually("Postgres is back", async || ready(home.path()) && postmaster(home.path()) != killed).await;
     assert!(began.elapsed() < Duration::from_secs(30), "half of what an orderly end may take");
     let kept: i32 = sqlx::query_scalar("select n from kept").fetch_one(db.pool()).await.unwrap();
     assert_eq!(kept, 1);
@@ -246,7 +236,8 @@ async fn what_was_acknowledged_survives_a_kill_of_postgres_while_it_writes() {
         }
         if round == 0 {
             kill(killed, Signal::SIGKILL);
-            eventually("Postgres is back", || ready(home.path()) && postmaster(home.path()) != killed).await;
+            eventually("Postgres is back", async || ready(home.path()) && postmaster(home.path()) != killed)
+                .await;
             back.store(true, Ordering::Relaxed);
             // Those that follow are counted, not those that wait here.
             while written.try_recv().is_ok() {}
@@ -326,7 +317,7 @@ async fn others_on_the_machine_learn_how_to_connect_only_while_it_runs() {
     let place = home.path().join("postgres");
     assert_eq!(local::connect_url(&place).unwrap(), None, "no cluster yet");
     let cluster = start(home.path()).await.unwrap();
-    eventually("the pid file says ready", || ready(home.path())).await;
+    eventually("the pid file says ready", async || ready(home.path())).await;
     assert_eq!(local::connect_url(&place).unwrap(), Some(cluster.url()));
     cluster.stop().await.unwrap();
     assert_eq!(local::connect_url(&place).unwrap(), None, "stopped");
@@ -336,7 +327,8 @@ async fn others_on_the_machine_learn_how_to_connect_only_while_it_runs() {
 async fn a_dropped_cluster_stops_by_itself() {
     let home = directory(0o700);
     drop(start(home.path()).await.unwrap());
-    eventually("Postgres has ended", || !home.path().join("postgres/data/postmaster.pid").exists()).await;
+    eventually("Postgres has ended", async || !home.path().join("postgres/data/postmaster.pid").exists())
+        .await;
 }
 
 #[tokio::test]
@@ -347,7 +339,7 @@ async fn a_killed_service_takes_its_postgres_with_it() {
     service.kill();
     // Postgres ends in order: it removes its pid file and recovers nothing at the next start.
     let pid_file = home.path().join("data/postgres/data/postmaster.pid");
-    eventually("Postgres has ended", || !runs(postmaster) && !pid_file.exists()).await;
+    eventually("Postgres has ended", async || !runs(postmaster) && !pid_file.exists()).await;
 }
 
 #[tokio::test]
@@ -365,7 +357,7 @@ async fn a_postgres_that_outlived_its_service_is_ended_before_another_one_starts
     }
     command.args(words.trim_end_matches('\0').split('\0'));
     let mut orphan = command.current_dir("/").stderr(std::process::Stdio::null()).spawn().unwrap();
-    eventually("the orphan accepts connections", || ready(home.path())).await;
+    eventually("the orphan accepts connections", async || ready(home.path())).await;
     let reaper = std::thread::spawn(move || orphan.wait().unwrap());
 
     let cluster = start(home.path()).await.unwrap();

@@ -1,7 +1,7 @@
 //! Write-once names: whatever is pushed, deleted or ruled, a name stays with its digest.
 
-use crate::harness::Registry;
 use crate::harness::oci::{Document, refusal};
+use crate::harness::{Registry, eventually};
 use proofmark::access::{Principal, Role};
 use proofmark::ledger::{self, Event, Kind};
 use proofmark::postgres::{Tx, database_time};
@@ -173,9 +173,8 @@ async fn the_database_itself_refuses_to_move_a_tag() {
 async fn until_somebody_waits(registry: &Registry) {
     let waits = "select exists(select from pg_locks where locktype = 'advisory' and not granted
                    and database = (select oid from pg_database where datname = current_database()))";
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *registry.sql().await).await.unwrap() {
-        tokio::task::yield_now().await;
-    }
+    let somebody = async || sqlx::query_scalar(waits).fetch_one(&mut *registry.sql().await).await.unwrap();
+    eventually("somebody waits for a name", somebody).await;
 }
 
 /// Reserves `latest` of the only repository for the digest, as an administrator does, and has not committed.

@@ -91,19 +91,35 @@ pub async fn page(
     .map_err(|error| Failure::new("listing attestations", error))
 }
 
-/// The repository of an attestation, and its bytes with their media type.
-pub async fn envelope(
-    connection: &mut PgConnection,
-    id: i64,
-) -> Result<Option<(RepositoryName, String, Vec<u8>)>, Failure> {
+/// The repository of an attestation, and the bytes of its envelope.
+pub async fn home(connection: &mut PgConnection, id: i64) -> Result<Option<(RepositoryName, u64)>, Failure> {
     let row = sqlx::query!(
-        r#"select r.name as "name: RepositoryName", e.media_type, e.body
+        r#"select r.name as "name: RepositoryName", octet_length(e.body) as "size_bytes!"
            from attestations a join repositories r on r.id = a.repository_id
            join envelopes e on e.digest = a.envelope where a.id = $1"#,
         id,
     )
     .fetch_optional(connection)
     .await
+    .map_err(|error| Failure::new("finding an envelope", error))?;
+    Ok(row.map(|row| (row.name, u64::from(row.size_bytes.unsigned_abs()))))
+}
+
+/// The bytes of an attestation with their media type.
+pub async fn envelope(
+    connection: &mut PgConnection,
+    repository: &RepositoryName,
+    id: i64,
+) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    let row = sqlx::query!(
+        "select e.media_type, e.body
+         from attestations a join repositories r on r.id = a.repository_id
+         join envelopes e on e.digest = a.envelope where a.id = $1 and r.name = $2",
+        id,
+        repository as &RepositoryName,
+    )
+    .fetch_optional(connection)
+    .await
     .map_err(|error| Failure::new("reading an envelope", error))?;
-    Ok(row.map(|row| (row.name, row.media_type, row.body)))
+    Ok(row.map(|row| (row.media_type, row.body)))
 }

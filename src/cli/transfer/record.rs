@@ -161,7 +161,7 @@ impl<'a> Record<'a> {
         };
         let (annotations, layers) = parse(body).map_err(damaged)?;
         let layers: BTreeMap<String, Digest> =
-            layers.into_iter().filter_map(|layer| Some((layer.title?, layer.digest))).collect();
+            layers.into_iter().filter_map(|layer| Some((layer.title()?.to_owned(), layer.digest))).collect();
         for digest in layers.values() {
             layout.verify(digest).map_err(damaged)?;
         }

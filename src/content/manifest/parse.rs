@@ -5,7 +5,7 @@ use super::StoredLayer;
 use crate::json::{self, Bounds, Shape};
 use crate::names::{Algorithm, Digest, MediaType};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -303,8 +303,7 @@ pub fn only_file(
 pub fn layers(body: &[u8]) -> Result<Vec<StoredLayer>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Layers {
-        #[serde(default)]
-        layers: Vec<Layer>,
+        layers: Option<Vec<Layer>>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -312,16 +311,24 @@ pub fn layers(body: &[u8]) -> Result<Vec<StoredLayer>, serde_json::Error> {
         media_type: MediaType,
         digest: Digest,
         size: i64,
-        annotations: Option<BTreeMap<String, Value>>,
+        #[serde(default, deserialize_with = "texts")]
+        annotations: BTreeMap<String, String>,
     }
-    let Layers { layers } = serde_json::from_slice(body)?;
+    let Layers { layers } = json::at_length(body.len(), || serde_json::from_slice(body))?;
     let stored = |layer: Layer| StoredLayer {
-        title: layer.annotations.and_then(|all| all.get(TITLE)?.as_str().map(str::to_owned)),
         digest: layer.digest,
         size_bytes: layer.size,
         media_type: layer.media_type,
+        annotations: layer.annotations,
     };
-    Ok(layers.into_iter().map(stored).collect())
+    Ok(layers.into_iter().flatten().map(stored).collect())
+}
+
+/// Those of an object's members that are text. What else stands where annotations should be says nothing.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let Value::Object(members) = Value::deserialize(deserializer)? else { return Ok(BTreeMap::new()) };
+    let text = |(name, value)| if let Value::String(text) = value { Some((name, text)) } else { None };
+    Ok(members.into_iter().filter_map(text).collect())
 }
 
 /// A media type without its parameters.
@@ -574,6 +581,20 @@ mod tests {
         let free = index.replace(r#""size":1"#, r#""size":1,"annotations":{"a":"1","A":"2"},"x":{"OS":1}"#);
         assert_ne!(free, index);
         parse(&free).unwrap();
+    }
+
+    #[test]
+    fn a_layer_whose_annotations_are_none_hides_no_layer() {
+        let layer = |annotations: Value| {
+            let mut layer = descriptor("text/plain", b"1");
+            layer["annotations"] = annotations;
+            layer
+        };
+        let annotated = [json!(null), json!([1]), json!("x"), json!({"a": 1, (TITLE): "name"})].map(layer);
+        let image = json!({"schemaVersion": 2, "config": descriptor("a/b", b"2"), "layers": annotated});
+        let layers = parse(&image, Some(OCI_IMAGE)).unwrap().layers().unwrap();
+        let titles: Vec<_> = layers.iter().map(StoredLayer::title).collect();
+        assert_eq!(titles, [None, None, None, Some("name")]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Finding manifests, by digest and by tag.
 
-use super::parse;
+use super::parse::{self, TITLE};
 use crate::access::{Grant, PrincipalId, Pull};
 use crate::content::store::{manifests as store, tags};
 use crate::failure::Failure;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 
 /// A manifest as it is stored.
 #[derive(Clone, Debug)]
@@ -49,8 +50,15 @@ pub struct StoredLayer {
     pub size_bytes: i64,
     /// Its media type.
     pub media_type: MediaType,
+    /// Its annotations; only those that are text.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl StoredLayer {
     /// The file's name, where its annotations say one.
-    pub title: Option<String>,
+    pub fn title(&self) -> Option<&str> {
+        self.annotations.get(TITLE).map(String::as_str)
+    }
 }
 
 impl Manifest {

@@ -64,7 +64,7 @@ async fn download(
     let described = [
         (header::CONTENT_LENGTH, (part.end - part.start).to_string()),
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition(layer.title.as_deref().unwrap_or("artifact"))),
+        (header::CONTENT_DISPOSITION, disposition(layer.title().unwrap_or("artifact"))),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::ETAG, etag),
     ];

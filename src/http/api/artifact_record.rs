@@ -1,6 +1,7 @@
 //! `/api/v1/artifacts/{digest}`: one artifact with all that is said about it.
 
 use super::Problem;
+use super::answers::Prepared;
 use super::artifact_content;
 use super::artifacts::{ArtifactSummary, WhichQuery};
 use super::attestations::AttestationRecord;
@@ -9,12 +10,14 @@ use super::scans::ScanItem;
 use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::attestation::{self, AttestationFilter};
-use crate::content::{self, Manifest};
+use crate::content::{self, Manifest, REFERRERS_BYTES};
 use crate::evidence::{self, Among, RunsQuestion};
 use crate::http::Caller;
+use crate::http::body::NotTaken;
 use crate::names::{Digest, EnvironmentName, MediaType, RepositoryName, Tag};
 use crate::policy::Verdict;
 use crate::promotion::{self, What};
+use axum::Extension;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -95,14 +98,16 @@ async fn record(
     caller: Caller,
     Path(digest): Path<Digest>,
     Query(which): Query<WhichQuery>,
-) -> Result<Json<ArtifactDetail>, Problem> {
+) -> Result<(Extension<Prepared>, Json<ArtifactDetail>), Problem> {
     const REFERRERS: i64 = 1000;
     const NEWEST: i64 = 100;
     let grant = caller.may(&which.repository)?;
-    let (found, manifest, room) = artifact_content::manifest(&app, &caller, &grant, digest).await?;
+    let (found, manifest, mut room) = artifact_content::manifest(&app, &caller, &grant, digest).await?;
     let files = manifest.layers()?.into_iter().map(ArtifactFile::from).collect();
     let Manifest { sha256, sha512, .. } = manifest;
-    drop(room);
+    // Until the answer is made of them: what a page of referrers takes at the most, unless one is larger.
+    room.shrink(REFERRERS_BYTES);
+    room.grow(REFERRERS_BYTES.min(caller.room(&app).most_bytes())).await.map_err(NotTaken::from)?;
     let (repository_id, digest) = (found.repository_id, found.digest);
     let mut connection = app.db.acquire().await?;
     let row = content::artifact(&mut connection, repository_id, &digest).await?;
@@ -115,7 +120,7 @@ async fn record(
     let of = RunsQuestion { among, digest: Some(digest.clone()), scanner: None, before: None, limit: NEWEST };
     let scans = evidence::runs(&mut connection, &of).await?;
     drop(connection);
-    Ok(Json(ArtifactDetail {
+    let detail = ArtifactDetail {
         artifact: ArtifactSummary::new(&app, &which.repository, row),
         files,
         sha256,
@@ -124,7 +129,8 @@ async fn record(
         attestations: attestations.into_iter().map(AttestationRecord::from).collect(),
         scans: scans.into_iter().map(ScanItem::from).collect(),
         standing: standing(&app, &caller, &which.repository, digest).await?,
-    }))
+    };
+    Ok((Prepared::of(room), Json(detail)))
 }
 
 /// Asked as deployers ask, environment by environment; those that the caller has no right in are left out.
@@ -157,7 +163,7 @@ async fn standing(
 impl From<content::StoredLayer> for ArtifactFile {
     fn from(layer: content::StoredLayer) -> Self {
         Self {
-            filename: layer.title,
+            filename: layer.title().map(str::to_owned),
             digest: layer.digest,
             size_bytes: layer.size_bytes,
             media_type: layer.media_type,

@@ -1,6 +1,7 @@
 //! `/api/v1/attestations`: who signed what about which artifact.
 
 use super::Problem;
+use super::answers::Prepared;
 use super::extract::{Json, Path, Query, Unread};
 use crate::access::{Action, Attest, InEnvironment, Place, Pull};
 use crate::app::App;
@@ -8,6 +9,7 @@ use crate::attestation::{self, AttestationFilter, Listed, Verdict};
 use crate::content;
 use crate::failure::Failure;
 use crate::http::Caller;
+use crate::http::body::NotTaken;
 use crate::intake::{self, AttestRefused, Attested};
 use crate::names::{Digest, RepositoryName};
 use axum::extract::State;
@@ -171,11 +173,14 @@ async fn read_attestation(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<Response, Problem> {
-    let mut connection = app.db.pool().acquire().await.map_err(Failure::from)?;
-    let found = attestation::envelope(&mut connection, id).await?;
-    let (repository, media_type, bytes) = found.ok_or_else(Problem::not_found)?;
-    caller.may::<Pull, _>(&repository)?;
-    Ok(([(header::CONTENT_TYPE, media_type)], bytes).into_response())
+    let found = attestation::home(&mut *app.db.acquire().await?, id).await?;
+    let (repository, size_bytes) = found.ok_or_else(Problem::not_found)?;
+    let grant = caller.may::<Pull, _>(&repository)?;
+    let mut room = caller.room(&app).take();
+    room.grow(size_bytes).await.map_err(NotTaken::from)?;
+    let found = attestation::envelope(&mut *app.db.acquire().await?, &grant, id).await?;
+    let (media_type, bytes) = found.ok_or_else(Problem::not_found)?;
+    Ok((Prepared::of(room), [(header::CONTENT_TYPE, media_type)], bytes).into_response())
 }
 
 /// The repositories in which the caller may read.

@@ -1,12 +1,16 @@
 //! `/api/v1/decisions`.
 
 use super::Problem;
+use super::answers::Prepared;
 use super::extract::{Json, Path};
-use crate::access::{Lane, Pull};
+use crate::access::Pull;
 use crate::app::App;
 use crate::http::Caller;
+use crate::http::body::NotTaken;
 use crate::names::Digest;
 use crate::promotion::{self, Replayed, StoredDecision};
+use crate::storage::Taken;
+use axum::Extension;
 use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,12 +20,14 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show_decision)).routes(routes!(replay_decision))
 }
 
-/// The decision, if the caller may see its repository.
-async fn visible(app: &App, caller: &Caller, id: &Digest) -> Result<StoredDecision, Problem> {
-    let found = promotion::decision(&app.db, id).await?.ok_or_else(Problem::not_found)?;
-    let lane = Lane { repository: found.repository.clone(), environment: found.environment.clone() };
+/// Room for the decision, if the caller may see its lane.
+async fn room(app: &App, caller: &Caller, id: &Digest) -> Result<Taken, Problem> {
+    let (lane, size_bytes) = promotion::lane_of(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     caller.may::<Pull, _>(&lane)?;
-    Ok(found)
+    let mut room = caller.room(app).take();
+    room.grow(size_bytes).await.map_err(NotTaken::from)?;
+    room.wait_to_read(size_bytes).await.map_err(NotTaken::from)?;
+    Ok(room)
 }
 
 /// A decision with every input by its digest.
@@ -31,8 +37,10 @@ async fn show_decision(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Digest>,
-) -> Result<Json<StoredDecision>, Problem> {
-    Ok(Json(visible(&app, &caller, &id).await?))
+) -> Result<(Extension<Prepared>, Json<StoredDecision>), Problem> {
+    let room = room(&app, &caller, &id).await?;
+    let found = promotion::decision(&app.db, &id).await?.ok_or_else(Problem::not_found)?;
+    Ok((Prepared::of(room), Json(found)))
 }
 
 /// Makes the decision again from its inputs: the same answer, or what differs. Records nothing.
@@ -42,8 +50,8 @@ async fn replay_decision(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Digest>,
-) -> Result<Json<Replayed>, Problem> {
-    visible(&app, &caller, &id).await?;
-    let replayed = promotion::replay(&app.db, &id).await?;
-    Ok(Json(replayed.ok_or_else(Problem::not_found)?))
+) -> Result<(Extension<Prepared>, Json<Replayed>), Problem> {
+    let room = room(&app, &caller, &id).await?;
+    let replayed = promotion::replay(&app.db, &id).await?.ok_or_else(Problem::not_found)?;
+    Ok((Prepared::of(room), Json(replayed)))
 }

@@ -1,5 +1,6 @@
 //! `/api/v1/`: our own API, JSON with RFC 9457 problems; OpenAPI at `/api/v1/openapi.json`.
 
+mod answers;
 pub mod extract;
 pub mod idempotency;
 mod page;
@@ -33,6 +34,7 @@ pub mod verify;
 pub use problem::Problem;
 
 use crate::app::App;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -83,7 +85,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// The routes below `/api/v1/`. No handler takes a body but through `extract`, `Once` or as a stream:
 /// those know its bounds.
-pub fn routes() -> Router<App> {
+pub fn routes(app: &App) -> Router<App> {
     let (router, document) = documented().split_for_parts();
-    router.route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+    router
+        .route("/api/v1/openapi.json", get(|| async move { Json(document) }))
+        .route_layer(from_fn_with_state(app.clone(), answers::counted))
 }

@@ -2,8 +2,9 @@
 
 use super::{OciError, Visit};
 use crate::access::{Grant, Pull};
-use crate::content::{self, OCI_INDEX, Referrer, Referrers};
+use crate::content::{self, OCI_INDEX, REFERRERS_BYTES, Referrer, Referrers};
 use crate::failure::Failure;
+use crate::http::body::NotTaken;
 use crate::names::{Digest, RepositoryName};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +30,7 @@ pub(super) async fn show(
 ) -> Result<Response, OciError> {
     let artifact_type = visit.query("artifactType");
     let last = visit.query("last").unwrap_or_default();
+    let mut room = visit.room_for(REFERRERS_BYTES).await?;
     let mut connection = visit.app.db.pool().acquire().await.map_err(Failure::from)?;
     let Referrers { page, more } =
         match (content::repository(&mut connection, grant.repository()).await?, digest) {
@@ -51,7 +53,9 @@ pub(super) async fn show(
     }
     let manifests: Vec<Value> = page.into_iter().map(descriptor).collect();
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).to_string();
-    let room = visit.room_for(index.len() as u64).await?;
+    let bytes = index.len() as u64;
+    room.shrink(bytes);
+    room.grow(bytes.min(visit.room().most_bytes())).await.map_err(NotTaken::from)?;
     Ok((headers, room.hold(index.into())).into_response())
 }
 

@@ -1,5 +1,6 @@
 //! Rows of `decisions`.
 
+use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Finding, Severity};
@@ -48,7 +49,25 @@ pub async fn insert(connection: &mut PgConnection, judged: &Judged, by: i64) -> 
     Ok(())
 }
 
-/// A decision by its id.
+/// The lane of a decision, and the bytes of its inputs and its result.
+pub async fn lane_of(connection: &mut PgConnection, id: &Digest) -> Result<Option<(Lane, u64)>, Failure> {
+    let row = sqlx::query!(
+        r#"select r.name as "repository: RepositoryName", e.name as "environment: EnvironmentName",
+             octet_length(d.inputs) + pg_column_size(d.result) as "size_bytes!"
+           from decisions d join repositories r on r.id = d.repository_id
+           join environments e on e.id = d.environment_id where d.id = $1"#,
+        id as &Digest,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("finding a decision", error))?;
+    Ok(row.map(|row| {
+        let lane = Lane { repository: row.repository, environment: row.environment };
+        (lane, u64::from(row.size_bytes.unsigned_abs()))
+    }))
+}
+
+/// A decision with all that is kept of it.
 pub async fn find(connection: &mut PgConnection, id: &Digest) -> Result<Option<Row>, Failure> {
     sqlx::query_as!(
         Row,

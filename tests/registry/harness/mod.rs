@@ -35,6 +35,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+/// Waits for what has no event to wait for, for a minute at the most.
+pub async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
+    let look = async {
+        while !happens().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), look)
+        .await
+        .unwrap_or_else(|_| panic!("in a minute: {what}"));
+}
+
 /// A registry that runs for one test.
 pub struct Registry {
     /// What its requests can reach, for looking inside.
