@@ -84,7 +84,7 @@ impl Audit {
         if format.is_some() {
             return export(registry, &query).await;
         }
-        let items = registry.list(PATH, &query, events.limit).await?;
+        let items = registry.list(PATH, &query, events.limit.saturating_add(1)).await?;
         let columns = [
             ("index", "/index"),
             ("at", "/event/at"),
@@ -94,7 +94,7 @@ impl Audit {
             ("environment", "/event/environment"),
             ("digest", "/event/digest"),
         ];
-        output.list(&items, &columns, "Nothing happened");
+        output.part(items, events.limit, &columns, "Nothing happened");
         Ok(())
     }
 }

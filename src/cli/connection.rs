@@ -164,7 +164,7 @@ impl Registry {
                 text.trim()
             ))
         })?;
-        let stop = Stop::from_problem(status, problem);
+        let stop = Stop::from_problem(status, problem, self.token.is_some());
         Err(if self.token.is_none() { stop.for_nobody() } else { stop })
     }
 
@@ -187,6 +187,10 @@ impl Registry {
             "\n  is the service running here? `proofmark serve` starts it; --server or PROOFMARK_SERVER names another"
         } else if why.contains("InvalidContentType") {
             "\n  it does not speak TLS: is its address http:// instead?"
+        } else if why.contains("invalid HTTP version") {
+            "\n  it does not speak plain HTTP: is its address https:// instead?"
+        } else if why.contains("CaUsedAsEndEntity") {
+            "\n  its certificate is an authority's own: --ca takes that of the authority that signed it"
         } else {
             ""
         };

@@ -19,9 +19,9 @@ enum EnvironmentCommand {
     Create {
         /// Its name, such as staging
         name: EnvironmentName,
-        /// What it is, for people
-        #[arg(long, default_value = "")]
-        description: String,
+        /// What it is, for people [default: as it was]
+        #[arg(long)]
+        description: Option<String>,
     },
     /// List environments
     List,

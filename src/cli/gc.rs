@@ -12,7 +12,8 @@ use std::time::Duration;
   proofmark gc --dry-run
   proofmark gc
 
-The service collects by itself, beside its other work. Nothing has to stop for it.")]
+The service collects by itself, beside its other work. Nothing has to stop for it. Where rules of retention are
+enforced, the versions that they do not keep go first: `proofmark repository retention` lists them.")]
 pub struct Gc {
     /// List what would go, and why; change nothing
     #[arg(long)]
@@ -33,7 +34,7 @@ impl Gc {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         if self.dry_run {
-            let items = registry.list("/api/v1/garbage", &[], self.limit).await?;
+            let items = registry.list("/api/v1/garbage", &[], self.limit.saturating_add(1)).await?;
             let columns = [
                 ("repository", "/repository"),
                 ("blob", "/digest"),
@@ -42,7 +43,7 @@ impl Gc {
                 ("why", "/why"),
                 ("since", "/since"),
             ];
-            output.list(&items, &columns, "There is no garbage");
+            output.part(items, self.limit, &columns, "There is no garbage");
             return Ok(());
         }
         let asked = registry.post(PATH, &json!({})).await?;

@@ -28,10 +28,10 @@ pub struct Hold {
 enum HoldCommand {
     /// List holds
     List {
-        /// Only on this repository
+        /// Only what stops this repository
         #[arg(long, short, value_name = "NAME")]
         repository: Option<RepositoryName>,
-        /// Only on this environment
+        /// Only what stops this environment
         #[arg(long, short, value_name = "NAME")]
         environment: Option<EnvironmentName>,
         /// Ended ones too

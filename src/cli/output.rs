@@ -46,6 +46,19 @@ impl Output {
         }
     }
 
+    /// The same for a list of which one item more was asked for than is shown, so that what is left out is said.
+    pub fn part(self, mut items: Vec<Value>, limit: usize, columns: &[Column], nothing: &str) {
+        if items.len() <= limit {
+            return self.list(&items, columns, nothing);
+        }
+        items.truncate(limit);
+        if self.json {
+            return self.print(&as_json(&serde_json::json!({ "items": items, "more": true })));
+        }
+        self.list(&items, columns, nothing);
+        self.remark(&format!("These are the first {limit}, and there are more: --limit shows them"));
+    }
+
     /// One line, or several, on standard output. A reader that went away (`| head`) ends nothing.
     #[allow(clippy::unused_self, reason = "what is printed belongs to an output")]
     pub fn print(self, text: &str) {

@@ -61,7 +61,7 @@ impl Promote {
                     ("repository", Some(repository.as_str())),
                     ("environment", environment.as_ref().map(EnvironmentName::as_str)),
                 ];
-                let items = registry.list(PATH, &query, limit).await?;
+                let items = registry.list(PATH, &query, limit.saturating_add(1)).await?;
                 let columns = [
                     ("environment", "/environment"),
                     ("version", "/version"),
@@ -71,7 +71,7 @@ impl Promote {
                     ("kind", "/kind"),
                     ("reason", "/reason"),
                 ];
-                output.list(&items, &columns, "Nothing was promoted");
+                output.part(items, limit, &columns, "Nothing was promoted");
                 Ok(())
             }
             (None, Some(ask)) => ask.run(registry, output).await,
@@ -91,9 +91,10 @@ impl Ask {
             let gates =
                 promoted.pointer("/decision/gates").and_then(Value::as_array).cloned().unwrap_or_default();
             format!(
-                "Promoted {repository} {reference} to {}\n{}{}",
+                "Promoted {repository} {reference} to {}\n{}\ndecision {}{}",
                 self.environment,
                 at(&promoted, "/digest"),
+                at(&promoted, "/decision/id"),
                 gates_in_words(&gates)
             )
         });

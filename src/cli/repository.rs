@@ -93,7 +93,7 @@ impl Repository {
             RepositoryCommand::Set(set) => set.run(registry, output).await?,
             RepositoryCommand::Retention { name, limit } => {
                 let query = [("repository", Some(name.as_str()))];
-                let items = registry.list("/api/v1/retention", &query, limit).await?;
+                let items = registry.list("/api/v1/retention", &query, limit.saturating_add(1)).await?;
                 let columns = [
                     ("digest", "/digest"),
                     ("tags", "/tags"),
@@ -101,11 +101,11 @@ impl Repository {
                     ("goes with it", "/with"),
                     ("held by", "/held_by"),
                 ];
-                output.list(&items, &columns, "The rules keep everything");
+                output.part(items, limit, &columns, "The rules keep everything");
             }
             RepositoryCommand::Artifacts { name, limit } => {
                 let query = [("repository", Some(name.as_str()))];
-                let items = registry.list("/api/v1/artifacts", &query, limit).await?;
+                let items = registry.list("/api/v1/artifacts", &query, limit.saturating_add(1)).await?;
                 let columns = [
                     ("digest", "/digest"),
                     ("versions", "/versions"),
@@ -114,7 +114,7 @@ impl Repository {
                     ("pushed", "/pushed_at"),
                     ("by", "/pushed_by"),
                 ];
-                output.list(&items, &columns, "There are no artifacts");
+                output.part(items, limit, &columns, "There are no artifacts");
             }
             RepositoryCommand::Show { artifact } => {
                 let (repository, reference) = artifact.exact(registry.base())?;

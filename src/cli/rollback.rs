@@ -4,7 +4,7 @@ use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::Stop;
 use crate::names::{EnvironmentName, Reference, RepositoryName};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Go back to the newest earlier version that the policy allows now
 #[derive(clap::Args, Debug)]
@@ -45,6 +45,18 @@ impl Rollback {
                 at(&back, "/digest")
             )
         });
+        let lane = [
+            ("repository", Some(self.repository.as_str())),
+            ("environment", Some(self.environment.as_str())),
+        ];
+        let holds = registry.list("/api/v1/holds", &lane, usize::MAX).await?;
+        let of_lane = |hold: &&Value| lane.iter().all(|(member, name)| hold[*member].as_str() == *name);
+        if let Some(hold) = holds.iter().find(of_lane) {
+            output.remark(&format!(
+                "Promotions are held there: `proofmark hold lift {} --reason ...` lets them go on",
+                at(hold, "/id")
+            ));
+        }
         Ok(())
     }
 }

@@ -121,7 +121,17 @@ impl Findings {
             ("severity", self.severity.as_deref()),
             ("environment", self.environment.as_ref().map(EnvironmentName::as_str)),
         ];
-        let items = registry.list("/api/v1/findings", &query, self.limit).await?;
+        let items = registry.list("/api/v1/findings", &query, self.limit.saturating_add(1)).await?;
+        if let (true, Some((digest, repository))) = (items.is_empty(), &about) {
+            let query = [
+                ("repository", Some(repository.as_str())),
+                ("digest", Some(digest.as_str())),
+                ("limit", Some("1")),
+            ];
+            if registry.list("/api/v1/scans", &query, 1).await?.is_empty() {
+                output.remark("Nobody recorded a scan of this artifact");
+            }
+        }
         let columns = [
             ("severity", "/severity"),
             ("vulnerability", "/vulnerability"),
@@ -130,7 +140,7 @@ impl Findings {
             ("fixed in", "/fixed_in"),
             ("title", "/title"),
         ];
-        output.list(&items, &columns, "Nothing is found");
+        output.part(items, self.limit, &columns, "Nothing is found");
         Ok(())
     }
 }

@@ -96,9 +96,16 @@ impl Signer {
 
 impl Add {
     async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let public_key = read_text(&self.key, "the public key")?;
+        if public_key.contains("PRIVATE KEY") {
+            let file = self.key.display();
+            return Err(Stop::Usage(format!(
+                "{file} is a private key, which stays where it is: `openssl pkey -in {file} -pubout` prints its public half"
+            )));
+        }
         let mut body = json!({
             "name": self.name,
-            "public_key": read_text(&self.key, "the public key")?,
+            "public_key": public_key,
             "repositories": self.repositories,
             "predicate_types": self.predicate_type,
         });

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 const GIVE_A_TOKEN: &str =
     "give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`";
 
+/// What helps whoever showed a token that is not enough. The OCI door tells nobody more.
+const ASK_WHO: &str = "the token that was given has no such right, or has ended: `proofmark whoami` says whose it is and what it may";
+
 /// The end of a command that is not a yes.
 #[derive(Debug)]
 pub enum Stop {
@@ -32,10 +35,13 @@ impl Stop {
         matches!(self, Self::Refused(problem) if at(problem, "/code") == code)
     }
 
-    /// What a problem document of this status means to the caller.
-    pub fn from_problem(status: reqwest::StatusCode, problem: Value) -> Self {
+    /// What a problem document of this status means to the caller, who showed a token or none.
+    pub fn from_problem(status: reqwest::StatusCode, problem: Value, showed_token: bool) -> Self {
         match status.as_u16() {
             400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
+            401 if showed_token && at(&problem, "/code") == "UNAUTHORIZED" => {
+                Self::Unanswered(format!("{}\n  {ASK_WHO}", in_words(&problem)))
+            }
             401 => Self::Unanswered(format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
             408 | 429 | 500.. => Self::Unanswered(in_words(&problem)),
             _ => Self::Refused(problem),
@@ -167,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_status_becomes_the_exit_code_that_scripts_count_on() {
-        let stop = |status| Stop::from_problem(reqwest::StatusCode::from_u16(status).unwrap(), json!({}));
+        let stop =
+            |status| Stop::from_problem(reqwest::StatusCode::from_u16(status).unwrap(), json!({}), true);
         for (status, no) in
             [(403, true), (404, true), (409, true), (422, true), (400, false), (401, false), (503, false)]
         {

@@ -1,6 +1,6 @@
 //! `token`: make, list and revoke tokens; on the server's own host, the first one.
 
-use super::connection::{Connection, LOCAL};
+use super::connection::Connection;
 use super::output::{Output, at};
 use super::server::Host;
 use super::stop::Stop;
@@ -111,17 +111,19 @@ impl Create {
             && self.role.is_empty()
             && self.expires_in.is_none()
             && connection.token()?.is_none();
-        let (created, may) = if self.own.local || nothing_given {
-            (self.on_own_host().await?, ", who may do everything")
+        let here = self.own.local || nothing_given;
+        let (created, may, server) = if here {
+            let (created, server) = self.on_own_host().await?;
+            (created, ", who may do everything", server)
         } else {
-            (self.ask(connection).await?, "")
+            (self.ask(connection).await?, "", connection.open()?.base().to_string())
         };
         output.remark(&format!(
             "The token of {}{may} ({}). It is shown this once and kept as a hash: keep it in PROOFMARK_TOKEN, or give it \
              to `proofmark login {}`.",
             at(&created, "/principal"),
             at(&created, "/id"),
-            connection.server.as_deref().unwrap_or(LOCAL),
+            server.trim_end_matches('/'),
         ));
         output.answer(&created, || at(&created, "/token"));
         Ok(())
@@ -141,7 +143,8 @@ impl Create {
         connection.open()?.post("/api/v1/tokens", &body).await
     }
 
-    async fn on_own_host(self) -> Result<Value, Stop> {
+    /// The token, and the server that it is for.
+    async fn on_own_host(self) -> Result<(Value, String), Stop> {
         let settings = Settings {
             config: self.own.config,
             data: self.own.data,
@@ -149,6 +152,7 @@ impl Create {
             ..Settings::default()
         };
         let config = settings.resolve()?;
+        let server = config.public_url.to_string();
         Host::must_be_here(&config)?;
         let host = Host::open(config).await?;
         host.db.migrate().await?;
@@ -159,11 +163,12 @@ impl Create {
             Err(identity::Refused::Failed(failure)) => return Err(failure.into()),
             Err(refused) => return Err(Stop::no("principal-refused", refused.to_string())),
         };
-        Ok(json!({
+        let created = json!({
             "id": issued.id,
             "principal": self.principal,
             "token": issued.secret.reveal(),
             "expires_at": issued.expires_at,
-        }))
+        });
+        Ok((created, server))
     }
 }

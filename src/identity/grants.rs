@@ -60,7 +60,7 @@ pub async fn give(
             return known.map(Given::Known).ok_or(Refused::Unknown);
         };
         store::grants::raise_generation(&mut tx).await?;
-        let facts = json!({ "grant": id, "to": principal_id, "role": binding.role, "repositories": binding.repositories,
+        let facts = json!({ "grant": id, "to": principal_id, "to_name": principal, "role": binding.role, "repositories": binding.repositories,
             "environments": binding.environments });
         ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
         tx.commit().await?;

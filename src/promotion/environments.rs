@@ -9,32 +9,32 @@ use crate::names::EnvironmentName;
 use crate::postgres::{Db, act, database_time};
 use serde_json::json;
 
-pub use store::EnvironmentRow;
+pub use store::{EnvironmentRow, Put};
 
-/// Makes an environment, or describes it anew. Returns whether it is new.
+/// Makes an environment, or describes it anew. Without a description, it keeps the one it has.
 pub async fn put_environment(
     db: &Db,
     grant: &Grant<Administer, EnvironmentName>,
-    description: &str,
-) -> Result<bool, Refused> {
-    let description = Reason::optional(description).map_err(Refused::Reason)?;
-    let description = description.as_str();
+    description: Option<&str>,
+) -> Result<Put, Refused> {
+    let description = description.map(Reason::optional).transpose().map_err(Refused::Reason)?;
+    let description = description.as_ref().map(Reason::as_str);
     act(|| async {
         let mut tx = db.begin().await?;
         let name = grant.scope();
-        let (id, new) = store::put(&mut tx, name, description, grant.principal().id).await?;
+        let put = store::put(&mut tx, name, description, grant.principal().id).await?;
         let event = Event {
             kind: Kind::EnvironmentChanged,
             at: database_time(&mut tx).await?,
             principal: grant.principal(),
             repository: None,
-            environment: Some((id, name)),
+            environment: Some((put.id, name)),
             digest: None,
-            facts: json!({"description": description, "new": new}),
+            facts: json!({"description": put.description, "new": put.new}),
         };
         ledger::append(&mut tx, event).await?;
         tx.commit().await?;
-        Ok(new)
+        Ok(put)
     })
     .await
 }

@@ -247,6 +247,11 @@ async fn a_release_goes_from_push_to_known_good_by_commands_alone() {
         let rest = [text(&predicate).to_owned(), "--key".to_owned(), key(name)];
         attest.iter().map(|word| (*word).to_owned()).chain(rest).collect::<Vec<_>>()
     };
+    let private = admin.run(&["signer", "add", "mine", "--key", &key("test-only-ed25519.key.pem")]).await;
+    assert!(private.code == 2 && private.err.contains("private key"), "{}", private.err);
+    admin.yes(&["environment", "create", "prod", "--description", "where customers are"]).await;
+    admin.yes(&["environment", "create", "prod"]).await;
+    assert!(admin.yes(&["environment", "list"]).await.contains("where customers are"));
     let run =
         async |words: Vec<String>| admin.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let stranger = run(with_key("test-only-stranger.key.pem")).await;
@@ -302,12 +307,24 @@ async fn a_block_a_hold_and_an_approval_are_made_listed_and_ended() {
     assert!(stopped.code == 1 && stopped.err.contains("incident 42"), "{}", stopped.err);
     assert!(admin.yes(&["hold", "list"]).await.contains("incident 42"));
     admin.yes(&["hold", "lift", &hold["id"].to_string(), "--reason", "over"]).await;
+    // One of a repository in one environment is listed too, whatever is asked for that it stops.
+    let lane = admin.json(&["hold", "-r", "payments/api", "-e", "staging", "--reason", "incident 43"]).await;
+    for narrowed in
+        [&["hold", "list"][..], &["hold", "list", "-e", "staging"], &["hold", "list", "-r", "payments/api"]]
+    {
+        assert!(admin.yes(narrowed).await.contains("incident 43"), "{narrowed:?}");
+    }
+    assert!(!admin.run(&["hold", "list", "-e", "prod"]).await.out.contains("incident 43"));
+    admin.yes(&["hold", "lift", &lane["id"].to_string(), "--reason", "over"]).await;
 
     let approval = admin.json(&["approve", "payments/api:1", "-e", "prod", "--reason", "reviewed"]).await;
     assert!(admin.yes(&["approve", "list", "payments/api"]).await.contains("reviewed"));
     admin.yes(&["approve", "revoke", &approval["id"].to_string(), "--reason", "looked again"]).await;
     let kinds = ["block.placed", "block.ended", "hold.placed", "approval.given", "approval.ended"];
     while proofmark::ledger::sequence(&registry.app.db).await.unwrap() > 0 {}
+    let first = admin.run(&["audit", "events", "--limit", "1"]).await;
+    assert!(first.code == 0 && first.err.contains("there are more"), "{}", first.err);
+    assert_eq!(admin.json(&["audit", "events", "--limit", "1"]).await["more"], true);
     let events = admin.yes(&["audit", "events", "--export", "ndjson"]).await;
     assert!(kinds.iter().all(|kind| events.contains(kind)), "{events}");
     registry.check().await;

@@ -149,6 +149,7 @@ impl Layout {
         let version = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok());
         match version {
             Some(marker) if marker.image_layout_version.starts_with("1.") => Ok(layout),
+            None if !root.is_dir() => Err(Stop::Usage(format!("there is no directory {}", root.display()))),
             Some(_) | None => Err(Stop::Usage(format!(
                 "{} is no OCI image layout: its file oci-layout should say imageLayoutVersion 1.0.0",
                 root.display()

@@ -24,9 +24,8 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 struct EnvironmentRequest {
     name: EnvironmentName,
-    /// What it is.
-    #[serde(default)]
-    description: String,
+    /// What it is; as it was when absent.
+    description: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,9 +44,9 @@ async fn put_environment(
 ) -> Result<(StatusCode, Json<EnvironmentMade>), Problem> {
     let EnvironmentRequest { name, description } = request;
     let grant = caller.may::<Administer, _>(&name)?;
-    let new = promotion::put_environment(&app.db, &grant, &description).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(EnvironmentMade { name, description })))
+    let put = promotion::put_environment(&app.db, &grant, description.as_deref()).await?;
+    let status = if put.new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(EnvironmentMade { name, description: put.description })))
 }
 
 /// The environments in which the caller has any role, by name. A page may hold fewer than its limit and

@@ -75,9 +75,9 @@ async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Resp
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct HoldsAsked {
-    /// Holds that stop this repository; without it only those of whole environments are shown.
+    /// Holds that stop this repository, those of whole environments among them.
     repository: Option<RepositoryName>,
-    /// Holds that count in this environment.
+    /// Holds that count in this environment, those of whole repositories among them.
     environment: Option<EnvironmentName>,
     /// Ended ones too [default: false].
     #[serde(default)]
@@ -88,7 +88,8 @@ struct HoldsAsked {
     limit: Option<i64>,
 }
 
-/// Holds, the newest first. Those in environments that the caller has no right in are left out.
+/// Holds, the newest first. Those of repositories and in environments that the caller has no right in are left
+/// out.
 #[utoipa::path(get, path = "/api/v1/holds", tag = "promotion", params(HoldsAsked),
     responses((status = 200, body = Page<HoldRow>), (status = 404)))]
 async fn list_holds(

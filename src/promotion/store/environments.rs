@@ -26,25 +26,37 @@ pub async fn find(connection: &mut PgConnection, name: &EnvironmentName) -> Resu
         .map_err(|error| Failure::new("reading an environment", error))
 }
 
-/// Makes or describes it: its id, and whether it is new.
+/// An environment that was made or described.
+#[derive(Debug)]
+pub struct Put {
+    /// Its row's id.
+    pub id: i64,
+    /// What it is, now.
+    pub description: String,
+    /// Whether it was not there before.
+    pub new: bool,
+}
+
+/// Makes it, or describes it where there is a description.
 pub async fn put(
     connection: &mut PgConnection,
     name: &EnvironmentName,
-    description: &str,
+    description: Option<&str>,
     by: i64,
-) -> Result<(i64, bool), Failure> {
-    let row = sqlx::query!(
-        r#"insert into environments(name, description, created_by) values ($1, $2, $3)
-           on conflict on constraint an_environment_name_is_unique do update set description = excluded.description
-           returning id, xmax = 0 as "new!""#,
+) -> Result<Put, Failure> {
+    sqlx::query_as!(
+        Put,
+        r#"insert into environments(name, description, created_by) values ($1, coalesce($2, ''), $3)
+           on conflict on constraint an_environment_name_is_unique
+             do update set description = coalesce($2, environments.description)
+           returning id, description, xmax = 0 as "new!""#,
         name as &EnvironmentName,
         description,
         by,
     )
     .fetch_one(connection)
     .await
-    .map_err(|error| Failure::new("writing an environment", error))?;
-    Ok((row.id, row.new))
+    .map_err(|error| Failure::new("writing an environment", error))
 }
 
 /// By name, after this one.

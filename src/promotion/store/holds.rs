@@ -162,8 +162,8 @@ pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<HoldR
         .map_err(|error| Failure::new("reading a hold", error))
 }
 
-/// Holds that stop promotions of the repository, in the environment, or both, the newest first.
-/// A hold on everything of the other kind stops them too.
+/// Holds that stop promotions of the repository, in the environment, or both, the newest first; all of them where
+/// neither is named. A hold on everything of the other kind stops them too.
 pub async fn list(
     connection: &mut PgConnection,
     repository: Option<&RepositoryName>,
@@ -173,7 +173,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<HoldRow>, Failure> {
     rows!(
-        "where (h.repository_id is null or r.name = $1)
+        "where (h.repository_id is null or $1::text is null or r.name = $1)
              and (h.environment_id is null or $2::text is null or e.name = $2)
              and ($3 or h.ended_at is null)
              and ($4::bigint is null or h.id < $4)
