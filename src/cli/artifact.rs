@@ -69,6 +69,18 @@ impl Named {
         })
     }
 
+    /// A repository without a version or digest: what is asked for is found in it.
+    pub fn whole(&self, server: &Url) -> Result<RepositoryName, Stop> {
+        let artifact = self.parse(server)?;
+        match artifact.reference {
+            None => Ok(artifact.repository),
+            Some(_) => Err(Stop::Usage(format!(
+                "'{}' names one artifact; name the repository alone: {}",
+                self.0, artifact.repository
+            ))),
+        }
+    }
+
     /// The repository and a version or digest, which must be there.
     pub fn exact(&self, server: &Url) -> Result<(RepositoryName, Reference), Stop> {
         let artifact = self.parse(server)?;

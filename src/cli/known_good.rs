@@ -60,7 +60,7 @@ impl Purpose {
 impl KnownGood {
     /// Asks.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
-        let repository = self.repository.parse(registry.base())?.repository;
+        let repository = self.repository.whole(registry.base())?;
         let query = [
             ("repository", Some(repository.as_str())),
             ("environment", Some(self.environment.as_str())),

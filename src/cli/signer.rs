@@ -3,7 +3,7 @@
 use super::connection::{Registry, read_text};
 use super::output::{Output, at};
 use super::stop::Stop;
-use super::time::Moment;
+use super::time::{Moment, PastMoment};
 use crate::names::Pattern;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ enum SignerCommand {
         reason: String,
         /// Distrust what was received at or after this time [default: now]
         #[arg(long, value_name = "TIME")]
-        at: Option<Moment>,
+        at: Option<PastMoment>,
         /// The key was stolen: distrust everything it ever signed
         #[arg(long, conflicts_with = "at")]
         compromised: bool,
@@ -58,7 +58,7 @@ struct Add {
     predicate_type: Vec<String>,
     /// Believe what was received from then on [default: whenever it was received]
     #[arg(long, value_name = "TIME")]
-    valid_from: Option<Moment>,
+    valid_from: Option<PastMoment>,
     /// Until when it is believed
     #[arg(long, value_name = "TIME")]
     valid_until: Option<Moment>,
@@ -84,8 +84,7 @@ impl Signer {
                 Ok(())
             }
             SignerCommand::Revoke { name, reason, at, compromised } => {
-                let body =
-                    json!({ "reason": reason, "at": at.map(Moment::to_rfc3339), "compromised": compromised });
+                let body = json!({ "reason": reason, "at": at.map(PastMoment::to_rfc3339), "compromised": compromised });
                 let revoked = registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await?;
                 output.answer(&revoked, || format!("Revoked {name}: {reason}"));
                 Ok(())
@@ -111,7 +110,7 @@ impl Add {
         });
         let optional = [
             ("scheme", self.scheme),
-            ("valid_from", self.valid_from.map(Moment::to_rfc3339)),
+            ("valid_from", self.valid_from.map(PastMoment::to_rfc3339)),
             ("valid_until", self.valid_until.map(Moment::to_rfc3339)),
         ];
         for (name, value) in optional {

@@ -133,16 +133,14 @@ impl Export {
             "left_out": exported.left_out,
             "differences": exported.differences,
         });
-        if let Some(first) = exported.differences.first() {
-            output.remark(&format!(
-                "Not all is as it should be, {} times, such as {}: {}; export again when less is pushed",
-                exported.differences.len(),
-                first.what,
-                first.why
-            ));
-        }
         for name in &exported.left_out {
             output.remark(&format!("{name} is left out: this token may not read it"));
+        }
+        if !exported.differences.is_empty() {
+            let mut problem = document;
+            problem["code"] = "not-all-exported".into();
+            problem["detail"] = "not all is as it should be: export again when less is pushed".into();
+            return Err(Stop::Refused(problem));
         }
         output.answer(&document, || {
             format!(
