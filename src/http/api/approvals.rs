@@ -99,6 +99,9 @@ async fn end_approval(
     Json(request): Json<Revocation>,
 ) -> Result<Json<ApprovalRow>, Problem> {
     let row = promotion::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    if !caller.sees(&row.repository, Some(&row.environment)) {
+        return Err(Problem::not_found());
+    }
     let grant =
         caller.may::<Approve, _>(&Lane { repository: row.repository, environment: row.environment })?;
     Ok(Json(promotion::end_approval(&app.db, &grant, id, &request.reason).await?))

@@ -103,6 +103,9 @@ async fn end_block(
 ) -> Result<Json<BlockRow>, Problem> {
     let row = promotion::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     let repository = row.repository.ok_or_else(Problem::not_found)?;
+    if !caller.sees(&repository, row.environment.as_ref()) {
+        return Err(Problem::not_found());
+    }
     let scope = scope(&caller, repository, row.environment)?;
     Ok(Json(promotion::end_block(&app.db, &scope, id, &request.reason).await?))
 }

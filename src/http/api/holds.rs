@@ -108,12 +108,16 @@ async fn list_holds(
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let found = promotion::holds(&app.db, repository, environment, asked.ended, before, limit).await?;
     let mut page = Page::of(found, limit, |hold| hold.id);
-    page.items.retain(|hold| match (&hold.repository, &hold.environment) {
+    page.items.retain(|hold| is_shown(&caller, hold));
+    Ok(Json(page))
+}
+
+fn is_shown(caller: &Caller, hold: &HoldRow) -> bool {
+    match (&hold.repository, &hold.environment) {
         (Some(repository), environment) => caller.sees(repository, environment.as_ref()),
         (None, Some(environment)) => caller.authority().is_in(environment),
         (None, None) => true,
-    });
-    Ok(Json(page))
+    }
 }
 
 /// Lifts a hold.
@@ -125,7 +129,8 @@ async fn end_hold(
     Path(id): Path<i64>,
     Json(request): Json<Revocation>,
 ) -> Result<Json<HoldRow>, Problem> {
-    let row = promotion::find_hold(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let row = promotion::find_hold(&app.db, id).await?.filter(|hold| is_shown(&caller, hold));
+    let row = row.ok_or_else(Problem::not_found)?;
     let scope = scope(&caller, row.repository, row.environment)?;
     Ok(Json(promotion::end_hold(&app.db, &scope, id, &request.reason).await?))
 }

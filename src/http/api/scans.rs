@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::{Json, Query, Unread};
-use crate::access::{Action, InEnvironment, Place, Pull, Scope};
+use crate::access::{Action, InEnvironment, Lane, Place, Pull};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::content;
@@ -158,7 +158,7 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Scans>, Problem> {
     let limit = page_limit(query.limit);
-    let among = among(&app, &caller, query.repository.as_ref()).await?;
+    let among = among(&app, &caller, query.repository.as_ref(), None).await?;
     let before =
         query.cursor.as_deref().map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()?;
     let question = RunsQuestion { among, digest: query.digest, scanner: query.scanner, before, limit };
@@ -238,7 +238,7 @@ async fn findings(
 ) -> Result<Json<Findings>, Problem> {
     let limit = page_limit(query.limit);
     let question = FindingsQuestion {
-        among: among(&app, &caller, query.repository.as_ref()).await?,
+        among: among(&app, &caller, query.repository.as_ref(), query.environment.as_ref()).await?,
         digest: query.digest,
         scan: query.scan,
         scanner: query.scanner,
@@ -254,20 +254,32 @@ async fn findings(
     Ok(Json(Findings { items: found.into_iter().map(FindingItem::from).collect(), next }))
 }
 
-/// The repositories that the question is about, of those that the caller may pull from.
-async fn among(app: &App, caller: &Caller, repository: Option<&RepositoryName>) -> Result<Among, Problem> {
+/// The repositories that the question is about, of those that the caller may pull from; where it is about what is
+/// in an environment, there.
+async fn among(
+    app: &App,
+    caller: &Caller,
+    repository: Option<&RepositoryName>,
+    environment: Option<&EnvironmentName>,
+) -> Result<Among, Problem> {
     let mut connection = app.db.acquire().await?;
     if let Some(name) = repository {
         caller.may::<Pull, _>(name)?;
+        if let Some(environment) = environment {
+            caller.may::<Pull, _>(&Lane { repository: name.clone(), environment: environment.clone() })?;
+        }
         let found = content::repository(&mut connection, name).await?;
         return Ok(Among::These(vec![found.ok_or_else(Problem::not_found)?.id]));
     }
-    let everywhere = Place { repository: None, environment: InEnvironment::Regardless };
+    let everywhere = Place {
+        repository: None,
+        environment: environment.map_or(InEnvironment::Regardless, InEnvironment::One),
+    };
     if caller.allows(Action::Pull, everywhere) {
         return Ok(Among::Everything);
     }
     let patterns = caller.authority().patterns(Action::Pull);
-    let visible = |name: &RepositoryName| caller.allows(Action::Pull, name.place());
+    let visible = |name: &RepositoryName| caller.sees(name, environment);
     let visible = content::visible_repositories(&mut connection, &patterns, visible, "", usize::MAX).await?;
     Ok(Among::These(visible.into_iter().map(|repository| repository.id).collect()))
 }
