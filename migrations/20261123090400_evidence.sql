@@ -64,6 +64,7 @@ create table scan_runs(
 create index scan_runs_newest on scan_runs(repository_id, sha256, scanner, scanned_at desc, id desc);
 -- A run is asked for by any digest of what was scanned.
 create index scan_runs_by_manifest on scan_runs(manifest);
+create index scan_runs_by_repository on scan_runs(repository_id, id desc);
 create index scan_runs_by_sha256 on scan_runs(sha256);
 create index scan_runs_by_finding_set on scan_runs(finding_set);
 create trigger scan_runs_never_change before update or delete on scan_runs

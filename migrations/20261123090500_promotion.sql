@@ -74,8 +74,16 @@ alter table promotions alter column summary set storage external;
 create unique index a_promotion_has_an_event_of_its_own on promotions(event_id);
 create index promotions_newest on promotions(repository_id, environment_id, id desc);
 create index promotions_by_manifest on promotions(repository_id, environment_id, sha256, id desc);
+create index promotions_by_what_stays on promotions(repository_id, manifest);
 create trigger promotions_never_change before update or delete on promotions
   for each row execute function refuse_change();
+
+-- Whether runtimes take the manifest for something to run, whatever it says to be: an image, or an index of some.
+create function can_run(m manifests) returns bool language sql stable as $$
+  select coalesce(m.config_media_type in ('application/vnd.oci.image.config.v1+json',
+                                          'application/vnd.docker.container.image.v1+json'), false)
+    or exists (select from manifest_children c where c.repository_id = m.repository_id and c.manifest = m.digest)
+$$;
 
 create table blocks(
   id bigint generated always as identity primary key,

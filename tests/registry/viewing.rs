@@ -121,6 +121,19 @@ async fn a_view_has_what_a_release_is_made_of_and_what_speaks_of_it() {
     let of_other = format!("/v2/env/prod/team/app/referrers/{other}");
     assert_eq!(scene.deployer.document(&of_other).await["manifests"], json!([]));
 
+    // What could run is no note, whatever it refers to: it is not in the view, nor are its layers.
+    let mut image: Value = scene.builder.document(&format!("/v2/team/app/manifests/{other}")).await;
+    image["subject"] = body.descriptor();
+    let image = Document::new(&image);
+    scene.builder.pushes("team/app", &image.digest, &image).await;
+    assert!(scene.seen(&image.digest).await.is_err());
+    assert_eq!(scene.deployer.head_blob("env/prod/team/app", &Digest::sha256(b"not promoted")).await, 404);
+    let list = Document::new(&json!({"schemaVersion": 2, "mediaType": crate::harness::oci::INDEX,
+        "manifests": [image.descriptor()], "subject": body.descriptor()}));
+    scene.builder.pushes("team/app", &list.digest, &list).await;
+    for hidden in [&image, &list] {
+        assert!(scene.seen(&hidden.digest).await.is_err());
+    }
     // A tag at something that only refers to a release is no version that was promoted.
     scene.builder.pushes("team/app", "sneaks-in", &note).await;
     assert!(scene.seen("sneaks-in").await.is_err());

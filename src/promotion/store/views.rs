@@ -1,4 +1,5 @@
-//! What a lane's promotions reach: themselves, what they hold, and what refers to either.
+//! What a lane's promotions reach: themselves, what they hold, and what refers to either. What could run is no
+//! mere note about what it refers to: whoever may push says that.
 
 use crate::access::Lane;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub async fn promoted_with(
                union all
                select m.subject from manifests m
                where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
+                 and not can_run(m)
              ) above where up.depth < 6
            )
            select max(p.id) from up
@@ -60,6 +62,7 @@ pub async fn promoted_blob(
                union all
                select m.subject from manifests m
                where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
+                 and not can_run(m)
              ) above where up.depth < 6
            )
            select exists (select from up
