@@ -7,7 +7,7 @@ use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
 use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace, Retained};
-use crate::keys::{Keys, Source};
+use crate::keys::{Keys, Source, Trust};
 use crate::postgres::{Db, database_time};
 use crate::storage::{Room, Slots, Store};
 use crate::{identity, ledger, telemetry};
@@ -39,8 +39,10 @@ pub struct Parts {
     pub severity_order: SeverityOrder,
     /// Bytes of manifests, in memory by digest.
     pub manifest_bodies: Bodies,
-    /// Room for documents and manifests in memory.
+    /// Room for documents and manifests in memory that come in.
     pub document_room: Room,
+    /// Room for those that go out: whoever only reads keeps nobody from what stops something.
+    pub answer_room: Room,
     /// Places for blobs that go out.
     pub downloads: Slots,
     /// Renders /metrics.
@@ -80,8 +82,8 @@ impl App {
             let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
             return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));
         }
-        let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config));
-        let keys = open_keys(&db, &config, &key_source).await?;
+        let keys = open_keys(&db, &config, &key_source, &store).await?;
+        let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), keys.trust().began());
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
                 .await
@@ -96,6 +98,7 @@ impl App {
         };
         let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
         let document_room = Room::of(config.limits.document_memory_bytes);
+        let answer_room = Room::of(config.limits.document_memory_bytes);
         let downloads = Slots::new(config.limits.concurrent_downloads);
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts {
@@ -108,6 +111,7 @@ impl App {
             severity_order,
             manifest_bodies,
             document_room,
+            answer_room,
             downloads,
             metrics,
         })))
@@ -189,10 +193,11 @@ fn key_source(config: &Config) -> Result<Source, Failure> {
 }
 
 /// Opens the registry's own keys; the first start writes its identity, with the event, at once.
-async fn open_keys(db: &Db, config: &Config, source: &Source) -> Result<Keys, Failure> {
+async fn open_keys(db: &Db, config: &Config, source: &Source, store: &Store) -> Result<Keys, Failure> {
     let public_name = config.public_name.as_deref().unwrap_or_else(|| config.public_url.authority());
     let mut tx = db.begin().await?;
     let opened = Keys::open(&mut tx, source, public_name).await?;
+    must_be_its_store(store, &config.storage, opened.keys.trust(), opened.first).await?;
     if opened.first {
         let trust = opened.keys.trust();
         let event = ledger::Event {
@@ -209,6 +214,26 @@ async fn open_keys(db: &Db, config: &Config, source: &Source) -> Result<Keys, Fa
     }
     tx.commit().await.map_err(|error| Failure::new("writing the registry's identity", error))?;
     Ok(opened.keys)
+}
+
+/// Refuses a store that is another registry's, or nobody's where this one has a store already: blobs would be
+/// missed in it, taken for damaged, or swept. At the first start, the store becomes this registry's before the
+/// identity is committed: a crash between them leaves one that the next start finds its own.
+pub async fn must_be_its_store(store: &Store, url: &str, trust: &Trust, first: bool) -> Result<(), Failure> {
+    let refused = |why: String| Err(Failure::new("opening the store", why));
+    let Some(id) = trust.owner() else { return Ok(()) };
+    match store.owner().await? {
+        Some(owner) if owner == id => Ok(()),
+        Some(_) => {
+            refused(format!("{url} is another registry's store: say where this one's is (PROOFMARK_STORAGE)"))
+        }
+        None if first => store.belong_to(id).await,
+        None => refused(format!(
+            "{url} is not this registry's store, which has an object `registry` that says so: say where it is \
+             (PROOFMARK_STORAGE), or mount it; where its blobs were put back without that object, make it, with this \
+             line in it: {id}"
+        )),
+    }
 }
 
 fn bounds(config: &Config) -> Bounds {

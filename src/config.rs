@@ -79,11 +79,12 @@ pub struct Settings {
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
     /// Bytes of documents, manifests and lists that come in or go out at once at the most, half of them for one
-    /// principal (so at least twice the largest manifest and document together); more get 503. What large ones
-    /// become when they are read has as much again, in turn [default: 268435456]
+    /// principal (so at least twice the largest manifest and document together); more get 503. What
+    /// comes in, what goes out, and what large ones become when they are read each have as much [default: 268435456]
     #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
     pub document_memory_bytes: Option<u64>,
-    /// Seconds for a document or manifest to arrive whole [default: 300]
+    /// Seconds for a document or manifest to arrive whole, and for a client to take some byte of an answer
+    /// [default: 300]
     #[arg(long, env = "PROOFMARK_DOCUMENT_SECONDS", value_name = "SECONDS")]
     pub document_seconds: Option<u64>,
     /// Findings of a scan report at the most [default: 100000]
@@ -108,7 +109,7 @@ pub struct Settings {
     #[arg(long, env = "PROOFMARK_MAX_SESSIONS_PER_PRINCIPAL", value_name = "N")]
     pub max_sessions_per_principal: Option<u32>,
     /// Connections at the same time at the most; where all are open, the one without a request for the longest
-    /// time makes place for the next [default: 4096]
+    /// time makes place for the next, or else one that showed no credential [default: 4096]
     #[arg(long, env = "PROOFMARK_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Seconds without a byte in either direction after which a connection is closed [default: 900]

@@ -47,7 +47,7 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
-    /// Whether Postgres is away or has no connection to spare, there is no room in memory or on the disk, no
+    /// Whether Postgres is away, has no connection to spare or does not come by a lock, there is no room in memory or on the disk, no
     /// more files can be open, or the object store does not answer as it should, however often it was asked:
     /// nothing was done, or nothing is known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
@@ -66,7 +66,10 @@ impl Failure {
             .cause
             .downcast_ref::<sqlx::Error>()
             .is_some_and(|error| matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)));
-        away || matches!(self.code().as_deref(), Some("53300" | "57P01" | "57P02" | "57P03"))
+        away || matches!(
+            self.code().as_deref(),
+            Some("53300" | "55P03" | "57P01" | "57P02" | "57P03" | "25P03")
+        )
     }
 
     /// Whether an upload can never be completed: what was staged in files is gone, or the object store says
@@ -77,7 +80,7 @@ impl Failure {
             return error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<LostUpload>);
         }
         match self.cause.downcast_ref() {
-            Some(object_store::Error::NotFound { .. }) => true,
+            Some(object_store::Error::NotFound { source, .. }) => !says_one_of(&**source, &MISSING_STORES),
             Some(object_store::Error::Generic { source, .. }) => says_one_of(&**source, &LOST_UPLOADS),
             Some(_) | None => false,
         }
@@ -101,6 +104,11 @@ impl Failure {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Whether a row holds what cannot be read as what it should be.
+    pub fn is_of_an_unreadable_row(&self) -> bool {
+        matches!(self.cause.downcast_ref(), Some(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
     }
 
     fn code(&self) -> Option<Cow<'_, str>> {

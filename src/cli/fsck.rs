@@ -3,10 +3,12 @@
 use super::output::Output;
 use super::server::Host;
 use super::stop::Stop;
+use crate::app::must_be_its_store;
 use crate::audit::{self, Checkpoint, Report, Run};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::identity;
+use crate::keys;
 use crate::storage::Store;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -44,7 +46,13 @@ impl Fsck {
         Host::must_be_here(&config)?;
         let from = self.state.as_deref().map(read).transpose()?.flatten().unwrap_or_default();
         let store = Store::open(&config.storage).await?;
+        let url = config.storage.clone();
         let host = Host::open(config).await?;
+        let here = is_its_store(&host, &store, &url).await;
+        if let Err(failure) = here {
+            host.close().await?;
+            return Err(failure.into());
+        }
         let bar = output.bar(None, "checking");
         let came_to = |checkpoint: &Checkpoint| {
             bar.set_position(checkpoint.report.bytes);
@@ -80,6 +88,13 @@ impl Fsck {
             }
         }
         Ok(done)
+    }
+}
+
+async fn is_its_store(host: &Host, store: &Store, url: &str) -> Result<(), Failure> {
+    match keys::registered(&mut *host.db.acquire().await?).await? {
+        Some(trust) => must_be_its_store(store, url, &trust, false).await,
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::http::{Caller, request_id};
 use crate::identity::{self, Requested, Secret};
 use axum::body::Body;
 use axum::extract::{Form, FromRequest, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -76,14 +76,18 @@ const FORM_BYTES: u64 = 64 << 10;
 async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
     const FORM: &str = "a form of at most 64 KiB with grant_type, password or refresh_token, and scope";
     let (parts, body) = request.into_parts();
+    let headers = body::described(&parts.headers);
+    drop(parts);
     let (body, _room) =
-        body::whole(&app.config.limits, &app.document_room.own(None), &parts.headers, body, FORM_BYTES)
+        body::whole(&app.config.limits, &app.document_room.own(None), &headers, body, FORM_BYTES)
             .await
             .map_err(|unread| match unread {
                 NotTaken::NoRoom(full) => Refused::Failed(Failure::new("reading a form", full)),
                 NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) => Refused::Request(FORM),
             })?;
-    let request = Request::from_parts(parts, Body::from(body));
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers;
     let Form(form) = Form::from_request(request, app).await.map_err(|_| Refused::Request(FORM))?;
     Ok(form)
 }

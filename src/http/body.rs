@@ -43,6 +43,13 @@ where
     })
 }
 
+/// What headers say of a body, for whoever waits for one and needs nothing else of them: they are as long as
+/// their sender likes, and in no room.
+pub fn described(headers: &HeaderMap) -> HeaderMap {
+    let described = [header::CONTENT_LENGTH, header::CONTENT_TYPE];
+    described.into_iter().filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
+}
+
 /// A blob on its way out, which has its slot until it is there or its client is gone.
 pub fn outgoing(bytes: ByteStream, slot: Slot) -> Body {
     Body::from_stream(bytes.inspect(move |_| _ = &slot))

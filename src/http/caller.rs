@@ -1,6 +1,7 @@
 //! Credentials on the wire -> `Caller`; `Caller::may` -> `Grant`.
 
 use super::api::Problem;
+use super::connections::Connection;
 use crate::access::{
     Act, Action, Authority, Denied, Grant, InEnvironment, Place, Principal, PrincipalId, Scope,
 };
@@ -36,9 +37,14 @@ impl Caller {
         self.known.authority.allows(action, place)
     }
 
-    /// The caller's room for what is held in memory whole.
+    /// The caller's room for what comes in and is held in memory whole; strangers share one.
     pub fn room(&self, app: &App) -> OwnRoom {
-        app.document_room.own(Some(self.principal().id))
+        app.document_room.own(self.shown.then(|| self.principal().id))
+    }
+
+    /// The same for what goes out.
+    pub fn answer_room(&self, app: &App) -> OwnRoom {
+        app.answer_room.own(self.shown.then(|| self.principal().id))
     }
 
     /// Whether the caller sees what happens to the repository in the environment, or regardless of any.
@@ -72,7 +78,19 @@ impl Caller {
         &self.known
     }
 
-    /// Authenticates a request: `Ok(None)` is a credential that does not hold.
+    /// Authenticates a request, and lets those know who asked for its sender, and its connection.
+    pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
+        let caller = Self::authenticate(app, &parts.headers).await?;
+        if let Some(caller) = caller.as_ref().filter(|caller| caller.shown) {
+            Sender::of(parts).0.get_or_init(|| caller.principal().id);
+            if let Some(connection) = parts.extensions.get::<Connection>() {
+                connection.become_known();
+            }
+        }
+        Ok(caller)
+    }
+
+    /// Authenticates a credential among headers: `Ok(None)` is a credential that does not hold.
     pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Failure> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(Some(Self { known: app.callers.anonymous(&app.db).await?, shown: false }));
@@ -125,10 +143,6 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let caller = Self::authenticate(app, &parts.headers).await?.ok_or_else(Problem::unauthenticated)?;
-        if caller.shown {
-            Sender::of(parts).0.get_or_init(|| caller.principal().id);
-        }
-        Ok(caller)
+        Self::of(app, parts).await?.ok_or_else(Problem::unauthenticated)
     }
 }

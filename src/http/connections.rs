@@ -1,5 +1,6 @@
 //! Connections: so many and no more, and none that stays silent for ever. Where all are open, the one that
-//! has had no request for the longest time makes place for the next.
+//! has had no request for the longest time makes place for the next; where all have one, a stranger's does
+//! whose requests have gone on for the longest time. Whoever showed a credential that holds is no stranger.
 
 use axum::http::{Request, Response};
 use axum_server::accept::Accept;
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,17 +28,29 @@ pub struct Doorkeeper<A> {
     inner: A,
     room: Arc<Semaphore>,
     seats: Seats,
-    idle: Duration,
+    patience: Patience,
+}
+
+/// What ends a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// No byte goes either way for so long.
+    pub idle: Duration,
+    /// The client takes no byte of an answer for so long, whatever else goes over the connection.
+    pub answer: Duration,
 }
 
 /// How long a new connection waits for the one that makes place for it.
 const SOON: Duration = Duration::from_secs(1);
 
+/// How long a stranger's requests may go on before they make place.
+const STRANGERS_TIME: Duration = Duration::from_secs(10);
+
 impl<A> Doorkeeper<A> {
-    /// Lets in so many at once, and ends each that carries no byte for `idle`.
-    pub fn new(inner: A, connections: usize, idle: Duration) -> Self {
+    /// Lets in so many at once, and ends each for which there is no patience.
+    pub fn new(inner: A, connections: usize, patience: Patience) -> Self {
         let room = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { inner, room, seats: Seats::default(), idle }
+        Self { inner, room, seats: Seats::default(), patience }
     }
 }
 
@@ -58,7 +71,7 @@ where
             metrics::counter!("proofmark_connections_refused_total").increment(1);
             return std::future::ready(Err(full())).boxed();
         }
-        let (room, seats, idle) = (Arc::clone(&self.room), self.seats.clone(), self.idle);
+        let (room, seats, patience) = (Arc::clone(&self.room), self.seats.clone(), self.patience);
         let accepted = self.inner.accept(stream, service);
         async move {
             let place = match place {
@@ -74,7 +87,7 @@ where
                 () = dismissed => return Err(dismissal()),
             };
             let seated = Seated { inner: service, seat: Arc::clone(&taken.seat) };
-            Ok((Watched::new(stream, idle, taken), seated))
+            Ok((Watched::new(stream, patience, taken), seated))
         }
         .boxed()
     }
@@ -102,11 +115,30 @@ struct Seat {
     opened: Instant,
     /// Requests whose answers are not written yet.
     requests: AtomicUsize,
+    /// The same, with some that are over.
+    under_way: Mutex<Vec<Weak<UnderWay>>>,
     /// Whether bytes that were written wait for the client to take them.
     is_clogged: AtomicBool,
     /// Milliseconds since it was opened when the last request was over.
     idle_since: AtomicU64,
+    /// The same when the first of those that go on was begun.
+    busy_since: AtomicU64,
+    /// Whether a request on it showed a credential that holds.
+    is_known: AtomicBool,
     dismissed: CancellationToken,
+    /// Whether it makes place in the middle of its requests.
+    is_cut_off: AtomicBool,
+}
+
+/// The connection of a request, among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Seat>);
+
+impl Connection {
+    /// A request on it showed a credential that holds.
+    pub fn become_known(&self) {
+        self.0.is_known.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A connection's own seat and place, given back when it is dropped.
@@ -124,19 +156,32 @@ impl Seats {
         let seat = Arc::new(Seat {
             opened: Instant::now(),
             requests: AtomicUsize::new(0),
+            under_way: Mutex::default(),
             is_clogged: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+            is_known: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
             dismissed: CancellationToken::new(),
         });
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&seat));
         Taken { seat, number, seats: self.clone(), _place: place }
     }
 
-    /// Ends the connection that has had no request for the longest time; false where all have one.
+    /// Ends the connection that has had no request for the longest time, or else a stranger's; false where
+    /// there is none.
     fn dismiss(&self) -> bool {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = taken.values().filter(|seat| seat.is_idle() && !seat.dismissed.is_cancelled());
-        let Some(longest) = idle.min_by_key(|seat| seat.idle_since()) else { return false };
+        let staying = || taken.values().filter(|seat| !seat.dismissed.is_cancelled());
+        let idle = staying().filter(|seat| seat.is_idle());
+        let longest = idle.min_by_key(|seat| seat.since(&seat.idle_since)).or_else(|| {
+            let strangers = staying().filter(|seat| !seat.is_known.load(Ordering::Relaxed));
+            let longest = strangers.min_by_key(|seat| seat.since(&seat.busy_since));
+            let longest = longest.filter(|seat| seat.since(&seat.busy_since).elapsed() > STRANGERS_TIME)?;
+            longest.is_cut_off.store(true, Ordering::Relaxed);
+            Some(longest)
+        });
+        let Some(longest) = longest else { return false };
         longest.dismissed.cancel();
         metrics::counter!("proofmark_connections_dismissed_total").increment(1);
         true
@@ -148,8 +193,21 @@ impl Seat {
         self.requests.load(Ordering::Relaxed) == 0 && !self.is_clogged.load(Ordering::Relaxed)
     }
 
-    fn idle_since(&self) -> Instant {
-        self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
+    /// Whether the client has taken no byte of an answer for so long.
+    fn is_stuck(&self, patience: Duration) -> bool {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.iter().filter_map(Weak::upgrade).any(|one| {
+            one.leaving.load(Ordering::Relaxed) > 0 && self.since(&one.moved_at).elapsed() > patience
+        })
+    }
+
+    fn since(&self, milliseconds: &AtomicU64) -> Instant {
+        self.opened + Duration::from_millis(milliseconds.load(Ordering::Relaxed))
+    }
+
+    /// Milliseconds since it was opened.
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -168,20 +226,42 @@ pub struct Seated<S> {
 
 /// A request whose answer is not written yet.
 #[derive(Debug)]
-struct UnderWay(Arc<Seat>);
+struct UnderWay {
+    seat: Arc<Seat>,
+    /// Pieces of its answer that wait for the client.
+    leaving: AtomicUsize,
+    /// Milliseconds since the connection was opened when the client last took a byte of them.
+    moved_at: AtomicU64,
+}
 
 impl UnderWay {
-    fn begin(seat: &Arc<Seat>) -> Self {
-        seat.requests.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(seat))
+    fn begin(seat: &Arc<Seat>) -> Arc<Self> {
+        const SOME: usize = 16;
+        if seat.requests.fetch_add(1, Ordering::Relaxed) == 0 {
+            seat.busy_since.store(seat.age(), Ordering::Relaxed);
+        }
+        let begun = Arc::new(Self {
+            seat: Arc::clone(seat),
+            leaving: AtomicUsize::new(0),
+            moved_at: AtomicU64::new(0),
+        });
+        let mut under_way = seat.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.len() >= SOME {
+            under_way.retain(|one| one.strong_count() > 0);
+        }
+        under_way.push(Arc::downgrade(&begun));
+        begun
+    }
+
+    fn moves(&self) {
+        self.moved_at.store(self.seat.age(), Ordering::Relaxed);
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let since = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since.store(since, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.seat.idle_since.store(self.seat.age(), Ordering::Relaxed);
+        self.seat.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -198,8 +278,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<R>) -> Self::Future {
-        let under_way = Arc::new(UnderWay::begin(&self.seat));
+    fn call(&mut self, mut request: Request<R>) -> Self::Future {
+        request.extensions_mut().insert(Connection(Arc::clone(&self.seat)));
+        let under_way = UnderWay::begin(&self.seat);
         let answered = self.inner.call(request);
         async move { Ok(answered.await?.map(|body| Answer { body, under_way })) }.boxed()
     }
@@ -217,7 +298,22 @@ pub struct Answer<B> {
 #[derive(Debug)]
 pub struct Leaving<D> {
     data: D,
-    _under_way: Arc<UnderWay>,
+    under_way: Arc<UnderWay>,
+}
+
+impl<D> Leaving<D> {
+    fn begin(data: D, under_way: &Arc<UnderWay>) -> Self {
+        if under_way.leaving.fetch_add(1, Ordering::Relaxed) == 0 {
+            under_way.moves();
+        }
+        Self { data, under_way: Arc::clone(under_way) }
+    }
+}
+
+impl<D> Drop for Leaving<D> {
+    fn drop(&mut self) {
+        self.under_way.leaving.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<B: Body + Unpin> Body for Answer<B> {
@@ -229,7 +325,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        let leaving = |data| Leaving { data, _under_way: Arc::clone(&self.under_way) };
+        let leaving = |data| Leaving::begin(data, &self.under_way);
         polled.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(leaving))))
     }
 
@@ -256,6 +352,7 @@ impl<D: Buf> Buf for Leaving<D> {
     }
 
     fn advance(&mut self, count: usize) {
+        self.under_way.moves();
         self.data.advance(count);
     }
 }
@@ -264,18 +361,22 @@ impl<D: Buf> Buf for Leaving<D> {
 #[derive(Debug)]
 pub struct Watched<I> {
     inner: I,
-    idle: Duration,
+    patience: Patience,
     last: Instant,
     silence: Pin<Box<Sleep>>,
+    /// When answers are looked at.
+    look: Pin<Box<Sleep>>,
     dismissed: Pin<Box<WaitForCancellationFutureOwned>>,
     taken: Taken,
 }
 
 impl<I> Watched<I> {
-    fn new(inner: I, idle: Duration, taken: Taken) -> Self {
+    fn new(inner: I, patience: Patience, taken: Taken) -> Self {
         let last = Instant::now();
+        let silence = Box::pin(sleep_until(last + patience.idle));
+        let look = Box::pin(sleep_until(last + patience.answer / 2));
         let dismissed = Box::pin(taken.seat.dismissed.clone().cancelled_owned());
-        Self { inner, idle, last, silence: Box::pin(sleep_until(last + idle)), dismissed, taken }
+        Self { inner, patience, last, silence, look, dismissed, taken }
     }
 
     /// What the connection answered; silence that has lasted too long is an error. The timer is set
@@ -285,11 +386,23 @@ impl<I> Watched<I> {
             self.last = Instant::now();
             return answered;
         }
-        if self.dismissed.as_mut().poll(context).is_ready() && self.taken.seat.is_idle() {
+        let seat = &self.taken.seat;
+        if self.dismissed.as_mut().poll(context).is_ready()
+            && (seat.is_idle() || seat.is_cut_off.load(Ordering::Relaxed))
+        {
             return Poll::Ready(Err(dismissal()));
         }
+        while self.look.as_mut().poll(context).is_ready() {
+            if self.taken.seat.is_stuck(self.patience.answer) {
+                return Poll::Ready(Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    "no byte of an answer was taken",
+                )));
+            }
+            self.look.as_mut().reset(Instant::now() + self.patience.answer / 2);
+        }
         while self.silence.as_mut().poll(context).is_ready() {
-            let end = self.last + self.idle;
+            let end = self.last + self.patience.idle;
             if end <= Instant::now() {
                 return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no byte came or went")));
             }

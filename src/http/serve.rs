@@ -1,6 +1,6 @@
 //! Listening, TLS, the bounds of connections, and an orderly end.
 
-use super::connections::Doorkeeper;
+use super::connections::{Doorkeeper, Patience};
 use super::{operations, request, router};
 use crate::app::App;
 use crate::config::{Limits, Transport};
@@ -51,7 +51,7 @@ pub async fn serve_on(listener: TcpListener, app: App, handle: Handle<SocketAddr
                 .handshake_timeout(limits.header_timeout)
                 .acceptor(NoDelayAcceptor::new());
             let server = bounded(listener, handle, &limits);
-            let doorkeeper = Doorkeeper::new(acceptor, limits.connections, limits.connection_idle);
+            let doorkeeper = Doorkeeper::new(acceptor, limits.connections, patience(&limits));
             server.acceptor(doorkeeper).serve(router(app).into_make_service()).await
         }
     };
@@ -65,8 +65,12 @@ async fn plain(
     limits: &Limits,
 ) -> std::io::Result<()> {
     let server = bounded(listener, handle, limits);
-    let doorkeeper = Doorkeeper::new(NoDelayAcceptor::new(), limits.connections, limits.connection_idle);
+    let doorkeeper = Doorkeeper::new(NoDelayAcceptor::new(), limits.connections, patience(limits));
     server.acceptor(doorkeeper).serve(router.into_make_service()).await
+}
+
+fn patience(limits: &Limits) -> Patience {
+    Patience { idle: limits.connection_idle, answer: limits.document_time }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -52,6 +52,11 @@ pub struct Opened {
 
 const OPENING: &str = "opening the registry's own keys";
 
+/// The registered identity and public keys, where a first start has written them.
+pub async fn registered(connection: &mut PgConnection) -> Result<Option<Trust>, Failure> {
+    store::read(connection).await
+}
+
 impl Keys {
     /// Reads the private keys and compares them with the registered ones. At the first start it
     /// writes the identity under a lock: the names made of `public_name`, and the public keys.

@@ -94,6 +94,20 @@ impl Trust {
         self.keys.get(&role)?.iter().find(|key| key.valid_until.is_none())
     }
 
+    /// What names the registry in its store: its oldest key's id, which no other registry has. `None` without keys.
+    pub fn owner(&self) -> Option<&str> {
+        self.oldest().map(|key| key.key_id.as_str())
+    }
+
+    /// When the registry began: when its oldest key did.
+    pub fn began(&self) -> Option<DateTime<Utc>> {
+        self.oldest().map(|key| key.valid_from)
+    }
+
+    fn oldest(&self) -> Option<&TrustedKey> {
+        self.keys.get(&KeyRole::Log)?.iter().min_by_key(|key| key.valid_from)
+    }
+
     /// What a summary for this repository in this environment is about: the environment's view, so
     /// that a summary for staging is none for prod.
     pub fn resource_uri(&self, environment: &EnvironmentName, repository: &RepositoryName) -> String {

@@ -39,6 +39,13 @@ impl Options {
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// What Postgres does where a replica's host dies or freezes without a word: the locks of its transactions are free
+/// when it does not answer for half a minute, or does not go on with one. Whoever waits for a lock holds a
+/// connection, and is told to come back before all of them wait.
+const SESSION: &str = "set lock_timeout = '20s'; set idle_in_transaction_session_timeout = '30s';
+                       set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
+                       set tcp_user_timeout = '30s'";
+
 impl Db {
     /// Opens a pool; fails when the server does not answer.
     pub async fn connect(options: &Options) -> Result<Self, Failure> {
@@ -49,6 +56,9 @@ impl Db {
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
+            })
             .after_release(|connection, _| {
                 // What a large document needed would otherwise stay with each connection that carried one.
                 connection.shrink_buffers();
@@ -77,7 +87,12 @@ impl Db {
 
     /// Brings the schema up to date, under a lock so that several replicas may start at once.
     pub async fn migrate(&self) -> Result<(), Failure> {
-        MIGRATOR.run(&self.pool).await.map_err(|error| Failure::new("migrating the database", error))
+        let migrating = |error| Failure::new("migrating the database", error);
+        // However long another replica's migration takes.
+        let mut connection = self.acquire().await?.detach();
+        sqlx::raw_sql("set lock_timeout = 0").execute(&mut connection).await?;
+        MIGRATOR.run(&mut connection).await.map_err(migrating)?;
+        connection.close().await.map_err(Failure::from)
     }
 
     /// The pool, for a single statement that needs no transaction.

@@ -140,13 +140,42 @@ impl Files {
         .await
     }
 
-    /// The directories that `list` goes through.
+    /// All of a small file; `None` where there is none.
+    pub async fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path(name);
+        blocking("reading a file", move || match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        })
+        .await
+    }
+
+    /// A small file, whole or not at all.
+    pub async fn write_small(&self, name: &str, text: String) -> Result<(), Failure> {
+        let (path, unfinished) = (self.path(name), self.path(&format!("staging/{name}")));
+        blocking("writing a file", move || {
+            match fs::remove_file(&unfinished) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let mut file = create_private(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            rename_durably(&unfinished, &path)
+        })
+        .await
+    }
+
+    /// The directories that `list` goes through. What else lies there is none of ours.
     pub async fn directories(&self) -> Result<Vec<String>, Failure> {
         let blobs = self.path("blobs");
         blocking("listing the storage directory", move || {
             let mut names = vec!["staging".to_owned()];
             for entry in fs::read_dir(blobs)? {
-                names.push(format!("blobs/{}", entry?.file_name().to_string_lossy()));
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    names.push(format!("blobs/{}", entry.file_name().to_string_lossy()));
+                }
             }
             Ok(names)
         })

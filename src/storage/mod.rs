@@ -12,6 +12,7 @@ mod files;
 mod finish;
 mod objects;
 mod open;
+mod owner;
 mod parts;
 mod probe;
 mod read;

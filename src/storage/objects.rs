@@ -64,6 +64,16 @@ impl Objects {
             .map_err(|error| Failure::new("writing an object", error))
     }
 
+    /// All of a small object; `None` where there is none.
+    pub async fn read_small(&self, name: &str) -> Result<Option<Bytes>, Failure> {
+        let failed = |error| Failure::new("reading an object", error);
+        match self.store.get(&self.path(name)).await {
+            Ok(got) => got.bytes().await.map(Some).map_err(failed),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Removes an object; one that is gone already is a success.
     pub async fn delete(&self, name: &str) -> Result<(), Failure> {
         match self.store.delete(&self.path(name)).await {

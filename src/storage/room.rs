@@ -133,6 +133,11 @@ fn pieces_of(bytes: u64) -> usize {
 }
 
 impl Taken {
+    /// The most that may be taken, in bytes.
+    pub fn most_bytes(&self) -> u64 {
+        self.room.most_bytes()
+    }
+
     /// Takes what is missing for so many bytes. Two may each wait for what the other has: both are
     /// refused then, and what they held is free.
     pub async fn grow(&mut self, bytes: u64) -> Result<(), Overloaded> {

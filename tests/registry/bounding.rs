@@ -131,14 +131,14 @@ async fn manifests_that_slow_clients_do_not_read_hold_no_more_memory_than_there_
     let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
         "annotations": {"long": "x".repeat(LONG)}}));
     slow.pushes("app", "1.0", &long).await;
-    let all = registry.app.document_room.free_pieces();
+    let all = registry.app.answer_room.free_pieces();
     let each = LONG / usize::try_from(PIECE).unwrap();
     let mut asked = Vec::new();
     for wires in 1..=2 {
         let line = "GET /v2/app/manifests/1.0";
         asked.push(Wire::begin(&registry, line, slow.token(), "").await);
         let left = all - wires * each;
-        eventually("it is held", async || registry.app.document_room.free_pieces() <= left).await;
+        eventually("it is held", async || registry.app.answer_room.free_pieces() <= left).await;
     }
     let refused = slow.get("/v2/app/manifests/1.0").send().await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -147,7 +147,7 @@ async fn manifests_that_slow_clients_do_not_read_hold_no_more_memory_than_there_
     let got = other.get("/v2/app/manifests/1.0").send().await.unwrap().bytes().await.unwrap();
     assert_eq!(got, long.body);
     drop(asked);
-    eventually("all of it is free", async || registry.app.document_room.free_pieces() == all).await;
+    eventually("all of it is free", async || registry.app.answer_room.free_pieces() == all).await;
     registry.check().await;
 }
 
@@ -169,7 +169,7 @@ async fn answers_of_the_api_that_slow_clients_do_not_read_hold_no_more_memory_th
     let path = format!("/api/v1/attestations/{id}");
     let all = usize::try_from((60 << 20) / PIECE).unwrap();
     let each = long.len() / usize::try_from(PIECE).unwrap();
-    let free = || registry.app.document_room.free_pieces();
+    let free = || registry.app.answer_room.free_pieces();
     let mut asked = Vec::new();
     for wires in 1..=2 {
         asked.push(Wire::begin(&registry, &format!("GET {path}"), slow.token(), "").await);
@@ -182,6 +182,26 @@ async fn answers_of_the_api_that_slow_clients_do_not_read_hold_no_more_memory_th
     assert_eq!(other.get(&path).send().await.unwrap().bytes().await.unwrap(), long);
     drop(asked);
     eventually("all of it is free", async || free() == all).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let registry = Registry::with(|settings| {
+        settings.document_seconds = Some(1);
+        settings.manifest_cache_bytes = Some(0);
+    })
+    .await;
+    let admin = registry.admin();
+    let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+        "annotations": {"long": "x".repeat(12 << 20)}}));
+    admin.pushes("app", "1.0", &long).await;
+    let free = || registry.app.answer_room.free_pieces();
+    let all = free();
+    let mut deaf = Wire::begin(&registry, "GET /v2/app/manifests/1.0", admin.token(), "").await;
+    eventually("it is answered", async || free() < all).await;
+    eventually("it is given up", async || free() == all).await;
+    assert!(deaf.answer().await.len() < long.body.len());
     registry.check().await;
 }
 
@@ -333,6 +353,28 @@ async fn where_all_connections_are_open_an_idle_one_makes_place_and_a_busy_one_d
 }
 
 #[tokio::test]
+async fn strangers_whose_requests_have_no_end_make_place_in_the_end_and_nobody_else_does() {
+    let registry = Registry::with(|settings| settings.max_connections = Some(2)).await;
+    let admin = registry.admin();
+    let form =
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\nExpect: 100-continue\r\n";
+    let mut stranger = Wire::begin(&registry, "POST /auth/token", None, form).await;
+    let headers = "Content-Length: 9\r\nExpect: 100-continue\r\n";
+    let mut known = Wire::begin(&registry, "PUT /v2/app/manifests/1.0", admin.token(), headers).await;
+    for wire in [&mut stranger, &mut known] {
+        let mut heard = [0; 25];
+        wire.0.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let live = async || Wire::begin(&registry, "GET /livez", None, "").await.answer().await;
+    assert_eq!(live().await, "", "a stranger has its time");
+    eventually("a stranger makes place", async || !live().await.is_empty()).await;
+    known.say(b"{\"a\": 10}").await;
+    assert!(known.answer().await.contains("HTTP/1.1 400"), "whoever is known goes on");
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn a_client_that_still_reads_its_answer_makes_place_for_nobody() {
     const LONG: usize = 12 << 20;
     let registry = Registry::with(|settings| {
@@ -344,9 +386,9 @@ async fn a_client_that_still_reads_its_answer_makes_place_for_nobody() {
     let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
         "annotations": {"long": "x".repeat(LONG)}}));
     admin.pushes("app", "1.0", &long).await;
-    let all = registry.app.document_room.free_pieces();
+    let all = registry.app.answer_room.free_pieces();
     let mut slow = Wire::begin(&registry, "GET /v2/app/manifests/1.0", admin.token(), "").await;
-    eventually("it is answered", async || registry.app.document_room.free_pieces() < all).await;
+    eventually("it is answered", async || registry.app.answer_room.free_pieces() < all).await;
     slow.0.read_exact(&mut [0; 1]).await.unwrap();
     let mut idle = Vec::new();
     for _ in 0..3 {
@@ -391,9 +433,10 @@ async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
         .fetch_one(&mut *registry.sql().await)
         .await
         .unwrap();
-    let room = &registry.app.document_room;
-    let half = room.free_pieces() as u64 / 2 * PIECE;
-    let (mut own, mut strangers) = (room.own(Some(id)).take(), room.own(None).take());
+    let (answers, documents) = (&registry.app.answer_room, &registry.app.document_room);
+    let half = answers.free_pieces() as u64 / 2 * PIECE;
+    let (mut own, mut others) = (answers.own(Some(id)).take(), answers.own(Some(0)).take());
+    let mut strangers = documents.own(None).take();
     own.grow(half).await.unwrap();
     let record = format!("/api/v1/artifacts/{digest}");
     for path in [
@@ -410,9 +453,13 @@ async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
         );
         assert_ne!(other.get(&path).send().await.unwrap().status(), 503, "{path}");
     }
+    // Whoever only reads keeps nobody from what stops something, or from a push.
+    others.grow(half).await.unwrap();
+    ci.block("app", &digest, None).await;
+    ci.push_release("app", "1.1", "two").await;
     // What is small takes none.
-    assert_eq!(ci.get("/v2/app/tags/list?n=10").send().await.unwrap().status(), 200);
-    drop(own);
+    assert_eq!(ci.get("/v2/app/tags/list?n=2").send().await.unwrap().status(), 200);
+    drop((own, others));
     strangers.grow(half).await.unwrap();
     let form = "grant_type=password&service=x&client_id=x&username=x&password=x";
     let asked = registry.anyone().post("/auth/token").body(form);

@@ -301,7 +301,7 @@ async fn a_right_in_one_environment_tells_nothing_of_another() {
     let body = json!({"repository": "app", "digest": digest, "environment": "staging"});
     cluster.post_document("/api/v1/verify", &body, 403).await;
     let decision = format!("/api/v1/decisions/{}", decided["id"].as_str().unwrap());
-    expect(cluster.get(&decision).send().await.unwrap(), 403).await;
+    expect(cluster.get(&decision).send().await.unwrap(), 404).await;
     let listed = cluster.document("/api/v1/promotions?repository=app").await;
     let environments: Vec<_> =
         listed["items"].as_array().unwrap().iter().map(|p| &p["environment"]).collect();
@@ -347,6 +347,35 @@ async fn a_right_in_one_environment_tells_nothing_of_another() {
         let path = format!("/api/v1/audit/events?repository=app&format={format}");
         let lines = auditor.get(&path).send().await.unwrap().text().await.unwrap();
         assert!(lines.contains("prod") && !lines.contains("staging"), "{lines}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn neither_findings_nor_numbers_tell_what_is_in_an_environment_of_others() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("staging", "").await;
+    registry.environment("prod", "").await;
+    let digest = admin.push_release("app", "1.0", "one").await;
+    let of_staging = json!({"repository": "app", "digest": digest, "environment": "staging", "reason": "x"});
+    admin.post_document("/api/v1/approvals", &of_staging, 201).await;
+    admin.post_document("/api/v1/blocks", &of_staging, 201).await;
+    let place = json!({"repository": "app", "environment": "staging", "reason": "x"});
+    admin.post_document("/api/v1/holds", &place, 201).await;
+    let auditor = registry.named("auditor/prod", Role::Auditor, "app", Some(&["prod"])).await;
+    let asked = "/api/v1/findings?environment=staging";
+    expect(auditor.get(&format!("{asked}&repository=app")).send().await.unwrap(), 403).await;
+    let found = auditor.document(asked).await;
+    assert_eq!(found["items"], json!([]));
+    let promoter = registry.named("promoter/prod", Role::Promoter, "app", Some(&["prod"])).await;
+    let approver = registry.named("approver/prod", Role::Approver, "app", Some(&["prod"])).await;
+    for (kind, who) in [("approvals", &approver), ("blocks", &promoter), ("holds", &promoter)] {
+        let listed = admin.document(&format!("/api/v1/{kind}?repository=app")).await;
+        let items = listed["items"].as_array().unwrap();
+        let one = items.iter().find(|item| item["environment"] == "staging").unwrap();
+        let path = format!("/api/v1/{kind}/{}/revocation", one["id"]);
+        who.post_document(&path, &json!({"reason": "x"}), 404).await;
     }
     registry.check().await;
 }

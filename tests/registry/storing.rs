@@ -1,10 +1,13 @@
 //! Where bytes lie: the same promises on files and on an object store.
 
-use crate::harness::{Registry, header, noise, on_every_storage, sha256, sha512};
+use crate::harness::{Registry, fresh_database, header, noise, on_every_storage, sha256, sha512};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use proofmark::access::Role;
+use proofmark::app::App;
+use proofmark::config::{Config, Database};
 use proofmark::names::{Algorithm, Digest};
+use proofmark::postgres::{Db, Options};
 use proofmark::storage::{FinishRefused, Found, Location, Place, Staged, Store, WriteRefused};
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -18,6 +21,8 @@ on_every_storage!(
     the_same_bytes_are_stored_once,
     what_was_given_up_leaves_no_bytes,
     the_sweep_takes_what_nobody_needs_and_nothing_else,
+    the_sweep_takes_nothing_that_is_older_than_the_registry,
+    a_store_is_one_registrys_and_no_other_takes_it_for_its_own,
     an_algorithm_named_late_is_checked_by_reading_again,
     the_store_says_that_it_answers,
 );
@@ -139,6 +144,53 @@ async fn what_was_given_up_leaves_no_bytes(registry: Registry) {
     assert!(matches!(refused, Err(WriteRefused::TooLarge { .. })), "{refused:?}");
     let names: Vec<String> = listed(store).await.into_iter().map(|found| found.name).collect();
     assert!(names.is_empty(), "{names:?}");
+    registry.check().await;
+}
+
+async fn the_sweep_takes_nothing_that_is_older_than_the_registry(registry: Registry) {
+    let (db, config) = (registry.app.db.clone(), registry.app.config.clone());
+    registry.client(Role::Pusher, "**").await.push_blob("app", &noise(8, 7 * MIB)).await;
+    // As before a backup is loaded: the registry is a new one, beside the objects of the old.
+    let bytes = noise(9, 7 * MIB);
+    registry.app.store.write(one(&bytes), Algorithm::Sha256, u64::MAX, None).await.unwrap();
+    registry.tamper("update registry_keys set valid_from = clock_timestamp() + interval '1 hour'").await;
+    let later = App::assemble(config, db).await.unwrap();
+    assert_eq!(later.uploads.sweep_store(Duration::ZERO).await.unwrap(), 0);
+    registry.tamper("update registry_keys set valid_from = clock_timestamp() - interval '1 hour'").await;
+    assert_eq!(registry.app.uploads.sweep_store(Duration::ZERO).await.unwrap(), 1);
+    registry.check().await;
+}
+
+async fn a_store_is_one_registrys_and_no_other_takes_it_for_its_own(registry: Registry) {
+    let with = async |change: &dyn Fn(&mut Config)| {
+        let mut config = registry.app.config.clone();
+        change(&mut config);
+        let database = match &config.database {
+            Database::Given(url) => url.clone(),
+            Database::Private(_) => unreachable!("tests give a database"),
+        };
+        let db = Db::connect(&Options::new(database, 2, Duration::from_secs(10))).await.unwrap();
+        App::assemble(config, db).await.map(|_| ()).map_err(|failure| failure.chain())
+    };
+    with(&|_| {}).await.unwrap();
+    // The place where it is not mounted, or that a variable was forgotten for.
+    let elsewhere = format!("file://{}/elsewhere", registry.directory().display());
+    let refused = with(&|config| config.storage.clone_from(&elsewhere)).await.unwrap_err();
+    assert!(refused.contains("is not this registry's store"), "{refused}");
+    // Another registry, given this one's store.
+    let other = fresh_database().await;
+    let keys = registry.directory().join("other-keys.json");
+    proofmark::keys::init(&keys).unwrap();
+    let refused = with(&|config| {
+        config.database = Database::Given(other.clone());
+        config.keys = Some(keys.clone());
+    })
+    .await
+    .unwrap_err();
+    assert!(refused.contains("another registry's store"), "{refused}");
+    // A new database with the same keys: a backup is about to be loaded into it.
+    let again = fresh_database().await;
+    with(&|config| config.database = Database::Given(again.clone())).await.unwrap();
     registry.check().await;
 }
 

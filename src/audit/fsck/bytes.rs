@@ -34,6 +34,7 @@ impl Audit<'_> {
                 let wrong = match hashed {
                     Ok(digest) if digest == row.digest => None,
                     Ok(digest) => Some((format!("the bytes of blob {} hash to {digest}", row.digest), again)),
+                    Err(failure) if failure.is_overloaded() => return Err(failure),
                     Err(failure) => {
                         // What is not given for another reason may be whole.
                         let repair = again.filter(|_| failure.is_of_missing_bytes());

@@ -59,7 +59,8 @@ impl Audit<'_> {
                     }
                 }
                 // A row that cannot be decoded any more stops the page, not the audit.
-                Err(failure) => self.violation(failure.chain()),
+                Err(failure) if failure.is_of_an_unreadable_row() => self.violation(failure.chain()),
+                Err(failure) => return Err(failure),
             }
             drop(connection);
             self.looked(page.rows, page.bytes).await;

@@ -71,8 +71,13 @@ pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Re
     .map_err(|error| Failure::new("counting anew what a repository holds", error))
 }
 
-/// Makes `tags_hidden` what `tag_visibility` says.
+/// Makes `tags_hidden` what `tag_visibility` says. No name changes meanwhile: each is locked by whoever hides it or
+/// shows it, so the table is.
 pub async fn hide_by_history(connection: &mut PgConnection) -> Result<bool, Failure> {
+    sqlx::query!("lock table tag_visibility, tags_hidden in share row exclusive mode")
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| Failure::new("locking the names that are hidden", error))?;
     sqlx::query!(
         "with history as (
            select distinct on (repository_id, name) repository_id, name, hidden from tag_visibility

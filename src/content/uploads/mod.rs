@@ -24,6 +24,7 @@ use crate::names::{Algorithm, Digest};
 use crate::postgres::{Db, act, database_time};
 use crate::storage::{FinishRefused, Slot, Slots, Staged, Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::Stream;
 use lease::{Held, Lease};
 use serde_json::json;
@@ -40,6 +41,8 @@ pub struct Uploads {
     pub(super) store: Store,
     bounds: Bounds,
     slots: Slots,
+    /// When the registry began.
+    began: Option<DateTime<Utc>>,
 }
 
 /// What uploads may take.
@@ -67,9 +70,9 @@ pub struct Incoming<S> {
 }
 
 impl Uploads {
-    /// Uploads into this database and store.
-    pub fn new(db: Db, store: Store, bounds: Bounds) -> Self {
-        Self { db, store, bounds, slots: Slots::new(bounds.concurrent) }
+    /// Uploads into this database and store, of a registry that began then.
+    pub fn new(db: Db, store: Store, bounds: Bounds, began: Option<DateTime<Utc>>) -> Self {
+        Self { db, store, bounds, slots: Slots::new(bounds.concurrent), began }
     }
 
     /// Opens a session.

@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// How far the clocks of Postgres and of a store differ.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
+
 /// Names that are asked about at a time.
 const BATCH: usize = 500;
 
@@ -38,8 +41,11 @@ impl Uploads {
     /// than the grace. Returns how many objects.
     ///
     /// A row or a session can only come to need bytes that were written just before it, so what is
-    /// old and unneeded stays unneeded. Files that are none of ours are left alone.
+    /// old and unneeded stays unneeded. Files that are none of ours are left alone, and so is what is older
+    /// than the registry: its rows may come yet, out of a backup.
     pub async fn sweep_store(&self, grace: Duration) -> Result<u64, Failure> {
+        let Some(began) = self.began else { return Ok(0) };
+        let after = began - CLOCKS_DIFFER;
         let mut connection = self.db.pool().acquire().await?;
         let age = TimeDelta::from_std(grace).map_err(|error| Failure::new("reading the grace", error))?;
         let before = database_time(&mut connection).await? - age;
@@ -47,7 +53,7 @@ impl Uploads {
         let mut listed = self.store.list();
         let (mut batch, mut deleted) = (HashMap::with_capacity(BATCH), 0);
         while let Some(found) = listed.try_next().await? {
-            if let Some(upload) = found.upload.filter(|_| found.modified_at < before) {
+            if let Some(upload) = found.upload.filter(|_| (after..before).contains(&found.modified_at)) {
                 batch.insert(found.name.clone(), (upload, found));
             }
             if batch.len() >= BATCH {
@@ -66,9 +72,15 @@ impl Uploads {
         let mut deleted = 0;
         for name in unneeded {
             if let Some((_, found)) = batch.remove(&name) {
-                self.store.remove(&found).await?;
-                tracing::info!(name, bytes = found.size_bytes, "swept bytes that nobody needs");
-                deleted += 1;
+                match self.store.remove(&found).await {
+                    Ok(()) => {
+                        tracing::info!(name, bytes = found.size_bytes, "swept bytes that nobody needs");
+                        deleted += 1;
+                    }
+                    Err(failure) if failure.is_overloaded() => return Err(failure),
+                    // What the store does not let go of stands in no other's way.
+                    Err(failure) => tracing::warn!(error = failure.chain(), name, "bytes are left"),
+                }
             }
         }
         Ok(deleted)

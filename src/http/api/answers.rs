@@ -18,7 +18,7 @@ use http_body::Body as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Answers up to these bytes are as small as what a request costs anyway.
-const SMALL: u64 = 1 << 10;
+pub const SMALL_ANSWER: u64 = 1 << 10;
 
 /// Room that a handler took for what its answer is made of; the answer has it then.
 #[derive(Clone, Debug)]
@@ -44,10 +44,10 @@ pub async fn counted(State(app): State<App>, mut request: Request, next: Next) -
     request.extensions_mut().insert(sender.clone());
     let (mut parts, body) = next.run(request).await.into_parts();
     let prepared = parts.extensions.remove::<Prepared>().and_then(|prepared| prepared.room());
-    let Some(bytes) = body.size_hint().exact().filter(|bytes| *bytes > SMALL) else {
+    let Some(bytes) = body.size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER) else {
         return Response::from_parts(parts, body);
     };
-    let mut room = prepared.unwrap_or_else(|| app.document_room.own(sender.principal()).take());
+    let mut room = prepared.unwrap_or_else(|| app.answer_room.own(sender.principal()).take());
     room.shrink(bytes);
     let taken = room.grow(bytes).now_or_never().unwrap_or(Err(Overloaded));
     match (taken, to_bytes(body, usize::MAX).await) {

@@ -90,7 +90,7 @@ pub(super) async fn manifest(
 ) -> Result<(Found, Manifest, Taken), Problem> {
     let found = content::find(&mut *app.db.acquire().await?, grant, &Reference::Digest(digest)).await?;
     let found = found.ok_or_else(Problem::not_found)?;
-    let mut room = caller.room(app).take();
+    let mut room = caller.answer_room(app).take();
     room.grow(found.size_bytes.unsigned_abs()).await.map_err(NotTaken::from)?;
     let manifest =
         content::manifest(&mut *app.db.acquire().await?, found.repository_id, &found.digest).await?;

@@ -107,7 +107,7 @@ async fn record(
     let Manifest { sha256, sha512, .. } = manifest;
     // Until the answer is made of them: what a page of referrers takes at the most, unless one is larger.
     room.shrink(REFERRERS_BYTES);
-    room.grow(REFERRERS_BYTES.min(caller.room(&app).most_bytes())).await.map_err(NotTaken::from)?;
+    room.grow(REFERRERS_BYTES.min(room.most_bytes())).await.map_err(NotTaken::from)?;
     let (repository_id, digest) = (found.repository_id, found.digest);
     let mut connection = app.db.acquire().await?;
     let row = content::artifact(&mut connection, repository_id, &digest).await?;

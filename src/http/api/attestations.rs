@@ -176,7 +176,7 @@ async fn read_attestation(
     let found = attestation::home(&mut *app.db.acquire().await?, id).await?;
     let (repository, size_bytes) = found.ok_or_else(Problem::not_found)?;
     let grant = caller.may::<Pull, _>(&repository)?;
-    let mut room = caller.room(&app).take();
+    let mut room = caller.answer_room(&app).take();
     room.grow(size_bytes).await.map_err(NotTaken::from)?;
     let found = attestation::envelope(&mut *app.db.acquire().await?, &grant, id).await?;
     let (media_type, bytes) = found.ok_or_else(Problem::not_found)?;

@@ -3,7 +3,6 @@
 use super::Problem;
 use super::answers::Prepared;
 use super::extract::{Json, Path};
-use crate::access::Pull;
 use crate::app::App;
 use crate::http::Caller;
 use crate::http::body::NotTaken;
@@ -22,9 +21,10 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Room for the decision, if the caller may see its lane.
 async fn room(app: &App, caller: &Caller, id: &Digest) -> Result<Taken, Problem> {
-    let (lane, size_bytes) = promotion::lane_of(&app.db, id).await?.ok_or_else(Problem::not_found)?;
-    caller.may::<Pull, _>(&lane)?;
-    let mut room = caller.room(app).take();
+    let found = promotion::lane_of(&app.db, id).await?;
+    let seen = found.filter(|(lane, _)| caller.sees(&lane.repository, Some(&lane.environment)));
+    let (_, size_bytes) = seen.ok_or_else(Problem::not_found)?;
+    let mut room = caller.answer_room(app).take();
     room.grow(size_bytes).await.map_err(NotTaken::from)?;
     room.wait_to_read(size_bytes).await.map_err(NotTaken::from)?;
     Ok(room)

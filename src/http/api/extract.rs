@@ -42,7 +42,7 @@ impl FromRequest<App> for Unread {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let sender = parts.extensions.get().and_then(Sender::principal);
-        Ok(Self { app: app.clone(), sender, headers: parts.headers, body })
+        Ok(Self { app: app.clone(), sender, headers: body::described(&parts.headers), body })
     }
 }
 

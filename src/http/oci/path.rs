@@ -85,7 +85,7 @@ impl OciPath {
             OciError::new(
                 StatusCode::BAD_REQUEST,
                 Code::NameInvalid,
-                format!("env/{environment}/...: {error}"),
+                format!("env/<environment>/...: {error}"),
             )
         })?;
         Ok(Self::View(Lane { repository, environment }, viewed))

@@ -55,7 +55,7 @@ pub(super) async fn show(
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).to_string();
     let bytes = index.len() as u64;
     room.shrink(bytes);
-    room.grow(bytes.min(visit.room().most_bytes())).await.map_err(NotTaken::from)?;
+    room.grow(bytes.min(room.most_bytes())).await.map_err(NotTaken::from)?;
     Ok((headers, room.hold(index.into())).into_response())
 }
 

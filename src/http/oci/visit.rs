@@ -4,9 +4,10 @@ use super::{Code, OciError};
 use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
 use crate::http::Caller;
+use crate::http::api::SMALL_ANSWER;
 use crate::http::body::{self, NotTaken};
 use crate::names::RepositoryName;
-use crate::storage::{OwnRoom, PIECE, Taken};
+use crate::storage::{OwnRoom, Taken};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -32,7 +33,7 @@ pub struct Visit {
 impl Visit {
     /// Authenticates; a credential that does not hold is 401 with a challenge.
     pub async fn new(app: App, mut parts: Parts, body: Body) -> Result<Self, OciError> {
-        let Some(caller) = Caller::authenticate(&app, &parts.headers).await? else {
+        let Some(caller) = Caller::of(&app, &mut parts).await? else {
             return Err(challenge(&app, "the credential does not hold", None));
         };
         let query =
@@ -83,10 +84,10 @@ impl Visit {
     /// What an answer of so many bytes takes of the caller's room, until the client has it all: many slow
     /// clients are many answers in memory. Small ones do not count, and the largest take all of it.
     pub fn room_for(&self, bytes: u64) -> impl Future<Output = Result<Taken, OciError>> + use<> {
-        let room = self.room();
+        let room = self.caller.answer_room(&self.app);
         let (bytes, mut taken) = (bytes.min(room.most_bytes()), room.take());
         async move {
-            if bytes > PIECE {
+            if bytes > SMALL_ANSWER {
                 taken.grow(bytes).await.map_err(NotTaken::from)?;
             }
             Ok(taken)
@@ -102,7 +103,7 @@ impl Visit {
         }
     }
 
-    /// The caller's room for what is held in memory whole.
+    /// The caller's room for what comes in and is held in memory whole.
     pub fn room(&self) -> OwnRoom {
         self.caller.room(&self.app)
     }
