@@ -68,8 +68,16 @@ async fn all(db: &Db, lease: &Lease, pace: Pace, retained: &mut Retained) -> Res
         let left = |digest: &Digest| last.as_ref().is_none_or(|(_, last)| digest > last);
         for (digest, expired) in expired.iter().filter(|(digest, _)| left(digest)) {
             let began = Instant::now();
-            let Some(expiry) = one(db, lease, retained, &enforced, digest, expired).await? else {
-                return Ok(false);
+            let expiry = match one(db, lease, retained, &enforced, digest, expired).await {
+                Ok(Some(expiry)) => expiry,
+                Ok(None) => return Ok(false),
+                Err(failure) if failure.is_overloaded() => return Err(failure),
+                // Whatever is wrong with it stands in no other's way; the next run tries again.
+                Err(failure) => {
+                    tracing::warn!(error = failure.chain(), %digest, "a version is left by retention");
+                    retained.left += 1;
+                    continue;
+                }
             };
             tokio::time::sleep(pace.rest_after(began.elapsed())).await;
             if expiry == Expiry::Changed {

@@ -148,6 +148,34 @@ async fn what_is_promoted_or_tagged_meanwhile_stays() {
 }
 
 #[tokio::test]
+async fn a_version_that_cannot_go_stands_in_no_others_way() {
+    let mut registry = Registry::start().await;
+    registry.stop_jobs().await;
+    let admin = registry.admin();
+    for version in ["v1", "v2", "v3", "v4"] {
+        admin.push_release("app", version, version).await;
+    }
+    let first: String = sqlx::query_scalar("select min(digest) from tags where name <> 'v4'")
+        .fetch_one(&mut *registry.sql().await)
+        .await
+        .unwrap();
+    let fails = format!(
+        "create function fails() returns trigger language plpgsql as $$
+           begin raise exception 'a broken row'; end $$;
+         create trigger fails before delete on manifests for each row
+           when (old.digest = '{first}') execute function fails()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fails)).execute(&mut *registry.sql().await).await.unwrap();
+    registry.retention(json!({"enforce": true, "rules": [{"tags": ["v*"], "keep_last": 1}]})).await;
+    let done = registry.retain().await;
+    assert_eq!((done.manifests, done.left), (2, 1));
+    let mends = "drop trigger fails on manifests";
+    sqlx::raw_sql(mends).execute(&mut *registry.sql().await).await.unwrap();
+    assert_eq!(registry.retain().await.manifests, 1);
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn a_run_that_is_told_to_stop_waits_for_nothing_and_another_goes_on() {
     let registry = Registry::collecting().await;
     let ci = registry.client(Role::Pusher, "**").await;
