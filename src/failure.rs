@@ -47,9 +47,9 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
-    /// Whether Postgres is away, has no connection to spare or does not come by a lock, there is no room in memory or on the disk, no
-    /// more files can be open, or the object store does not answer as it should, however often it was asked:
-    /// nothing was done, or nothing is known of it, and the caller may try again in a moment.
+    /// Whether Postgres is away, has no connection to spare or did not come by a lock, there is no room in memory
+    /// or on the disk, no more files can be open, or the object store does not answer as it should, however often
+    /// it was asked: nothing was done, or nothing is known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
         if self.cause.is::<Overloaded>() {
             return true;

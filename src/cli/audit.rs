@@ -3,7 +3,7 @@
 use super::connection::{Query, Registry};
 use super::output::Output;
 use super::stop::Stop;
-use super::time::PastMoment;
+use super::time::{Moment, past};
 use crate::names::{Digest, RepositoryName};
 use reqwest::Method;
 use tokio::io::AsyncWriteExt;
@@ -39,11 +39,11 @@ struct Events {
     #[arg(long)]
     principal: Option<String>,
     /// Only at or after this time, e.g. 12h (ago) or 2026-12-31T00:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: Option<PastMoment>,
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    since: Option<Moment>,
     /// Only before this time
-    #[arg(long, value_name = "TIME")]
-    until: Option<PastMoment>,
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    until: Option<Moment>,
     /// Events at the most
     #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "export")]
     limit: usize,
@@ -66,8 +66,8 @@ impl Audit {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let AuditCommand::Events(events) = self.command;
-        let since = events.since.map(PastMoment::to_rfc3339);
-        let until = events.until.map(PastMoment::to_rfc3339);
+        let since = events.since.map(Moment::to_rfc3339);
+        let until = events.until.map(Moment::to_rfc3339);
         let format = events.export.map(|export| match export {
             Export::Ndjson => "ndjson",
             Export::Csv => "csv",

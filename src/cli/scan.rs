@@ -4,7 +4,7 @@ use super::artifact::{self, Named};
 use super::connection::{Registry, read};
 use super::output::{Output, at};
 use super::stop::Stop;
-use super::time::PastMoment;
+use super::time::{Moment, past};
 use crate::names::{EnvironmentName, ScannerName};
 use reqwest::Method;
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ enum ScanCommand {
         #[arg(long, value_name = "NAME")]
         scanner: Option<ScannerName>,
         /// How new the scanner's database was, for reports that do not say
-        #[arg(long, value_name = "TIME")]
-        database_updated_at: Option<PastMoment>,
+        #[arg(long, value_name = "TIME", value_parser = past)]
+        database_updated_at: Option<Moment>,
     },
     /// List the scans of an artifact
     List {
@@ -65,7 +65,7 @@ impl Scan {
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
             ScanCommand::Record { report, artifact, scanner, database_updated_at } => {
-                let database = database_updated_at.map(PastMoment::to_rfc3339);
+                let database = database_updated_at.map(Moment::to_rfc3339);
                 let (repository, reference) = artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
                 let query = [

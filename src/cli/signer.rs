@@ -3,7 +3,7 @@
 use super::connection::{Registry, read_text};
 use super::output::{Output, at};
 use super::stop::Stop;
-use super::time::{Moment, PastMoment};
+use super::time::{Moment, past};
 use crate::names::Pattern;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ enum SignerCommand {
         /// Why; it is recorded
         #[arg(long)]
         reason: String,
-        /// Distrust what was received at or after this time [default: now]
-        #[arg(long, value_name = "TIME")]
-        at: Option<PastMoment>,
+        /// Distrust what was received at or after this time, e.g. 12h (ago) or 2026-12-31T00:00:00Z [default: now]
+        #[arg(long, value_name = "TIME", value_parser = past)]
+        at: Option<Moment>,
         /// The key was stolen: distrust everything it ever signed
         #[arg(long, conflicts_with = "at")]
         compromised: bool,
@@ -58,7 +58,7 @@ struct Add {
     predicate_type: Vec<String>,
     /// Believe what was received from then on [default: whenever it was received]
     #[arg(long, value_name = "TIME")]
-    valid_from: Option<PastMoment>,
+    valid_from: Option<Moment>,
     /// Until when it is believed
     #[arg(long, value_name = "TIME")]
     valid_until: Option<Moment>,
@@ -84,7 +84,8 @@ impl Signer {
                 Ok(())
             }
             SignerCommand::Revoke { name, reason, at, compromised } => {
-                let body = json!({ "reason": reason, "at": at.map(PastMoment::to_rfc3339), "compromised": compromised });
+                let at = at.map(Moment::to_rfc3339);
+                let body = json!({ "reason": reason, "at": at, "compromised": compromised });
                 let revoked = registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await?;
                 output.answer(&revoked, || format!("Revoked {name}: {reason}"));
                 Ok(())
@@ -110,7 +111,7 @@ impl Add {
         });
         let optional = [
             ("scheme", self.scheme),
-            ("valid_from", self.valid_from.map(PastMoment::to_rfc3339)),
+            ("valid_from", self.valid_from.map(Moment::to_rfc3339)),
             ("valid_until", self.valid_until.map(Moment::to_rfc3339)),
         ];
         for (name, value) in optional {

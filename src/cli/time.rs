@@ -26,27 +26,13 @@ impl FromStr for Moment {
     }
 }
 
-/// A moment that is over: RFC 3339, or a duration before now such as `12h`.
-#[derive(Clone, Copy, Debug)]
-pub struct PastMoment(DateTime<Utc>);
-
-impl PastMoment {
-    /// RFC 3339, as the API takes it.
-    pub fn to_rfc3339(self) -> String {
-        self.0.to_rfc3339_opts(SecondsFormat::Secs, true)
-    }
-}
-
-impl FromStr for PastMoment {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let now = crate::clock::now();
-        let given = DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc());
-        let ago = || span(text).and_then(|delta| now.checked_sub_signed(delta));
-        given.or_else(ago).map(Self).ok_or_else(|| {
-            "a time like 2026-12-31T00:00:00Z, or how long ago it was, like 90m, 12h or 30d".to_owned()
-        })
-    }
+/// A moment of what is over, for options that ask since when or until when it was: RFC 3339, or how long ago.
+pub fn past(text: &str) -> Result<Moment, String> {
+    let given = DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc());
+    let ago = || span(text).and_then(|delta| crate::clock::now().checked_sub_signed(delta));
+    given.or_else(ago).map(Moment).ok_or_else(|| {
+        "a time like 2026-12-31T00:00:00Z, or how long ago it was, like 90m, 12h or 30d".to_owned()
+    })
 }
 
 /// How long something lives, such as `12h` or `90d`.
@@ -89,14 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_time_or_a_duration_span() {
+    fn a_moment_is_a_time_or_a_duration_from_now_or_before_it() {
         assert_eq!(
             "2026-12-31T01:00:00+01:00".parse::<Moment>().unwrap().to_rfc3339(),
             "2026-12-31T00:00:00Z"
         );
         assert_eq!(span("90m"), TimeDelta::try_minutes(90));
-        let ago: PastMoment = "1d".parse().unwrap();
-        assert!(ago.0 < crate::clock::now() - TimeDelta::hours(23));
+        assert!(past("1d").unwrap().0 < crate::clock::now() - TimeDelta::hours(23));
         for bad in ["", "d", "-1d", "3w", "9223372036854775807d", "1é", "tomorrow"] {
             assert!(bad.parse::<Moment>().is_err(), "{bad}");
         }

@@ -39,12 +39,17 @@ impl Caller {
 
     /// The caller's room for what comes in and is held in memory whole; strangers share one.
     pub fn room(&self, app: &App) -> OwnRoom {
-        app.document_room.own(self.shown.then(|| self.principal().id))
+        app.document_room.own(self.whose_room())
     }
 
     /// The same for what goes out.
     pub fn answer_room(&self, app: &App) -> OwnRoom {
-        app.answer_room.own(self.shown.then(|| self.principal().id))
+        app.answer_room.own(self.whose_room())
+    }
+
+    /// Strangers have one room together, with a credential that was made for nobody and without one.
+    fn whose_room(&self) -> Option<PrincipalId> {
+        (!self.is_anonymous()).then(|| self.principal().id)
     }
 
     /// Whether the caller sees what happens to the repository in the environment, or regardless of any.
@@ -81,8 +86,8 @@ impl Caller {
     /// Authenticates a request, and lets those know who asked for its sender, and its connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
         let caller = Self::authenticate(app, &parts.headers).await?;
-        if let Some(caller) = caller.as_ref().filter(|caller| caller.shown) {
-            Sender::of(parts).0.get_or_init(|| caller.principal().id);
+        if let Some(known) = caller.as_ref().and_then(Self::whose_room) {
+            Sender::of(parts).0.get_or_init(|| known);
             if let Some(connection) = parts.extensions.get::<Connection>() {
                 connection.become_known();
             }
@@ -108,12 +113,13 @@ impl Caller {
     }
 }
 
-/// Whose credential a request shows, among its extensions: known to all of its copies once it was found to hold.
+/// Who sends a request, among its extensions: known to all of its copies once a credential of somebody was found to
+/// hold.
 #[derive(Clone, Debug, Default)]
 pub struct Sender(Arc<OnceLock<PrincipalId>>);
 
 impl Sender {
-    /// The principal, if a credential was shown and holds.
+    /// The principal; `None` for strangers.
     pub fn principal(&self) -> Option<PrincipalId> {
         self.0.get().copied()
     }

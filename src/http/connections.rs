@@ -1,6 +1,6 @@
 //! Connections: so many and no more, and none that stays silent for ever. Where all are open, the one that
 //! has had no request for the longest time makes place for the next; where all have one, a stranger's does
-//! whose requests have gone on for the longest time. Whoever showed a credential that holds is no stranger.
+//! whose requests have gone on for the longest time. Whoever showed a credential of somebody is no stranger.
 
 use axum::http::{Request, Response};
 use axum_server::accept::Accept;
@@ -123,7 +123,7 @@ struct Seat {
     idle_since: AtomicU64,
     /// The same when the first of those that go on was begun.
     busy_since: AtomicU64,
-    /// Whether a request on it showed a credential that holds.
+    /// Whether a request on it showed a credential of somebody.
     is_known: AtomicBool,
     dismissed: CancellationToken,
     /// Whether it makes place in the middle of its requests.
@@ -135,7 +135,7 @@ struct Seat {
 pub struct Connection(Arc<Seat>);
 
 impl Connection {
-    /// A request on it showed a credential that holds.
+    /// A request on it showed a credential of somebody.
     pub fn become_known(&self) {
         self.0.is_known.store(true, Ordering::Relaxed);
     }

@@ -60,8 +60,8 @@ pub async fn give(
             return known.map(Given::Known).ok_or(Refused::Unknown);
         };
         store::grants::raise_generation(&mut tx).await?;
-        let facts = json!({ "grant": id, "to": principal_id, "to_name": principal, "role": binding.role, "repositories": binding.repositories,
-            "environments": binding.environments });
+        let facts = json!({ "grant": id, "to": principal_id, "to_name": principal, "role": binding.role,
+            "repositories": binding.repositories, "environments": binding.environments });
         ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
         tx.commit().await?;
         Ok(Given::New(id))

@@ -135,7 +135,8 @@ async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) ->
         .iter()
         .map(|b| json!({ "role": b.role, "repositories": b.repositories, "environments": b.environments }))
         .collect();
-    let facts = json!({ "token": id, "for": principal_id, "for_name": new.principal, "grants": grants, "expires_at": expires_at });
+    let facts = json!({ "token": id, "for": principal_id, "for_name": new.principal, "grants": grants,
+        "expires_at": expires_at });
     ledger::append(tx, event(Kind::TokenCreated, at, by, facts)).await?;
     Ok(Issued { id, secret: secret.clone(), expires_at })
 }

@@ -76,7 +76,7 @@ async fn all(db: &Db, lease: &Lease, pace: Pace, retained: &mut Retained) -> Res
                 Err(failure) => {
                     tracing::warn!(error = failure.chain(), %digest, "a version is left by retention");
                     retained.left += 1;
-                    continue;
+                    Expiry::Held
                 }
             };
             tokio::time::sleep(pace.rest_after(began.elapsed())).await;

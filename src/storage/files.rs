@@ -298,16 +298,18 @@ pub(super) fn segments(staged: &Staged) -> Result<&[Segment], Failure> {
 /// A file that is not there is one that a finish has moved, under a digest that the upload does not have any
 /// more: of bytes that were refused, and went on. Where all of the storage is away, nothing is lost.
 fn lost(error: io::Error, staging: &Path) -> io::Error {
-    let gone = error.kind() == io::ErrorKind::NotFound && staging.is_dir();
-    if gone { io::Error::other(LostUpload) } else { error }
+    if is_gone(&error, staging) { io::Error::other(LostUpload) } else { error }
+}
+
+/// Whether one file is missing, and not all of the storage.
+fn is_gone(error: &io::Error, staging: &Path) -> bool {
+    error.kind() == io::ErrorKind::NotFound && staging.is_dir()
 }
 
 /// Opens the file of a blob. Where all of the storage is away, it is not missing.
 pub(super) fn open_blob(path: &Path, staging: &Path) -> io::Result<File> {
-    File::open(path).map_err(|error| {
-        let gone = error.kind() == io::ErrorKind::NotFound && staging.is_dir();
-        if gone { io::Error::other(MissingFile) } else { error }
-    })
+    File::open(path)
+        .map_err(|error| if is_gone(&error, staging) { io::Error::other(MissingFile) } else { error })
 }
 
 /// Appends the other files and the tail to the first one, in place. The first one may be longer

@@ -4,6 +4,7 @@ use crate::harness::oci::{Document, IMAGE, INDEX};
 use crate::harness::{Client, Registry, Signing, eventually, expect, noise};
 use h2::Reason;
 use proofmark::access::Role;
+use proofmark::failure::Failure;
 use proofmark::storage::PIECE;
 use serde_json::json;
 use std::time::Duration;
@@ -466,6 +467,43 @@ async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
     let refused = asked.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
     assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
     drop(strangers);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_credential_that_is_nobodys_is_a_strangers() {
+    let registry = Registry::start().await;
+    registry.admin().push_release("public/app", "1.0", "one").await;
+    let public = json!({"principal": "anonymous", "role": "reader", "repositories": "public/**"});
+    registry.admin().post_document("/api/v1/grants", &public, 201).await;
+    let scope = "/auth/token?service=x&scope=repository:public/app:pull";
+    let issued = registry.anyone().document(scope).await["token"].as_str().unwrap().to_owned();
+    let nobody = Client::new(&registry.url, Some(issued));
+    let list = "/v2/public/app/tags/list";
+    assert_eq!(nobody.get(list).send().await.unwrap().status(), 200);
+    let mut strangers = registry.app.answer_room.own(None).take();
+    strangers.grow(strangers.most_bytes()).await.unwrap();
+    for asked in [&nobody, &registry.anyone()] {
+        assert_eq!(asked.get(list).send().await.unwrap().status(), 503);
+    }
+    assert_eq!(registry.admin().get(list).send().await.unwrap().status(), 200);
+    drop(strangers);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn whoever_does_not_come_by_a_lock_in_time_is_told_to_come_back() {
+    let registry = Registry::start().await;
+    let (mut holder, mut waiter) = (registry.sql().await, registry.sql().await);
+    let set: String = sqlx::query_scalar("show lock_timeout").fetch_one(&mut *waiter).await.unwrap();
+    assert_eq!(set, "20s", "every session has a limit");
+    sqlx::raw_sql("begin; lock table tags").execute(&mut *holder).await.unwrap();
+    let waiting = "set lock_timeout = '10ms'; lock table tags";
+    let refused = sqlx::raw_sql(waiting).execute(&mut *waiter).await.unwrap_err();
+    assert!(Failure::from(refused).is_overloaded());
+    sqlx::raw_sql("rollback").execute(&mut *holder).await.unwrap();
+    sqlx::raw_sql("set lock_timeout = '20s'").execute(&mut *waiter).await.unwrap();
+    drop((holder, waiter));
     registry.check().await;
 }
 

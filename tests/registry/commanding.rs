@@ -265,6 +265,8 @@ async fn a_release_goes_from_push_to_known_good_by_commands_alone() {
     let good = admin.json(&["known-good", "payments/api", "--environment", "prod"]).await;
     let reference = admin.yes(&["known-good", "payments/api", "-e", "prod", "--format", "text"]).await;
     assert_eq!(good["reference"].as_str(), Some(reference.trim()));
+    let of_one = admin.run(&["known-good", "payments/api:9", "-e", "prod"]).await;
+    assert!(of_one.code == 2 && of_one.err.contains("the repository alone"), "{}", of_one.err);
     let back = ["known-good", "payments/api", "-e", "prod", "--for", "rollback"];
     assert_eq!(admin.run(&back).await.code, 1, "there is nothing to go back to");
     let decision = good["decision"].as_str().unwrap();
@@ -377,6 +379,26 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
     let unknown = shell.run(&["whoami"]).await;
     assert!(unknown.code == 3 && unknown.err.contains("certificate"), "{}", unknown.err);
     serving.kill().await.unwrap();
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_with_another_store_is_refused_and_repairs_nothing() {
+    let registry = Registry::start().await;
+    let digest = registry.admin().push_blob("app", &crate::harness::noise(1, 200_000)).await;
+    let shell = Shell::at(&registry.url, None);
+    let fsck = async |storage: &str| {
+        let mut fsck = shell.command(&["fsck", "--repair"]);
+        fsck.env("DATABASE_URL", registry.database_url()).env("PROOFMARK_STORAGE", storage);
+        let ended =
+            fsck.env("PROOFMARK_KEYS", registry.app.config.keys.as_ref().unwrap()).output().await.unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, said) = fsck(&format!("file://{}/elsewhere", registry.directory().display())).await;
+    assert!(code == Some(3) && said.contains("is not this registry's store"), "{said}");
+    assert_eq!(registry.admin().head_blob("app", &digest).await, 200);
+    let (code, said) = fsck(&registry.app.config.storage).await;
+    assert_eq!(code, Some(0), "{said}");
     registry.check().await;
 }
 

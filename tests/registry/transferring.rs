@@ -216,6 +216,24 @@ async fn a_layout_that_was_changed_is_seen_byte_by_byte_and_name_by_name() {
     registry.check().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_something_is_missing_from_is_no_success() {
+    let registry = Registry::start().await;
+    let shell = Shell::at(&registry.url, Some(registry.admin_token()));
+    let layer = "x".repeat(200_000);
+    registry.admin().push_release("team/app", "v1", &layer).await;
+    // As fsck does with a blob whose bytes are lost.
+    let lost = "update blobs set damaged_at = clock_timestamp() where size_bytes = 200000";
+    registry.tamper(lost).await;
+    let exported = shell.run(&["export", "layout", "--json"]).await;
+    let said: Value = serde_json::from_str(&exported.out).unwrap();
+    assert_eq!((exported.code, said["code"].as_str()), (1, Some("not-all-exported")), "{said}");
+    assert!(said["differences"].to_string().contains("team/app"), "{said}");
+    registry.tamper("update blobs set damaged_at = null where size_bytes = 200000").await;
+    assert_eq!(shell.json(&["export", "layout"]).await["differences"], json!([]));
+    registry.check().await;
+}
+
 /// The file of a sheet of the layout's record.
 fn sheet(layout: &Path, name: &str) -> PathBuf {
     let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();

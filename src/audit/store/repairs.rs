@@ -71,8 +71,8 @@ pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Re
     .map_err(|error| Failure::new("counting anew what a repository holds", error))
 }
 
-/// Makes `tags_hidden` what `tag_visibility` says. No name changes meanwhile: each is locked by whoever hides it or
-/// shows it, so the table is.
+/// Makes `tags_hidden` what `tag_visibility` says. Whoever hides a name or shows it locks that one; all of them are
+/// looked at here, so the tables are locked, or one that is shown meanwhile would be hidden.
 pub async fn hide_by_history(connection: &mut PgConnection) -> Result<bool, Failure> {
     sqlx::query!("lock table tag_visibility, tags_hidden in share row exclusive mode")
         .execute(&mut *connection)
