@@ -46,13 +46,21 @@ pub enum Viewed {
 }
 
 impl OciPath {
-    /// Reads what stands behind `/v2/`, already percent-decoded.
+    /// Parses what follows `/v2/`, already percent-decoded. One `env/<environment>/` prefix is taken off;
+    /// the rest is parsed without any knowledge of views, so nothing here recurses on the input.
     pub fn parse(path: &str) -> Result<Self, OciError> {
         let segments: Vec<&str> = path.split('/').collect();
         match segments.as_slice() {
             ["env", environment, rest @ ..] if rest.len() > 2 => {
-                Self::parse(&rest.join("/"))?.seen_in(environment)
+                Self::parse_in_repository(rest)?.seen_in(environment)
             }
+            segments => Self::parse_in_repository(segments),
+        }
+    }
+
+    /// Parses a path outside of views, from the right.
+    fn parse_in_repository(segments: &[&str]) -> Result<Self, OciError> {
+        match segments {
             [""] => Ok(Self::Base),
             ["_catalog"] => Ok(Self::Catalog),
             [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
@@ -183,7 +191,36 @@ mod tests {
         }
     }
 
+    const WORDS: [&str; 11] =
+        ["env", "a", "b", "tags", "list", "blobs", "uploads", "manifests", "referrers", "_catalog", ""];
+
+    /// Longer than every request line that the service takes.
+    const LONG_BYTES: usize = 80 << 10;
+
+    #[test]
+    fn a_path_as_long_as_the_header_limit_is_parsed_without_recursion() {
+        let words = ["env/a/", "env/", "a/", "blobs/uploads/", "manifests/", "tags/list/", "referrers/", "/"];
+        let ends = ["b/manifests/x", "b/tags/list", "b/blobs/uploads/", "tags/list", "", "env"];
+        for (word, end) in words.iter().flat_map(|word| ends.iter().map(move |end| (word, end))) {
+            let path = format!("{}{end}", word.repeat(LONG_BYTES / word.len()));
+            // A thread with a small stack would overflow at the first recursion for each segment.
+            let parsed = std::thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn(move || OciPath::parse(&path).is_ok())
+                .unwrap()
+                .join()
+                .unwrap();
+            assert!(!parsed, "{word} {end}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn long_paths_of_known_words_never_panic(picks in prop::collection::vec(0..WORDS.len(), 0..4000)) {
+            let path = picks.iter().map(|pick| WORDS[*pick]).collect::<Vec<_>>().join("/");
+            let _ = OciPath::parse(&path);
+        }
+
         #[test]
         fn any_name_is_read_back(parts in prop::collection::vec("tags|list|blobs|uploads|manifests|referrers|[a-z0-9]{1,3}", 1..6)) {
             let name: RepositoryName = parts.join("/").parse().unwrap();
