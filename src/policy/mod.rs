@@ -16,6 +16,7 @@ mod laws;
 mod severity;
 mod span;
 mod trust;
+mod waiver;
 
 pub use decide::{Action, Case, DECIDE_VERSION, Policies, decide, judge};
 pub use decision::{Decision, Evidence, GateResult, Outcome, Verdict, Yes, in_words, reasons, warnings};
@@ -25,3 +26,4 @@ pub use gate::{Gate, Mode};
 pub use severity::Severity;
 pub use span::Span;
 pub use trust::{Revocation, Signature, Untrusted};
+pub use waiver::{Override, Waiver, WaiverStatus};
