@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::http::body::{self, NotTaken};
 use crate::http::{Caller, request_id};
-use crate::identity::{self, Requested, Secret};
+use crate::identity::{self, Requested, Secret, TooManyScopes};
 use axum::body::Body;
 use axum::extract::{Form, FromRequest, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -28,6 +28,12 @@ enum Refused {
     Credential,
     Request(&'static str),
     Failed(Failure),
+}
+
+impl From<TooManyScopes> for Refused {
+    fn from(_: TooManyScopes) -> Self {
+        Self::Request("scopes of at most 100 repositories; ask for another token for the others")
+    }
 }
 
 impl From<Failure> for Refused {
@@ -54,7 +60,7 @@ async fn by_get(
     let query = query.unwrap_or_default();
     let scopes: Vec<String> =
         form_urlencoded(&query).filter(|(name, _)| name == "scope").map(|(_, v)| v).collect();
-    answer(&app, &caller, Requested::parse(scopes.iter().map(String::as_str)))
+    answer(&app, &caller, Requested::parse(scopes.iter().map(String::as_str))?)
 }
 
 async fn by_post(State(app): State<App>, request: Request) -> Result<Response, Refused> {
@@ -67,7 +73,7 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
     let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
-    answer(&app, &caller, Requested::parse(form.scope.as_deref()))
+    answer(&app, &caller, Requested::parse(form.scope.as_deref())?)
 }
 
 /// Bytes of the form at the most: nobody has asked yet who calls.

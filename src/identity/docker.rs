@@ -3,10 +3,11 @@
 
 use super::callers::Caller;
 use super::secret::Secret;
-use crate::access::{Action, InEnvironment, Narrowing, Place, Scope};
+use crate::access::{Action, InEnvironment, Lane, Narrowing, Place, Scope};
 use crate::clock;
 use crate::failure::Failure;
 use crate::keys::Keys;
+use crate::names::RepositoryName;
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -52,19 +53,30 @@ pub struct DockerToken {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requested(Narrowing);
 
+/// Maximum number of repositories and views that one token is for. Every request with the token looks
+/// through them, and anonymous clients can ask for tokens.
+pub const MAX_SCOPES: usize = 100;
+
+/// More repositories and views than one token can be for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a token is for at most {MAX_SCOPES} repositories")]
+pub struct TooManyScopes;
+
 impl Requested {
-    /// Reads scopes, separated by spaces; repeated ones are united.
-    pub fn parse<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Parses scopes, separated by spaces. Scopes of the same repository become one.
+    pub fn parse<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Result<Self, TooManyScopes> {
         let mut requested = Narrowing::default();
         for scope in scopes.into_iter().flat_map(str::split_ascii_whitespace) {
             if scope == "registry:catalog:*" {
                 requested.catalog = true;
             } else if let Some((name, actions)) = repository_scope(scope) {
-                let actions = actions.split(',').flat_map(docker_actions).copied().collect();
-                add(&mut requested, name, actions);
+                add(&mut requested, name, actions.split(','));
+                if requested.repositories.len() + requested.views.len() > MAX_SCOPES {
+                    return Err(TooManyScopes);
+                }
             }
         }
-        Self(requested)
+        Ok(Self(requested))
     }
 
     /// What of it the caller may do: the rest is left out silently, as the flow has it.
@@ -87,11 +99,23 @@ fn repository_scope(scope: &str) -> Option<(&str, &str)> {
 
 /// Adds actions on what the name stands for: a repository, or the view of a lane, which can be pulled
 /// from and nothing else. What is neither is ignored.
-fn add(narrowing: &mut Narrowing, name: &str, actions: Vec<Action>) {
-    if let Ok(repository) = name.parse() {
-        narrowing.repositories.push((repository, actions));
-    } else if let Ok(lane) = name.parse()
-        && actions.contains(&Action::Pull)
+fn add<'a>(narrowing: &mut Narrowing, name: &str, actions: impl Iterator<Item = &'a str>) {
+    let mut actions = actions.flat_map(docker_actions).copied();
+    if let Ok(repository) = name.parse::<RepositoryName>() {
+        let known = narrowing.repositories.iter().position(|(known, _)| *known == repository);
+        let at = known.unwrap_or_else(|| {
+            narrowing.repositories.push((repository, Vec::new()));
+            narrowing.repositories.len() - 1
+        });
+        let allowed = &mut narrowing.repositories[at].1;
+        for action in actions {
+            if !allowed.contains(&action) {
+                allowed.push(action);
+            }
+        }
+    } else if let Ok(lane) = name.parse::<Lane>()
+        && actions.any(|action| action == Action::Pull)
+        && !narrowing.views.contains(&lane)
     {
         narrowing.views.push(lane);
     }
@@ -174,8 +198,7 @@ impl DockerToken {
             claims.access.iter().any(|access| access.r#type == "registry" && access.name == "catalog");
         let mut narrowing = Narrowing { catalog, ..Narrowing::default() };
         for access in claims.access.iter().filter(|access| access.r#type == "repository") {
-            let actions = access.actions.iter().flat_map(|text| docker_actions(text)).copied().collect();
-            add(&mut narrowing, &access.name, actions);
+            add(&mut narrowing, &access.name, access.actions.iter().map(String::as_str));
         }
         let expires_at = DateTime::from_timestamp(claims.exp, 0)?;
         // The library's leeway is for clocks that differ at its beginning, not for a longer life.
@@ -196,15 +219,26 @@ mod tests {
             "repository:UPPER:pull",
             "repository:env/prod/team/app:pull,push",
             "repository:env/prod/other:push",
+            "repository:team/app:push,delete,push repository:env/prod/team/app:pull",
         ]);
         let expected = Narrowing {
             repositories: vec![
-                ("team/app".parse().unwrap(), vec![Action::Pull, Action::Push]),
+                ("team/app".parse().unwrap(), vec![Action::Pull, Action::Push, Action::Delete]),
                 ("other".parse().unwrap(), vec![Action::Pull]),
             ],
             views: vec!["env/prod/team/app".parse().unwrap()],
             catalog: true,
         };
-        assert_eq!(requested, Requested(expected));
+        assert_eq!(requested, Ok(Requested(expected)));
+    }
+
+    #[test]
+    fn a_token_is_for_a_bounded_number_of_repositories() {
+        let scopes = |count: usize| (0..count).map(|n| format!("repository:r{n}:pull ")).collect::<String>();
+        assert!(Requested::parse([scopes(MAX_SCOPES).as_str(), "registry:catalog:*"]).is_ok());
+        assert_eq!(Requested::parse([scopes(MAX_SCOPES + 1).as_str()]), Err(TooManyScopes));
+        let actions = "pull,push,*,".repeat(6000);
+        let Requested(requested) = Requested::parse([format!("repository:a:{actions}").as_str()]).unwrap();
+        assert_eq!(requested.repositories[0].1.len(), 3);
     }
 }

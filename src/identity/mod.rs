@@ -12,7 +12,7 @@ mod store;
 mod tokens;
 
 pub use callers::{Caller, Callers};
-pub use docker::{DockerToken, Made, Requested, issue};
+pub use docker::{DockerToken, MAX_SCOPES, Made, Requested, TooManyScopes, issue};
 pub use grants::{Given, GrantRow, give, grants, take_back};
 pub use secret::Secret;
 pub use store::tokens::TokenRow;
