@@ -9,6 +9,9 @@ use std::fmt;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 
+/// Characters of a member's name that a message shows: the name may be as long as the document.
+const SHOWN_CHARS: usize = 100;
+
 /// What readers know about a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
@@ -117,6 +120,11 @@ fn folded(name: &str) -> String {
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
+/// The beginning of a name, for a message.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_CHARS).map_or(name, |(end, _)| &name[..end])
+}
+
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     /// How much deeper it may be nested.
@@ -137,7 +145,7 @@ impl Strict<'_> {
     /// The shape of a member, unless its name could be read as another's.
     fn member<E: Error>(self, name: &str, seen: &mut HashSet<String>) -> Result<Shape, E> {
         let once = |new: bool| {
-            let twice = || E::custom(format_args!("the name {name:?} stands twice in one object"));
+            let twice = || E::custom(format_args!("the name {:?} stands twice in one object", shown(name)));
             new.then_some(()).ok_or_else(twice)
         };
         let Shape::Members(known) = self.shape else {
@@ -147,7 +155,8 @@ impl Strict<'_> {
         if let Some((known, shape)) = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(&folded)) {
             if *known != name {
                 return Err(E::custom(format_args!(
-                    "the name {name:?} is {known:?} to readers that ignore case: write it so"
+                    "the name {:?} is {known:?} to readers that ignore case: write it so",
+                    shown(name)
                 )));
             }
             return once(seen.insert(folded)).map(|()| *shape);
@@ -267,6 +276,12 @@ mod tests {
         assert!(check(b"[[[[]]]]", three, Shape::Any).is_err());
         assert!(check(br#"{"a":{"b":{"c":{}}}}"#, three, Shape::Any).is_err());
         any(&"[".repeat(1_000_000)).unwrap_err();
+    }
+
+    #[test]
+    fn a_message_shows_the_beginning_of_a_long_name() {
+        let name = "é".repeat(1 << 16);
+        assert!(any(&format!(r#"{{"{name}":1,"{name}":2}}"#)).unwrap_err().len() < 400);
     }
 
     #[test]

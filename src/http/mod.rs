@@ -16,7 +16,7 @@ mod serve;
 mod trust;
 
 pub use caller::{Caller, Sender};
-pub use request::{part_of_request, request_id};
+pub use request::{bounded_message, part_of_request, request_id};
 pub use serve::{serve, serve_on};
 
 use crate::app::App;

@@ -28,6 +28,19 @@ pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> 
 /// Characters of a path that are logged at the most: longer ones are nobody's names.
 const LOGGED_PATH: usize = 1000;
 
+/// Maximum number of bytes of an error message. Parsers quote what they refuse, which may be as long as
+/// the request; the answer must not.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
+
+/// The message of an error, cut at the maximum.
+pub fn bounded_message(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push_str(" ...");
+    }
+    message
+}
+
 /// The methods that metrics tell apart.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 

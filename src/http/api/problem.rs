@@ -2,7 +2,7 @@
 
 use crate::access::Denied;
 use crate::failure::Failure;
-use crate::http::request_id;
+use crate::http::{bounded_message, request_id};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -21,7 +21,8 @@ pub struct Problem {
 impl Problem {
     /// A problem with its stable code, such as `promotion-denied`.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), extensions: Map::new(), headers: Vec::new() }
+        let detail = bounded_message(detail.into());
+        Self { status, code, detail, extensions: Map::new(), headers: Vec::new() }
     }
 
     /// 400 `invalid-request`.

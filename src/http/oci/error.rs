@@ -1,7 +1,7 @@
 //! The OCI error envelope: distribution specification, "Error Codes".
 
 use crate::failure::Failure;
-use crate::http::request_id;
+use crate::http::{bounded_message, request_id};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -63,7 +63,8 @@ pub struct OciError {
 impl OciError {
     /// A refusal with one error in its envelope.
     pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: Value::Null, headers: Vec::new() }
+        let message = bounded_message(message.into());
+        Self { status, code, message, detail: Value::Null, headers: Vec::new() }
     }
 
     /// Adds the error's `detail`.
