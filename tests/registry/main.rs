@@ -24,6 +24,7 @@ mod enduring;
 mod entering;
 mod filling;
 mod growing;
+mod hostile_lengths;
 mod keeping_keys;
 mod modelling;
 mod oci;

@@ -19,6 +19,7 @@ fuzz_target!(|text: &str| {
                 assert!(text.starts_with(name.as_str()));
                 assert_eq!(name.as_str().parse::<RepositoryName>().as_ref(), Ok(&name));
             }
+            OciPath::View(channel, _) => assert!(text.starts_with(&channel.to_string())),
         }
     }
     if let Ok(reference) = text.parse::<Reference>() {
