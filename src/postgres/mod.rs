@@ -2,12 +2,13 @@
 //!
 //! Knows how to reach a database (one that is given, or the private cluster in the data directory)
 //! and how names travel in and out of columns. Promises that scopes are locked in one order.
-//! Never knows what a table means.
+//! Never knows what a table means, but that of the job queue, which every module may write to.
 
 mod act;
 mod db;
 pub mod local;
 mod names;
+pub mod queue;
 mod scopes;
 mod tx;
 

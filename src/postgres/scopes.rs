@@ -46,6 +46,8 @@ const FLOATING_NAME: i32 = 5;
 const MANIFEST: i32 = 6;
 /// No scope: what a repository holds, while it is compared with its quota.
 pub const QUOTA: i32 = 7;
+/// No scope: the job queue, while jobs of it are claimed.
+pub(super) const QUEUE: i32 = 8;
 
 impl Scopes {
     /// What a push takes: its repository, shared.
