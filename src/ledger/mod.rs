@@ -5,9 +5,11 @@
 //! Never decides anything.
 
 mod event;
+mod listen;
 mod read;
 mod sequencer;
 
 pub use event::{Event, Kind, Recorded, UnknownKind, append};
+pub use listen::LogListener;
 pub use read::{Filter, Logged, MAX_PAGE, page, size};
-pub use sequencer::sequence;
+pub use sequencer::{CHANNEL, Sequenced, sequence, sequence_batch};

@@ -2,6 +2,7 @@
 
 use super::local::Restarts;
 use super::tx::{Kept, Tx};
+use super::wake::{Growing, Wake};
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub struct Db {
     pool: PgPool,
     kept: Option<Kept>,
+    /// Grows with each commit of this process.
+    commits: Growing,
 }
 
 /// How to reach it.
@@ -75,14 +78,14 @@ impl Db {
             .connect_with(connect)
             .await
             .map_err(|error| Failure::new("connecting to Postgres", error))?;
-        Ok(Self { pool, kept: None })
+        Ok(Self { pool, kept: None, commits: Growing::default() })
     }
 
     /// This database for one act whose commit waits in `kept`, so that its caller writes one more
     /// row with it. An act may commit once.
     #[must_use]
     pub fn keeping(&self, kept: &Kept) -> Self {
-        Self { pool: self.pool.clone(), kept: Some(kept.clone()) }
+        Self { kept: Some(kept.clone()), ..self.clone() }
     }
 
     /// Brings the schema up to date, under a lock so that several replicas may start at once.
@@ -109,7 +112,12 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx, Failure> {
         let open = self.pool.begin().await;
         let open = open.map_err(|error| Failure::new("beginning a transaction", error))?;
-        Ok(Tx::new(open, self.kept.clone()))
+        Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
+    }
+
+    /// Wakes after commits of this process: what follows from them may be looked for.
+    pub fn commits(&self) -> Wake {
+        self.commits.wake()
     }
 
     /// Closes the pool, waiting for connections in use.

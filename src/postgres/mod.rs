@@ -11,9 +11,11 @@ mod names;
 pub mod queue;
 mod scopes;
 mod tx;
+mod wake;
 
 pub(crate) use act::refusal;
 pub use act::{Refusal, act};
 pub use db::{Db, Options, constraint, database_time};
 pub use scopes::{Mode, QUOTA, Scopes};
 pub use tx::{Kept, Tx};
+pub use wake::{Growing, Wake};

@@ -1,5 +1,6 @@
 //! Transactions, and those that their caller ends.
 
+use super::wake::Growing;
 use sqlx::{Error, PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,26 +10,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Tx {
     open: Transaction<'static, Postgres>,
     kept: Option<Kept>,
+    commits: Growing,
 }
 
 /// The transaction of an act that is done and not committed yet: whoever asked for the act writes
 /// what belongs to it and commits, or drops both.
 #[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<Mutex<Option<Transaction<'static, Postgres>>>>);
+pub struct Kept(Arc<Mutex<Option<Tx>>>);
 
 impl Tx {
-    pub(super) fn new(open: Transaction<'static, Postgres>, kept: Option<Kept>) -> Self {
-        Self { open, kept }
+    pub(super) fn new(open: Transaction<'static, Postgres>, kept: Option<Kept>, commits: Growing) -> Self {
+        Self { open, kept, commits }
     }
 
     /// Commits; in an act that is kept, leaves that to its caller.
-    pub async fn commit(self) -> Result<(), Error> {
-        let Some(kept) = self.kept else { return self.open.commit().await };
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let Some(kept) = self.kept.take() else {
+            self.open.commit().await?;
+            self.commits.increment();
+            return Ok(());
+        };
         let mut place = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
         if place.is_some() {
             return Err(Error::Protocol("an act that is kept commits once".to_owned()));
         }
-        *place = Some(self.open);
+        *place = Some(self);
         Ok(())
     }
 }
@@ -36,8 +42,7 @@ impl Tx {
 impl Kept {
     /// The act's transaction, if it wrote one.
     pub fn take(&self) -> Option<Tx> {
-        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        open.map(|open| Tx { open, kept: None })
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
