@@ -6,9 +6,13 @@ use crate::content::{Bodies, Collected, CollectionRules, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
-use crate::jobs::{self, CollectionSettings, Due, Jobs, Pace, Retained};
+use crate::jobs::{
+    self, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained, Schedule,
+    Worker,
+};
 use crate::keys::{Keys, Source, Trust};
-use crate::postgres::{Db, database_time};
+use crate::ledger::LogListener;
+use crate::postgres::{Db, Growing, database_time};
 use crate::storage::{Room, Slots, Store};
 use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
@@ -45,6 +49,10 @@ pub struct Parts {
     pub answer_room: Room,
     /// Places for blobs that go out.
     pub downloads: Slots,
+    /// How the jobs of this process do.
+    pub job_statuses: JobStatuses,
+    /// The log's size, as this process last heard of it.
+    log_position: Growing,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -56,8 +64,16 @@ impl Deref for App {
     }
 }
 
-/// How often the log is sequenced.
-const SEQUENCE_EVERY: Duration = Duration::from_millis(250);
+/// How often the log is sequenced while this process commits.
+const SEQUENCE_REST: Duration = Duration::from_millis(250);
+/// How often the sequencer looks for what another process committed and did not sequence.
+const SEQUENCE_EVERY: Duration = Duration::from_secs(1);
+/// The rest between two looks at the connection that listens to the log.
+const LISTEN_EVERY: Duration = Duration::from_millis(10);
+/// How often the queue is looked at for jobs that are due; new log entries wake it earlier.
+const QUEUE_EVERY: Duration = Duration::from_secs(2);
+/// How often the queue is looked at while the log grows.
+const QUEUE_REST: Duration = Duration::from_millis(100);
 /// How often upload sessions that nobody goes on with are ended.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 /// How often a replica looks whether a collection is due or was asked for.
@@ -113,6 +129,8 @@ impl App {
             document_room,
             answer_room,
             downloads,
+            job_statuses: JobStatuses::default(),
+            log_position: Growing::default(),
             metrics,
         })))
     }
@@ -142,41 +160,86 @@ impl App {
         stop.run_until_cancelled(self.uploads.sweep_store(age)).await.transpose()
     }
 
+    /// The log's size as this process last heard of it, and a wake-up for who waits for it to grow: readers of
+    /// events wait for `log_position().wake().changed()`, and look again from time to time all the same, since
+    /// a notification may be missed. It may lag behind the log, and never runs ahead of it.
+    pub fn log_position(&self) -> &Growing {
+        &self.log_position
+    }
+
+    /// What handles each kind of queued job.
+    #[allow(clippy::unused_self, reason = "handlers will need the service")]
+    fn handlers(&self) -> Handlers {
+        Handlers::default()
+    }
+
     /// Starts the loops that run beside the requests.
     pub fn start_jobs(&self) -> Jobs {
-        let mut jobs = Jobs::default();
+        let mut jobs = Jobs::new(self.job_statuses.clone());
+        self.start_log_jobs(&mut jobs);
+        self.start_sweeps(&mut jobs);
+        let (worker, stop) = (self.worker(), jobs.stopping());
+        let schedule = Schedule::every(QUEUE_EVERY).may_run_long();
+        jobs.run("queue", schedule.or_woken(self.log_position.wake(), QUEUE_REST), move || {
+            let (worker, stop) = (worker.clone(), stop.clone());
+            async move { worker.run(&stop).await.map(|_| ()) }
+        });
+        let metrics = self.metrics.clone();
+        jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {
+            metrics.run_upkeep();
+            std::future::ready(Ok(()))
+        });
+        jobs
+    }
+
+    fn worker(&self) -> Arc<Worker> {
+        Arc::new(Worker::new(self.db.clone(), self.handlers(), QueueSettings::default()))
+    }
+
+    /// The jobs around the log. A commit of this process wakes the sequencer, and the sequencer's notification
+    /// wakes every process.
+    fn start_log_jobs(&self, jobs: &mut Jobs) {
         let app = self.clone();
-        jobs.every("sequencer", SEQUENCE_EVERY, move || {
+        let schedule = Schedule::every(SEQUENCE_EVERY).or_woken(self.db.commits(), SEQUENCE_REST);
+        jobs.run("sequencer", schedule, move || {
             let app = app.clone();
-            async move { ledger::sequence(&app.db).await.map(|_| ()) }
+            async move {
+                if let Some(size) = ledger::sequence_batch(&app.db).await?.size {
+                    app.log_position.raise(size);
+                }
+                Ok(())
+            }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.every("expired-uploads", EXPIRE_EVERY, move || {
+        let listener = Arc::new(LogListener::new(self.log_position.clone()));
+        jobs.run("log-listener", Schedule::every(LISTEN_EVERY), move || {
+            let (app, stop, listener) = (app.clone(), stop.clone(), listener.clone());
+            async move { stop.run_until_cancelled(listener.listen(&app.db)).await.unwrap_or(Ok(())) }
+        });
+    }
+
+    fn start_sweeps(&self, jobs: &mut Jobs) {
+        let (app, stop) = (self.clone(), jobs.stopping());
+        jobs.run("expired-uploads", Schedule::every(EXPIRE_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.sweep_sessions(&stop).await.map(|_| ()) }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.every("sweep", SWEEP_EVERY, move || {
+        jobs.run("sweep", Schedule::every(SWEEP_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
             let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
             async move { app.sweep_store(age, &stop).await.map(|_| ()) }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.every("retention", LOOK_EVERY, move || {
+        jobs.run("retention", Schedule::every(LOOK_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.retain(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
         });
         let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.every("collection", LOOK_EVERY, move || {
+        jobs.run("collection", Schedule::every(LOOK_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
         });
-        let metrics = self.metrics.clone();
-        jobs.every("metrics", SUM_UP_EVERY, move || {
-            metrics.run_upkeep();
-            std::future::ready(Ok(()))
-        });
-        jobs
     }
 }
 

@@ -1,10 +1,11 @@
 //! /livez, /readyz and /metrics.
 
 use crate::app::App;
-use axum::Router;
+use crate::jobs::{Readiness, ReadyStatus};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use axum::{Json, Router};
 
 /// The operators' routes; /metrics only when it has no address of its own.
 pub fn routes(app: &App) -> Router<App> {
@@ -17,16 +18,13 @@ pub fn metrics() -> Router<App> {
     Router::new().route("/metrics", get(|State(app): State<App>| async move { app.metrics.render() }))
 }
 
-/// Ready when Postgres and the object store answer.
-async fn ready(State(app): State<App>) -> (StatusCode, String) {
-    let database = sqlx::query_scalar!("select size from log_state").fetch_one(app.db.pool()).await;
-    if let Err(error) = database {
-        tracing::warn!(%error, "not ready: Postgres does not answer");
-        return (StatusCode::SERVICE_UNAVAILABLE, "Postgres does not answer\n".into());
-    }
-    if let Err(failure) = app.store.check().await {
-        tracing::warn!(error = failure.chain(), "not ready: the object store does not answer");
-        return (StatusCode::SERVICE_UNAVAILABLE, "the object store does not answer\n".into());
-    }
-    (StatusCode::OK, "ready\n".into())
+/// 200 while requests are answered, with what an operator should look at; 503 when Postgres or the object store
+/// does not answer, or the clocks differ too much.
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+    let readiness = Readiness::of(&app.db, &app.store, &app.job_statuses).await;
+    let status = match readiness.status {
+        ReadyStatus::Ready | ReadyStatus::Degraded => StatusCode::OK,
+        ReadyStatus::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(readiness))
 }

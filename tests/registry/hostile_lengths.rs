@@ -115,8 +115,8 @@ fn scopes_of_tokens_as_long_as_a_form_are_parsed_in_linear_time() {
     let words =
         ["repository:a:pull ", "repository:a:*,", "*,", "a:", "repository:", " ", "repository:env/a/b:pull "];
     let mut inputs = repeated(&words, HEADER_BYTES);
-    inputs.push((0..5000).map(|n| format!("repository:r{n}:pull ")).collect());
-    inputs.push((0..5000).map(|n| format!("repository:env/e/r{n}:pull ")).collect());
+    inputs.push((0..5000).map(|n| format!("repository:r{n}:pull ")).collect::<Vec<_>>().concat());
+    inputs.push((0..5000).map(|n| format!("repository:env/e/r{n}:pull ")).collect::<Vec<_>>().concat());
     parse_all(NAME_STACK, inputs, |text| {
         black_box(Requested::parse([text]).is_ok());
     });
@@ -256,10 +256,9 @@ fn policies_of_the_longest_length_take_linear_time_and_bounded_depth() {
     let mut inputs = repeated(&words, POLICY_BYTES);
     inputs.extend(within(policy, &words, "\n", POLICY_BYTES));
     inputs.extend(nested(&[("[", "]"), ("{a: ", "}"), ("[{a: ", "}]")], "a", POLICY_BYTES));
-    let indented = (0..700).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-    inputs.push(indented);
-    inputs.push((0..POLICY_BYTES / 12).map(|n| format!("a{n}: b\n")).collect());
-    inputs.push((0..POLICY_BYTES / 12).map(|n| format!("a{n}: &a{n} b\n")).collect());
+    inputs.push((0..700).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<Vec<_>>().concat());
+    inputs.push((0..POLICY_BYTES / 12).map(|n| format!("a{n}: b\n")).collect::<Vec<_>>().concat());
+    inputs.push((0..POLICY_BYTES / 12).map(|n| format!("a{n}: &a{n} b\n")).collect::<Vec<_>>().concat());
     parse_all(DOCUMENT_STACK, inputs, |text| {
         black_box(Policy::parse(text.as_bytes()).is_ok());
     });
@@ -365,7 +364,7 @@ async fn hostile_requests_of_anonymous_clients_are_refused_and_the_service_still
     }
     let scopes = format!("/auth/token?{}", "scope=repository:a:pull&".repeat(2500));
     assert_eq!(status(&registry, "GET", &scopes, "", "").await, 200);
-    let scopes: String = (0..1500).map(|n| format!("scope=repository:r{n}:pull&")).collect();
+    let scopes = (0..1500).map(|n| format!("scope=repository:r{n}:pull&")).collect::<Vec<_>>().concat();
     assert_eq!(status(&registry, "GET", &format!("/auth/token?{scopes}"), "", "").await, 400);
     registry.check().await;
 }

@@ -1,3 +1,4 @@
 //! The room's SQL.
 
 pub mod leases;
+pub mod readiness;

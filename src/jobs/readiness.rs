@@ -1,0 +1,162 @@
+//! Whether the service is ready, and what an operator should look at though it is.
+
+use super::status::{JobStatus, JobStatuses};
+use super::store::readiness as store;
+use crate::clock;
+use crate::failure::Failure;
+use crate::postgres::{Db, queue};
+use crate::storage::Store;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+/// The database's clock may be so far behind the newest event.
+const BEHIND: TimeDelta = TimeDelta::seconds(5);
+/// The database's clock and the service's own may differ by so much.
+const APART: TimeDelta = TimeDelta::seconds(60);
+
+/// Whether requests should come here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadyStatus {
+    /// All is well.
+    Ready,
+    /// Requests are answered, and something is wrong that an operator should look at.
+    Degraded,
+    /// Requests would fail, or would be decided at a wrong time.
+    Unavailable,
+}
+
+/// One thing that is wrong. It says nothing that only some may know: anybody may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadyReason {
+    /// A stable word.
+    pub code: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// The answer of `/readyz`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    /// The worst of it.
+    pub status: ReadyStatus,
+    /// What is wrong; empty when nothing is.
+    pub reasons: Vec<ReadyReason>,
+    /// The jobs of this replica.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// What the clocks say.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// The database's.
+    pub database: DateTime<Utc>,
+    /// The service's own.
+    pub service: DateTime<Utc>,
+    /// The time of the newest event.
+    pub newest_event: Option<DateTime<Utc>>,
+}
+
+impl Readiness {
+    /// Asks Postgres, the object store and the jobs of this replica.
+    pub async fn of(db: &Db, store: &Store, statuses: &JobStatuses) -> Self {
+        let jobs = statuses.all();
+        let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).collect();
+        match facts(db).await {
+            Ok((clocks, dead)) => {
+                reasons.extend(clock_reasons(clocks));
+                reasons.extend(dead);
+            }
+            Err(failure) => {
+                tracing::warn!(error = failure.chain(), "not ready: Postgres does not answer");
+                let reason = ReadyReason::new("postgres-unavailable", "Postgres does not answer");
+                reasons.push((ReadyStatus::Unavailable, reason));
+            }
+        }
+        if let Err(failure) = store.check().await {
+            tracing::warn!(error = failure.chain(), "not ready: the object store does not answer");
+            let reason = ReadyReason::new("storage-unavailable", "the object store does not answer");
+            reasons.push((ReadyStatus::Unavailable, reason));
+        }
+        let status = reasons.iter().map(|(status, _)| *status).max().unwrap_or(ReadyStatus::Ready);
+        Self { status, reasons: reasons.into_iter().map(|(_, reason)| reason).collect(), jobs }
+    }
+}
+
+impl ReadyReason {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+type Found = (ReadyStatus, ReadyReason);
+
+async fn facts(db: &Db) -> Result<(Clocks, Vec<Found>), Failure> {
+    let mut connection = db.acquire().await?;
+    let (database, newest_event) = store::times(&mut connection).await?;
+    let clocks = Clocks { database, service: clock::now(), newest_event };
+    let dead = queue::dead(&mut connection).await?;
+    let dead = dead.iter().map(|count| {
+        let message = format!("{} queued jobs of the kind {} failed too often", count.jobs, count.kind);
+        (ReadyStatus::Degraded, ReadyReason::new("dead-jobs", message))
+    });
+    Ok((clocks, dead.collect()))
+}
+
+fn job_reason(status: &JobStatus) -> Option<Found> {
+    let job = status.job;
+    let reason = if status.failing {
+        let times = status.consecutive_failures;
+        ReadyReason::new("job-failing", format!("the job {job} failed {times} times in a row"))
+    } else if status.overdue {
+        ReadyReason::new("job-overdue", format!("the job {job} has not succeeded for ten of its intervals"))
+    } else {
+        return None;
+    };
+    Some((ReadyStatus::Degraded, reason))
+}
+
+/// Decisions take the database's time. One that is behind the events would decide about the past; one that is
+/// far from the service's own is set wrong, or the service's is.
+fn clock_reasons(clocks: Clocks) -> Vec<Found> {
+    let mut found = Vec::new();
+    let apart = (clocks.database - clocks.service).abs();
+    if apart > APART {
+        let seconds = apart.num_seconds();
+        let message =
+            format!("the clocks of Postgres and of this service differ by {seconds} s; the limit is 60 s");
+        found.push((ReadyStatus::Unavailable, ReadyReason::new("clocks-differ", message)));
+    }
+    let behind = clocks.newest_event.map(|newest| newest - clocks.database);
+    if let Some(behind) = behind.filter(|behind| *behind > BEHIND) {
+        let seconds = behind.num_seconds();
+        let message = format!("Postgres's clock is {seconds} s behind the newest event; the limit is 5 s");
+        found.push((ReadyStatus::Degraded, ReadyReason::new("clock-behind", message)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_behind_degrade_and_clocks_that_differ_make_unavailable() {
+        let service = clock::now();
+        let at = |seconds: i64| service + TimeDelta::seconds(seconds);
+        for (database, newest, codes, status) in [
+            (0, None, vec![], None),
+            (60, Some(65), vec![], None),
+            (-60, Some(-70), vec![], None),
+            (0, Some(6), vec!["clock-behind"], Some(ReadyStatus::Degraded)),
+            (61, Some(0), vec!["clocks-differ"], Some(ReadyStatus::Unavailable)),
+            (-61, Some(-61), vec!["clocks-differ"], Some(ReadyStatus::Unavailable)),
+            (-90, Some(0), vec!["clocks-differ", "clock-behind"], Some(ReadyStatus::Unavailable)),
+        ] {
+            let clocks = Clocks { database: at(database), service, newest_event: newest.map(at) };
+            let found = clock_reasons(clocks);
+            assert_eq!(found.iter().map(|(_, reason)| reason.code).collect::<Vec<_>>(), codes);
+            assert_eq!(found.iter().map(|(status, _)| *status).max(), status, "{found:?}");
+        }
+    }
+}
