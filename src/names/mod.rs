@@ -1,13 +1,15 @@
 //! Names, parsed once at the door: whoever holds one holds a valid one.
 //!
-//! Knows the grammar of digests, repositories, tags, references, environments, media types and
-//! patterns. Promises that a value's text round-trips through `Display`, JSON and Postgres.
+//! Knows the grammar of digests, repositories, tags, references, environments, platforms, media types
+//! and patterns. Promises that a value's text round-trips through `Display`, JSON and Postgres.
 //! Never looks anything up.
 
 mod digest;
 mod environment;
+mod image_reference;
 mod media_type;
 mod pattern;
+mod platform;
 mod public_url;
 mod reference;
 mod repository;
@@ -17,8 +19,10 @@ mod text;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest, Resumable};
 pub use environment::{EnvironmentName, InvalidEnvironmentName};
+pub use image_reference::{ImageReference, InvalidImageReference};
 pub use media_type::{InvalidMediaType, MediaType};
 pub use pattern::{InvalidPattern, Pattern};
+pub use platform::{Fit, InvalidPlatform, Platform};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use reference::{InvalidReference, Reference};
 pub use repository::{InvalidRepositoryName, RepositoryName};
