@@ -4,7 +4,7 @@ use super::artifact::Named;
 use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::{Stop, gates_in_words};
-use crate::names::EnvironmentName;
+use crate::names::{EnvironmentName, Platform};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -20,9 +20,9 @@ pub struct KnownGood {
     /// The environment
     #[arg(long, short, value_name = "NAME")]
     environment: EnvironmentName,
-    /// A child of an image index, e.g. linux/amd64
+    /// What it is to run on, e.g. linux/arm64 or 'windows(10.0.20348)/amd64'
     #[arg(long)]
-    platform: Option<String>,
+    platform: Option<Platform>,
     /// What it is wanted for; for a rollback the present version is no candidate
     #[arg(long = "for", value_name = "PURPOSE", default_value = "deploy")]
     purpose: Purpose,
@@ -61,10 +61,11 @@ impl KnownGood {
     /// Asks.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let repository = self.repository.whole(registry.base())?;
+        let platform = self.platform.as_ref().map(ToString::to_string);
         let query = [
             ("repository", Some(repository.as_str())),
             ("environment", Some(self.environment.as_str())),
-            ("platform", self.platform.as_deref()),
+            ("platform", platform.as_deref()),
             ("for", Some(self.purpose.as_str())),
         ];
         let good = registry.get("/api/v1/known-good", &query).await?;

@@ -7,6 +7,7 @@ mod artifact;
 mod attest;
 mod carried;
 mod file;
+mod platform;
 mod push;
 mod scan;
 

@@ -1,6 +1,7 @@
 //! Pushing a manifest, with the tags it claims or moves and the evidence it carries.
 
 use super::carried::{Carried, Reading};
+use super::platform::with_platform;
 use crate::access::{Grant, Principal, Push};
 use crate::attestation;
 use crate::content::{self, Attached, Attachment, ParsedManifest, PushRefused, Repository, Stored};
@@ -50,6 +51,8 @@ pub async fn push_manifest(
     push: &PushManifest,
 ) -> Result<Pushed, PushRefused> {
     let carried = Carried::read(db, reading, grant, push).await?;
+    let manifest = with_platform(db, reading, grant, &push.manifest).await;
+    let push = &PushManifest { manifest, tags: push.tags.clone() };
     act(|| attempt(db, grant, push, carried.as_ref())).await
 }
 

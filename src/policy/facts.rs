@@ -1,7 +1,7 @@
 //! Facts: plain data about one release and one environment. Sets, so that their order cannot matter.
 
 use super::{Severity, Signature};
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{self, Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,15 +51,24 @@ pub struct Platform {
     pub digest: Digest,
     /// The SHA-256 of the same bytes.
     pub sha256: Digest,
-    /// "os/architecture[/variant]", if the index says.
+    /// `os[(version)]/architecture[/variant]`, if the index or the image's config says. Text as it was
+    /// recorded, since a decision's inputs keep their bytes.
     pub platform: Option<String>,
+    /// The place in the index's list, if it is known; of two images that fit, runtimes take the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<i32>,
 }
 
 impl Platform {
     /// Build tools put documents about an image beside it in the index, under this platform. No
     /// runtime selects them, so they are neither scanned nor served.
     pub fn is_document(&self) -> bool {
-        self.platform.as_deref().is_some_and(|platform| platform.starts_with("unknown/unknown"))
+        self.parsed().is_some_and(|platform| platform.is_unknown())
+    }
+
+    /// What it runs on.
+    pub fn parsed(&self) -> Option<names::Platform> {
+        self.platform.as_ref()?.parse().ok()
     }
 }
 

@@ -206,7 +206,8 @@ fn what_was_gone_back_from_or_is_blocked_there_did_not_prove_itself_there() {
     assert_eq!(refused_by(left), ["promoted_in"]);
 
     let mut index = good();
-    let child = |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None };
+    let child =
+        |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None, position: None };
     index.subject.platforms = [child("manifest")].into();
     assert_eq!(refused_by(index.clone()), [""; 0]);
     let block = Block {
@@ -338,6 +339,7 @@ fn every_image_of_an_index_needs_its_scan_and_its_documents_do_not() {
         digest: digest(name),
         sha256: digest(name),
         platform: Some(platform.into()),
+        position: None,
     };
     facts.subject.platforms =
         [child("amd", "linux/amd64"), child("arm", "linux/arm64"), child("sbom", "unknown/unknown")].into();
@@ -356,7 +358,8 @@ fn every_image_of_an_index_needs_its_scan_and_its_documents_do_not() {
 #[test]
 fn a_block_on_a_child_stops_the_index_but_not_its_other_children() {
     let mut facts = good();
-    let child = |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None };
+    let child =
+        |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None, position: None };
     facts.subject.platforms = [child("amd"), child("arm")].into();
     facts.scans = ["amd", "arm"].map(|name| Scan { sha256: digest(name), ..scan("trivy", []) }).into();
     facts.blocks = [block("arm", None)].into();

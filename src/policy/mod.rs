@@ -13,6 +13,7 @@ mod gate;
 mod gates;
 #[cfg(test)]
 mod laws;
+pub mod platforms;
 mod severity;
 mod span;
 mod trust;

@@ -7,11 +7,11 @@ use super::standing::{Standing, standing};
 use super::store::{environments, promotions};
 use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
-use crate::names::{Digest, EnvironmentName};
-use crate::policy::{Action, Case, Platform, Verdict, reasons};
+use crate::names::{Digest, EnvironmentName, Platform};
+use crate::policy::platforms::{self, Chosen};
+use crate::policy::{Action, Case, Verdict, reasons};
 use crate::postgres::Db;
 use sqlx::PgConnection;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Versions looked at for one answer. Behind so many refused ones in a row, somebody should look
@@ -33,8 +33,8 @@ pub enum Purpose {
 pub struct Question<'a> {
     /// What for.
     pub purpose: Purpose,
-    /// A child of the index by "os/architecture[/variant]".
-    pub platform: Option<&'a str>,
+    /// What it is to run on; of an index, the image that fits best is the answer.
+    pub platform: Option<&'a Platform>,
     /// How clients reach the registry, for the reference.
     pub registry: &'a str,
 }
@@ -109,9 +109,11 @@ impl Walk<'_> {
         if gathered.present && self.question.purpose == Purpose::Rollback {
             return Ok(None);
         }
-        let reasons = match child(self.question.platform, &gathered.facts.subject.platforms) {
-            Ok(child) => {
-                let (case, standing) = judge(connection, promotion, gathered, child).await?;
+        let reasons = match child(self.question.platform, &gathered) {
+            Ok(chosen) => {
+                let (child, warning) = chosen.map_or((None, None), |c| (Some(c.digest), c.warning));
+                let (case, mut standing) = judge(connection, promotion, gathered, child).await?;
+                standing.warnings.extend(warning);
                 if standing.verdict == Verdict::Allow {
                     let over = std::mem::take(&mut self.passed_over);
                     let reference = format!("{}/{}", self.question.registry, self.grant.scope().repository);
@@ -137,15 +139,23 @@ impl Walk<'_> {
     }
 }
 
-/// The child of an index that a platform stands for. What is no index runs on whatever it was built
-/// for; nothing here says what that is.
-fn child(wanted: Option<&str>, platforms: &BTreeSet<Platform>) -> Result<Option<Digest>, String> {
+/// The child of an index that the platform runs. Of what is no index it is asked only whether it runs there,
+/// if that is known.
+fn child(wanted: Option<&Platform>, gathered: &Gathered) -> Result<Option<Chosen>, String> {
     let Some(wanted) = wanted else { return Ok(None) };
-    let found = platforms.iter().find(|p| !p.is_document() && p.platform.as_deref() == Some(wanted));
-    match found {
-        None if !platforms.is_empty() => Err(format!("platform: the index has no image for {wanted}")),
-        found => Ok(found.map(|platform| platform.digest.clone())),
+    let listed = &gathered.facts.subject.platforms;
+    if listed.is_empty() {
+        let own: Option<Platform> = gathered.release.platform.as_ref().and_then(|text| text.parse().ok());
+        return match own {
+            Some(own) if wanted.runs(&own).is_none() => {
+                Err(format!("platform: the image is for {own}, not for {wanted}"))
+            }
+            _ => Ok(None),
+        };
     }
+    let blocked = platforms::blocked(&gathered.facts, gathered.now);
+    let chosen = platforms::choose(wanted, listed, &blocked);
+    chosen.map(Some).ok_or_else(|| format!("platform: the index has no image for {wanted}"))
 }
 
 /// Judges a promotion with today's facts.

@@ -31,6 +31,7 @@ mod modelling;
 mod oci;
 mod openapi;
 mod owning_postgres;
+mod platforms;
 mod promises;
 mod promoting;
 mod pushing;

@@ -3,7 +3,7 @@
 
 use super::StoredLayer;
 use crate::json::{self, Bounds, Shape};
-use crate::names::{Algorithm, Digest, MediaType};
+use crate::names::{Algorithm, Digest, MediaType, Platform};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -15,6 +15,10 @@ pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// What stands for a config where there is none.
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// It has the members `os` and `architecture` as well.
+const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
@@ -24,6 +28,9 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 
 /// How deep a manifest's JSON may nest; real ones need five.
 const MAX_DEPTH: usize = 32;
+
+/// Values that an image's config may have to be read; a long history has some thousand.
+const MAX_CONFIG_VALUES: usize = 100_000;
 
 /// Values that a manifest may have for each reference that it may have; a descriptor has ten or so.
 const VALUES_OF_REFERENCE: usize = 32;
@@ -77,6 +84,10 @@ pub struct ParsedManifest {
     pub artifact_type: Option<MediaType>,
     /// The config's media type, of an image.
     pub config_media_type: Option<MediaType>,
+    /// The config, of an image.
+    pub config: Option<Digest>,
+    /// What an image runs on. The manifest does not say: whoever reads the image's config sets it.
+    pub platform: Option<Platform>,
     /// What it refers to, there or not.
     pub subject: Option<Digest>,
     /// Its annotations, a JSON object.
@@ -96,8 +107,10 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size.
     pub size_bytes: i64,
-    /// "os/architecture[/variant]", of an index's child.
-    pub platform: Option<String>,
+    /// What an index's child runs on, where the index says.
+    pub platform: Option<Platform>,
+    /// Its place in the list.
+    pub position: i32,
     /// Whether it may be absent: a layer whose licence forbids that registries hand it out.
     pub may_be_absent: bool,
 }
@@ -184,6 +197,7 @@ struct WireDescriptor {
     platform: Option<WirePlatform>,
 }
 
+/// What index descriptors and image configs say of a platform. What is not text says nothing.
 #[derive(Deserialize)]
 struct WirePlatform {
     #[serde(default)]
@@ -191,6 +205,29 @@ struct WirePlatform {
     #[serde(default)]
     architecture: String,
     variant: Option<String>,
+    #[serde(default, rename = "os.version")]
+    os_version: Value,
+}
+
+/// What readers know of an image's config.
+const CONFIG: Shape = Shape::Members(&[
+    ("architecture", Shape::Any),
+    ("os", Shape::Any),
+    ("os.version", Shape::Any),
+    ("os.features", Shape::Any),
+    ("variant", Shape::Any),
+    ("config", Shape::Any),
+    ("rootfs", Shape::Any),
+    ("history", Shape::Any),
+]);
+
+/// The platform that an image's config states; `None` where it states none, or not to every reader alike.
+pub fn platform_of_config(config: &[u8]) -> Option<Platform> {
+    let bounds = Bounds { depth: MAX_DEPTH, values: MAX_CONFIG_VALUES };
+    json::at_length(config.len(), || {
+        json::check(config, bounds, CONFIG).ok()?;
+        serde_json::from_slice::<WirePlatform>(config).ok()?.platform()
+    })
 }
 
 impl ParsedManifest {
@@ -212,6 +249,7 @@ impl ParsedManifest {
             return Err(InvalidManifest::SchemaVersion);
         }
         let config_media_type = wire.config.as_ref().map(|config| config.media_type.clone());
+        let config = wire.config.as_ref().map(|config| config.digest.clone());
         let (blobs, children) = match media_type.as_str() {
             OCI_IMAGE | DOCKER_IMAGE => {
                 (image_blobs(wire.config, wire.layers, wire.manifests.is_some())?, vec![])
@@ -236,6 +274,8 @@ impl ParsedManifest {
             media_type,
             artifact_type: wire.artifact_type,
             config_media_type,
+            config,
+            platform: None,
             subject: wire.subject.map(|subject| subject.digest),
             annotations: wire.annotations.map(|map| {
                 Value::Object(map.into_iter().map(|(name, value)| (name, Value::String(value))).collect())
@@ -267,6 +307,12 @@ impl ParsedManifest {
     pub fn file(&self) -> Option<Digest> {
         let layers = layers(&self.body).ok()?;
         only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers)
+    }
+
+    /// The config, where it is one that states what the image runs on.
+    pub fn image_config(&self) -> Option<&Digest> {
+        let media_type = self.config_media_type.as_ref().map(MediaType::as_str);
+        self.config.as_ref().filter(|_| matches!(media_type, Some(OCI_CONFIG | DOCKER_CONFIG | WASM_CONFIG)))
     }
 
     /// Whether it is an index that lists other things than manifests.
@@ -385,8 +431,9 @@ fn index_parts(
     }
     let mut listed = listed.into_iter().map(Descriptor::try_from).collect::<Result<Vec<_>, _>>()?;
     // What an index lists is there and held, or what comes under its digest later could not be told.
-    for part in &mut listed {
+    for (position, part) in listed.iter_mut().enumerate() {
         part.may_be_absent = false;
+        part.position = i32::try_from(position).unwrap_or(i32::MAX);
     }
     Ok(listed.into_iter().partition(|part| !is_manifest(&part.media_type)))
 }
@@ -434,30 +481,23 @@ impl TryFrom<WireDescriptor> for Descriptor {
             may_be_absent,
             digest: wire.digest,
             size_bytes: i64::try_from(wire.size).map_err(|_| InvalidManifest::SizeOverflow)?,
-            platform: wire.platform.and_then(WirePlatform::text),
+            platform: wire.platform.as_ref().and_then(WirePlatform::platform),
+            position: 0,
             media_type: wire.media_type,
         })
     }
 }
 
 impl WirePlatform {
-    fn text(self) -> Option<String> {
-        if self.os.is_empty() || self.architecture.is_empty() {
-            return None;
-        }
-        let mut text = format!("{}/{}", self.os, self.architecture);
-        if let Some(variant) = self.variant.filter(|variant| !variant.is_empty()) {
-            text.push('/');
-            text.push_str(&variant);
-        }
-        Some(text)
+    fn platform(&self) -> Option<Platform> {
+        Platform::new(&self.os, &self.architecture, self.variant.as_deref(), self.os_version.as_str()).ok()
     }
 }
 
 /// Sorted by digest, the order in which they are locked; the same digest with two sizes is refused. Of
-/// an index, each digest stands once for each platform that is named with it.
+/// an index, each digest stands once for each platform that is named with it, in the first of its places.
 fn once_each(mut parts: Vec<Descriptor>, by_platform: bool) -> Result<Vec<Descriptor>, InvalidManifest> {
-    parts.sort_by(|a, b| (&a.digest, &a.platform).cmp(&(&b.digest, &b.platform)));
+    parts.sort_by(|a, b| (&a.digest, &a.platform, a.position).cmp(&(&b.digest, &b.platform, b.position)));
     let differ = parts
         .iter()
         .zip(parts.iter().skip(1))
@@ -549,7 +589,7 @@ mod tests {
              "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
             descriptor("application/vnd.oci.image.layer.v1.tar", b"cached")]});
         let parsed = parse(&value, Some(OCI_INDEX)).unwrap();
-        assert_eq!(parsed.children[0].platform.as_deref(), Some("linux/arm64/v8"));
+        assert_eq!(parsed.children[0].platform, "linux/arm64".parse().ok());
         assert_eq!(parsed.blobs.len(), 1);
         assert!(parsed.lists_blobs());
     }
@@ -603,8 +643,61 @@ mod tests {
         document["platform"] = json!({"os": "unknown", "architecture": "unknown"});
         let entries = json!([document, descriptor(OCI_IMAGE, b"1"), document]);
         let parsed = parse(&json!({"schemaVersion": 2, "manifests": entries}), Some(OCI_INDEX)).unwrap();
-        let platforms: Vec<_> = parsed.children.iter().map(|child| child.platform.as_deref()).collect();
-        assert_eq!(platforms, [None, Some("unknown/unknown")]);
+        let platforms: Vec<_> = parsed.children.iter().map(|child| child.platform.clone()).collect();
+        assert_eq!(platforms, [None, "unknown/unknown".parse().ok()]);
+    }
+
+    #[test]
+    fn an_index_keeps_the_order_and_the_normal_form_of_its_platforms() {
+        let entry = |content: &[u8], platform: Value| {
+            let mut entry = descriptor(OCI_IMAGE, content);
+            entry["platform"] = platform;
+            entry
+        };
+        let (one, two) = (b"one", b"two");
+        let entries = json!([
+            entry(two, json!({"os": "Windows", "architecture": "amd64", "os.version": "10.0.26100.1"})),
+            entry(one, json!({"os": "windows", "architecture": "x86_64", "os.version": "10.0.20348.9"})),
+            entry(two, json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.26100.1"})),
+            entry(one, json!({"os": "linux", "architecture": "arm64", "variant": "v8", "os.version": 7})),
+            entry(one, json!({"os": "li nux", "architecture": "arm64"})),
+        ]);
+        let parsed = parse(&json!({"schemaVersion": 2, "manifests": entries}), Some(OCI_INDEX)).unwrap();
+        let mut listed: Vec<(i32, Option<String>)> = Vec::new();
+        listed.extend(
+            parsed.children.iter().map(|c| (c.position, c.platform.as_ref().map(ToString::to_string))),
+        );
+        listed.sort();
+        let named = |position, text: &str| (position, Some(text.to_owned()));
+        assert_eq!(
+            listed,
+            [
+                named(0, "windows(10.0.26100.1)/amd64"),
+                named(1, "windows(10.0.20348.9)/amd64"),
+                named(3, "linux/arm64"),
+                (4, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_config_that_can_be_read_in_two_ways_names_no_platform() {
+        let platform = |text: &str| platform_of_config(text.as_bytes()).map(|platform| platform.to_string());
+        let config =
+            r#"{"os":"windows","architecture":"amd64","os.version":"10.0.17763.1","config":{"Env":[]}}"#;
+        assert_eq!(platform(config).as_deref(), Some("windows(10.0.17763.1)/amd64"));
+        assert_eq!(platform(r#"{"os":"linux","architecture":"arm"}"#).as_deref(), Some("linux/arm/v7"));
+        for none in [
+            "",
+            "{}",
+            "[]",
+            r#"{"os":"linux"}"#,
+            r#"{"os":"linux","architecture":7}"#,
+            r#"{"os":"linux","architecture":"amd64","Architecture":"arm64"}"#,
+            r#"{"os":"linux","architecture":"amd64","os":"windows"}"#,
+        ] {
+            assert_eq!(platform(none), None, "{none}");
+        }
     }
 
     #[test]

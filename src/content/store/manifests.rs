@@ -2,7 +2,7 @@
 
 use crate::content::{ArtifactCursor, ArtifactFilter, ArtifactRecord, Manifest, NamedBy, ParsedManifest};
 use crate::failure::Failure;
-use crate::names::{Digest, MediaType};
+use crate::names::{Digest, MediaType, Platform};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -136,21 +136,24 @@ pub async fn insert(
     // What may be absent is held when it is there.
     let blobs: Vec<&str> = parsed.blobs.iter().map(|part| part.digest.as_str()).collect();
     let children: Vec<&str> = parsed.children.iter().map(|part| part.digest.as_str()).collect();
-    let platforms: Vec<Option<String>> = parsed.children.iter().map(|part| part.platform.clone()).collect();
+    let text = |platform: &Option<Platform>| platform.as_ref().map(ToString::to_string);
+    let platforms: Vec<Option<String>> = parsed.children.iter().map(|part| text(&part.platform)).collect();
+    let positions: Vec<i32> = parsed.children.iter().map(|part| part.position).collect();
     let inserted = sqlx::query_scalar!(
         r#"with inserted as (
              insert into manifests(repository_id, digest, sha256, sha512, media_type, artifact_type,
-                                   config_media_type, subject, annotations, total_size_bytes, body, pushed_by)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                   config_media_type, subject, annotations, total_size_bytes, body, pushed_by,
+                                   config_digest, platform)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17)
              on conflict (repository_id, digest) do nothing returning digest),
            with_blobs as (
              insert into manifest_blobs(repository_id, manifest, blob)
              select $1, i.digest, l.digest from inserted i, blob_links l
              where l.repository_id = $1 and l.digest = any($13)),
            with_children as (
-             insert into manifest_children(repository_id, manifest, child, platform)
-             select $1, i.digest, c.child, c.platform
-             from inserted i, unnest($14::text[], $15::text[]) as c(child, platform))
+             insert into manifest_children(repository_id, manifest, child, platform, position)
+             select $1, i.digest, c.child, c.platform, c.position
+             from inserted i, unnest($14::text[], $15::text[], $18::int[]) as c(child, platform, position))
            select true as "inserted!" from inserted"#,
         repository_id,
         &parsed.digest as &Digest,
@@ -167,6 +170,9 @@ pub async fn insert(
         &blobs as &[&str],
         &children as &[&str],
         &platforms as &[Option<String>],
+        parsed.config.as_ref() as Option<&Digest>,
+        text(&parsed.platform),
+        &positions,
     )
     .fetch_optional(connection)
     .await

@@ -6,7 +6,7 @@ use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::Caller;
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use crate::promotion::{self, KnownGood, NoKnownGood, Purpose, Question};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -28,8 +28,9 @@ pub fn routes() -> OpenApiRouter<App> {
 struct KnownGoodAsked {
     repository: RepositoryName,
     environment: EnvironmentName,
-    /// A child of the index, such as `linux/amd64`.
-    platform: Option<String>,
+    /// What it is to run on, such as `linux/arm64` or `windows(10.0.20348)/amd64`: of an index, the image
+    /// that fits best is the answer.
+    platform: Option<Platform>,
     /// What it is wanted for; for a rollback the present version is no candidate [default: deploy].
     #[serde(default)]
     r#for: Wanted,
@@ -79,7 +80,7 @@ async fn known_good(
             Wanted::Deploy => Purpose::Deploy,
             Wanted::Rollback => Purpose::Rollback,
         },
-        platform: asked.platform.as_deref(),
+        platform: asked.platform.as_ref(),
         registry: app.config.public_url.authority(),
     };
     let good = promotion::known_good(&app.db, &grant, &question).await;

@@ -2,7 +2,7 @@
 
 use crate::access::Role;
 use crate::clock::Moment;
-use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
+use crate::names::{Digest, EnvironmentName, MediaType, Pattern, Platform, RepositoryName, ScannerName, Tag};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -40,6 +40,8 @@ string_schema! {
     EnvironmentName: "an environment of the promotion path", "staging";
     MediaType: "a media type", "application/vnd.oci.image.manifest.v1+json";
     Pattern: "an anchored glob; * stays within a component, ** crosses slashes", "payments/*";
+    Platform: "os[(version)]/architecture[/variant]; linux/aarch64 and linux/arm64/v8 are linux/arm64",
+        "linux/arm64";
     RepositoryName: "an OCI repository name", "payments/api";
     Role: "reader, pusher, attester, scanner, approver, promoter, deployer, auditor or admin", "pusher";
     ScannerName: "a scanner's name", "trivy";

@@ -20,6 +20,8 @@ pub struct Release {
     pub sha512: Digest,
     pub media_type: MediaType,
     pub pushed_at: DateTime<Utc>,
+    /// What a lone image runs on, in normal form, if its config says.
+    pub platform: Option<String>,
     /// The children that are images, at every depth.
     pub platforms: Json<BTreeSet<Platform>>,
     /// The SHA-256 of every manifest below it.
@@ -92,25 +94,29 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
           select m.* from lane l join manifests m
             on m.repository_id = l.repository_id and m.digest = coalesce($3, l.manifest)
         ),
-        family(digest, platform, depth) as (
-          select c.child, c.platform, 1 from subject s join manifest_children c
+        family(digest, platform, depth, position) as (
+          select c.child, c.platform, 1, c.position from subject s join manifest_children c
             on c.repository_id = s.repository_id and c.manifest = s.digest
           union
-          select c.child, coalesce(c.platform, f.platform), f.depth + 1
+          select c.child, coalesce(c.platform, f.platform), f.depth + 1, null
           from family f cross join subject s join manifest_children c
             on c.repository_id = s.repository_id and c.manifest = f.digest
           where f.depth < 4
         ),
         members as materialized (
-          select f.digest, m.sha256, f.platform,
+          -- An image does not become a document by its own config: some runtimes take what is listed without
+          -- a platform whatever its config says.
+          select f.digest, m.sha256, f.position,
+            coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) as platform,
             not exists (select from manifest_children c
                         where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
           from family f cross join subject s join manifests m
             on m.repository_id = s.repository_id and m.digest = f.digest
         )
         select l.repository_id, l.environment_id, s.digest as "digest: Digest", s.sha256 as "sha256: Digest",
-          s.sha512 as "sha512: Digest", s.media_type as "media_type: MediaType", s.pushed_at,
-          (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform)), '[]')
+          s.sha512 as "sha512: Digest", s.media_type as "media_type: MediaType", s.pushed_at, s.platform,
+          (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform,
+              'position', position)), '[]')
             from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
           array(select distinct sha256 from members) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
