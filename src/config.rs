@@ -44,6 +44,10 @@ pub struct Settings {
     /// How clients reach the service, e.g. https://registry.example [default: from the listen address]
     #[arg(long, env = "PROOFMARK_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Other names under which clients reach the registry, host[:port] separated by commas: a reference
+    /// that begins with one of them is one of this registry
+    #[arg(long, env = "PROOFMARK_ALIASES", value_name = "LIST")]
+    pub aliases: Option<String>,
     /// The registry's name in what it signs, fixed at the first start [default: from the public URL]
     #[arg(long, env = "PROOFMARK_PUBLIC_NAME", value_name = "NAME")]
     pub public_name: Option<String>,
@@ -268,6 +272,7 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     pub keys: Option<PathBuf>,
     pub public_url: PublicUrl,
+    pub aliases: Vec<String>,
     pub public_name: Option<String>,
     pub transport: Transport,
     pub log_format: Option<LogFormat>,
@@ -290,6 +295,13 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
+
+impl Config {
+    /// The hosts that stand before a repository in a reference to this registry.
+    pub fn hosts(&self) -> Vec<&str> {
+        std::iter::once(self.public_url.authority()).chain(self.aliases.iter().map(String::as_str)).collect()
+    }
+}
 
 impl Settings {
     /// Fills what is missing from the file, then from the defaults.
@@ -319,6 +331,7 @@ impl Settings {
             admin_token_file,
             keys,
             public_url,
+            aliases,
             public_name,
             tls_cert,
             tls_key,
@@ -420,6 +433,7 @@ impl Settings {
             admin_token_file: self.admin_token_file,
             keys: self.keys,
             public_url: public_url(self.public_url.as_deref(), scheme, listen)?,
+            aliases: aliases(self.aliases.as_deref().unwrap_or_default())?,
             public_name: self.public_name,
             transport,
             log_format: self.log_format,
@@ -462,6 +476,17 @@ fn public_url(given: Option<&str>, scheme: &str, listen: SocketAddr) -> Result<P
             Unusable(format!("{listen} is no address that clients can reach: give PROOFMARK_PUBLIC_URL"))
         }),
     }
+}
+
+/// Hosts, each as it stands in a reference.
+fn aliases(list: &str) -> Result<Vec<String>, Unusable> {
+    let read = |text: &str| match format!("https://{text}").parse::<PublicUrl>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Unusable(format!(
+            "PROOFMARK_ALIASES has {text:?}, which is not host[:port], such as registry.internal:5000"
+        ))),
+    };
+    list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect()
 }
 
 fn transport(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Transport, Unusable> {

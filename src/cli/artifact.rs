@@ -40,12 +40,9 @@ pub struct Fetched {
 impl Named {
     /// The repository and reference, without the host where it is this registry's.
     pub fn parse(&self, server: &Url) -> Result<Artifact, Stop> {
-        let host = match (server.host_str(), server.port()) {
-            (Some(host), Some(port)) => format!("{host}:{port}/"),
-            (Some(host), None) => format!("{host}/"),
-            (None, _) => String::new(),
-        };
-        let text = self.0.strip_prefix(&host).unwrap_or(&self.0);
+        let behind_host =
+            |text| str::strip_prefix(text, &host(server)).and_then(|rest| rest.strip_prefix('/'));
+        let text = behind_host(&self.0).unwrap_or(&self.0);
         let wrong = |why: String| {
             Stop::Usage(format!(
                 "'{}' names no artifact ({why}); write payments/api:1.4.2 or payments/api@sha256:...",
@@ -91,6 +88,15 @@ impl Named {
                 self.0
             ))),
         }
+    }
+}
+
+/// What stands before a repository in a reference to this server.
+pub fn host(server: &Url) -> String {
+    match (server.host_str(), server.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => String::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `verify`: may these bytes run there? Offline from a signed summary, or by asking the registry.
 
-use super::artifact::{self, Named};
+use super::artifact::host;
 use super::connection::{Connection, read};
 use super::hashing::hash;
 use super::output::{Output, at};
@@ -8,7 +8,7 @@ use super::stop::{Stop, gates_in_words};
 use super::time::Lifetime;
 use crate::attestation::summary::{self, Checked, Expectations, SubjectKind};
 use crate::keys::Trust;
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -16,18 +16,21 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   proofmark verify payments/api@sha256:... --environment prod                 (asks the registry)
+  proofmark verify registry.example/env/prod/payments/api:current             (what prod is to run)
+  proofmark verify sha256:... --environment prod                              (in any repository)
   proofmark verify summary.json --trust trust.json --file app.tar.gz \\
     --repository payments/api --environment prod                              (asks nobody)
 
 The trust file is what `proofmark key show` prints, pinned once; the summary is what
 `proofmark known-good --summary FILE` keeps.")]
 pub struct Verify {
-    /// The artifact (repository:version or repository@digest); with --trust the signed summary, or a
-    /// whole answer of known-good
+    /// The artifact, as deployers name it (repository:version, repository@digest, the name in an
+    /// environment's view, or a digest alone); with --trust the signed summary, or a whole answer of
+    /// known-good
     subject: String,
-    /// Where it is to run
+    /// Where it is to run; a view's name says it already
     #[arg(long, short, value_name = "NAME")]
-    environment: EnvironmentName,
+    environment: Option<EnvironmentName>,
     #[command(flatten)]
     offline: Offline,
 }
@@ -36,7 +39,7 @@ pub struct Verify {
 #[command(next_help_heading = "Offline")]
 struct Offline {
     /// The registry's trust file: check the summary with it and ask nobody
-    #[arg(long, value_name = "FILE", requires_all = ["repository", "bytes"])]
+    #[arg(long, value_name = "FILE", requires_all = ["environment", "repository", "bytes"])]
     trust: Option<PathBuf>,
     /// The repository it came from
     #[arg(long, short, value_name = "NAME", requires = "trust")]
@@ -66,13 +69,21 @@ struct Bytes {
 impl Verify {
     /// Runs the command.
     pub async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
-        match (&self.offline.trust, &self.offline.repository) {
-            (Some(trust), Some(repository)) => self.check(trust, repository, output).await,
-            (None, _) | (_, None) => self.ask(connection, output).await,
+        match (&self.offline.trust, &self.offline.repository, &self.environment) {
+            (Some(trust), Some(repository), Some(environment)) => {
+                self.check(trust, repository, environment, output).await
+            }
+            (None, ..) | (_, None, _) | (.., None) => self.ask(connection, output).await,
         }
     }
 
-    async fn check(&self, trust: &Path, repository: &RepositoryName, output: Output) -> Result<(), Stop> {
+    async fn check(
+        &self,
+        trust: &Path,
+        repository: &RepositoryName,
+        environment: &EnvironmentName,
+        output: Output,
+    ) -> Result<(), Stop> {
         let trust: Trust = serde_json::from_slice(&read(trust, "the trust file")?)
             .map_err(|error| Stop::Usage(format!("{} is no trust file: {error}", trust.display())))?;
         let envelope = envelope(read(Path::new(&self.subject), "the summary")?)?;
@@ -85,7 +96,7 @@ impl Verify {
             digest: &digest,
             kind,
             repository,
-            environment: &self.environment,
+            environment,
             level: self.offline.level.as_deref(),
             max_age: self.offline.max_age.map(Lifetime::span),
             at: crate::clock::now(),
@@ -93,49 +104,70 @@ impl Verify {
         let checked = summary::check(&envelope, &trust, &expected)
             .map_err(|refused| Stop::no("summary-refused", refused.to_string()))?;
         let document = json!({ "verdict": "allow", "summary": checked });
-        output.answer(&document, || self.in_words(repository, &checked));
+        output.answer(&document, || in_words(repository, environment, &checked));
         Ok(())
-    }
-
-    fn in_words(&self, repository: &RepositoryName, checked: &Checked) -> String {
-        format!(
-            "Yes: {repository} {} may run in {}\nverified {} by {}, key {}\nthe summary holds until {}",
-            checked.digest,
-            self.environment,
-            checked.time_verified,
-            checked.verifier_id,
-            checked.key_id,
-            checked.valid_until,
-        )
     }
 
     async fn ask(&self, connection: &Connection, output: Output) -> Result<(), Stop> {
         let registry = connection.open()?;
-        let Ok(named) = self.subject.parse::<Named>();
-        let (repository, reference) = named.exact(registry.base()).map_err(|stop| match stop {
-            Stop::Usage(why) if Path::new(&self.subject).is_file() => {
-                Stop::Usage(format!("{why}\n  to check a signed summary in a file, give --trust as well"))
-            }
-            other @ (Stop::Refused(_) | Stop::Usage(_) | Stop::Unanswered(_)) => other,
-        })?;
-        let digest = artifact::digest(&registry, &repository, &reference).await?;
-        let body = json!({ "repository": repository, "digest": digest, "environment": self.environment });
-        let mut answer = registry.post("/api/v1/verify", &body).await?;
+        let mut answer = registry.post("/api/v1/verify", &self.question(&host(registry.base()))?).await?;
+        let member = |name: &str| answer.get(name).and_then(Value::as_str);
+        let subject = match (member("repository"), member("digest")) {
+            (Some(repository), Some(digest)) => format!("{repository}@{digest}"),
+            (None, _) | (_, None) => self.subject.clone(),
+        };
+        let place = self.environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
         if at(&answer, "/verdict") == "allow" {
             output.answer(&answer, || {
                 let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
-                format!(
-                    "Yes: {repository}@{digest} may run in {}{}",
-                    self.environment,
-                    gates_in_words(&gates)
-                )
+                format!("Yes: {subject} may run{place}{}", gates_in_words(&gates))
             });
             return Ok(());
         }
         answer["code"] = answer["verdict"].clone();
-        answer["detail"] = json!(format!("{repository}@{digest} may not run in {}", self.environment));
+        answer["detail"] = json!(format!("{subject} may not run{place}"));
         Err(Stop::Refused(answer))
     }
+
+    /// The question as the registry takes it. It knows its other names; here only the one that it is asked
+    /// under is known.
+    fn question(&self, host: &str) -> Result<Value, Stop> {
+        let named = ImageReference::parse(&self.subject, &[host]).map_err(|why| {
+            if Path::new(&self.subject).is_file() {
+                Stop::Usage(format!("{why}\n  to check a signed summary in a file, give --trust as well"))
+            } else {
+                Stop::Usage(format!("'{}' names no artifact: {why}", self.subject))
+            }
+        })?;
+        let mut question = match named {
+            ImageReference::Repository { repository, reference: Reference::Tag(version) } => {
+                json!({ "repository": repository, "version": version })
+            }
+            ImageReference::Repository { repository, reference: Reference::Digest(digest) } => {
+                json!({ "repository": repository, "digest": digest })
+            }
+            ImageReference::View { .. } | ImageReference::Digest(_) => {
+                json!({ "reference": named.to_string() })
+            }
+            ImageReference::OtherHost(_) => json!({ "reference": self.subject }),
+        };
+        if let Some(environment) = &self.environment {
+            question["environment"] = json!(environment);
+        }
+        Ok(question)
+    }
+}
+
+fn in_words(repository: &RepositoryName, environment: &EnvironmentName, checked: &Checked) -> String {
+    format!(
+        "Yes: {repository} {} may run in {}\nverified {} by {}, key {}\nthe summary holds until {}",
+        checked.digest,
+        environment,
+        checked.time_verified,
+        checked.verifier_id,
+        checked.key_id,
+        checked.valid_until,
+    )
 }
 
 /// The envelope itself, or the one that an answer of known-good carries.

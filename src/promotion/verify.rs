@@ -7,7 +7,7 @@ use super::standing::never_promoted;
 use super::store::promotions;
 use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
-use crate::names::{Digest, Tag};
+use crate::names::{Digest, RepositoryName, Tag};
 use crate::policy::{GateResult, Verdict, reasons};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
@@ -21,6 +21,8 @@ pub struct Verification {
     /// Whether it may run.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// The repository that the answer is about, where it is one of this registry.
+    pub repository: Option<RepositoryName>,
     /// What was asked about.
     pub digest: Option<Digest>,
     /// The promoted index that it is a child of, when it was not promoted itself.
@@ -49,10 +51,11 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
         What::Version(tag) => promotions::digest_of_version(&mut connection, repository, tag).await?,
     };
     let Some(digest) = &digest else {
-        return Ok(no(None, format!("there is no such version of {repository}")));
+        return Ok(no(Some(repository), None, format!("there is no such version of {repository}")));
     };
     let carrying = promotions::carrying(&mut connection, repository, environment, digest).await?;
-    let never = || no(Some(digest), format!("{digest} of {repository} was never promoted to {environment}"));
+    let message = || format!("{digest} of {repository} was never promoted to {environment}");
+    let never = || no(Some(repository), Some(digest), message());
     if carrying.is_none() {
         return Ok(never());
     }
@@ -66,11 +69,12 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
     let child = if itself { None } else { platform.filter(|p| !p.is_document()).map(|p| p.digest.clone()) };
     if !itself && child.is_none() {
         let message = format!("{digest} is part of {}, but not an image that runs", subject.digest);
-        return Ok(no(Some(digest), message));
+        return Ok(no(Some(repository), Some(digest), message));
     }
     let (case, standing) = judge(&mut connection, promotion, gathered, child).await?;
     Ok(Verification {
         verdict: standing.verdict,
+        repository: Some(repository.clone()),
         digest: Some(digest.clone()),
         index: case.child.map(|_| promotion.manifest.clone()),
         version: promotion.version.clone(),
@@ -82,10 +86,16 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
     })
 }
 
-fn no(digest: Option<&Digest>, message: String) -> Verification {
+/// The answer about something that was never promoted.
+pub(super) fn no(
+    repository: Option<&RepositoryName>,
+    digest: Option<&Digest>,
+    message: String,
+) -> Verification {
     let gates = vec![never_promoted(message)];
     Verification {
         verdict: Verdict::Deny,
+        repository: repository.cloned(),
         digest: digest.cloned(),
         index: None,
         version: None,

@@ -20,6 +20,21 @@ fn the_readme_has_every_setting_as_its_help_says_it() {
 }
 
 #[test]
+fn an_alias_is_a_host_as_it_stands_in_a_reference() {
+    let directory = tempfile::tempdir().unwrap();
+    let resolved = |aliases: &str| {
+        let data = Some(directory.path().into());
+        Settings { data, aliases: Some(aliases.into()), ..Settings::default() }.resolve()
+    };
+    let config = resolved("registry.internal:5000, 10.0.0.7,,cache ").unwrap();
+    assert_eq!(config.hosts(), ["127.0.0.1:8470", "registry.internal:5000", "10.0.0.7", "cache"]);
+    for bad in ["https://registry.internal", "registry.internal/team", "Registry.Internal", "a b"] {
+        let refused = resolved(bad).unwrap_err().to_string();
+        assert!(refused.starts_with("PROOFMARK_ALIASES has"), "{bad}: {refused}");
+    }
+}
+
+#[test]
 fn the_file_fills_what_the_command_line_and_the_environment_leave_open() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("proofmark.toml");

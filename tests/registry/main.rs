@@ -38,6 +38,7 @@ mod pushing;
 mod pushing_blobs;
 mod racing;
 mod readiness;
+mod references;
 mod refusing;
 mod repairing;
 mod repeating;

@@ -137,7 +137,7 @@ async fn bad_input_is_refused_with_what_would_be_accepted() {
             "future",
         ),
         ("holds", json!({"reason": "x"}), 422, "names a repository, an environment"),
-        ("verify", json!({"environment": "prod", "reference": "app"}), 400, "repository@digest"),
+        ("verify", json!({"environment": "prod", "reference": "app"}), 400, "repository@sha256"),
     ] {
         let refused = admin.post_document(&format!("/api/v1/{path}"), &body, status).await;
         assert!(refused["detail"].as_str().unwrap().contains(part), "{body}: {refused}");

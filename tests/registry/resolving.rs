@@ -363,16 +363,22 @@ async fn a_promoted_index_carries_its_children_and_a_block_on_one_stops_it() {
 }
 
 #[tokio::test]
-async fn a_reference_may_name_this_registrys_host_and_a_repository_may_have_dots() {
+async fn a_repository_with_dots_is_named_behind_the_registrys_host() {
     let scene = scene("scan: {max_age: 24h}").await;
     let digest = scene.builder.push_release("acme.io/app", "1.0", "dotted").await;
     scene.registry.scanned(&digest, "trivy", 5, &[]).await;
     expect(scene.promoter.promote("acme.io/app", &digest, "prod").await, 201).await;
     let host = scene.registry.url.trim_start_matches("http://");
-    for reference in [format!("acme.io/app@{digest}"), format!("{host}/acme.io/app:1.0")] {
-        let body = json!({"environment": "prod", "reference": reference});
+    for body in [
+        json!({"environment": "prod", "reference": format!("{host}/acme.io/app@{digest}")}),
+        json!({"environment": "prod", "reference": format!("{host}/acme.io/app:1.0")}),
+        json!({"environment": "prod", "repository": "acme.io/app", "version": "1.0"}),
+    ] {
         let verdict = scene.deployer.post_document("/api/v1/verify", &body, 200).await;
         assert_eq!(verdict["verdict"], "allow", "{verdict}");
     }
+    let body = json!({"environment": "prod", "reference": format!("acme.io/app@{digest}")});
+    let verdict = scene.deployer.post_document("/api/v1/verify", &body, 200).await;
+    assert_eq!(verdict["gates"][0]["gate"], "registry", "to every other tool it is a host: {verdict}");
     scene.registry.check().await;
 }

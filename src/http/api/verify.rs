@@ -6,7 +6,7 @@ use super::promotions::what;
 use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::http::Caller;
-use crate::names::{Digest, EnvironmentName, Reference, RepositoryName, Tag};
+use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName, Tag};
 use crate::promotion::{self, Verification, What};
 use axum::extract::State;
 use serde::Deserialize;
@@ -22,13 +22,27 @@ pub fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct VerifyRequest {
-    /// `[host/]repository@digest` or `[host/]repository:version`, with this registry's host ...
+    /// As pods and commands name images: `[host/]repository@digest` or `[host/]repository:version`, with
+    /// this registry's host or none; `env/<environment>/<repository>:current` as the environment sees it; a
+    /// digest alone. What tools write before it (`docker-pullable://`, `docker://`, `oci://`, `https://`) is
+    /// read over. Another host is another registry ...
     reference: Option<String>,
-    /// ... or a repository, with a digest or version.
+    /// ... or a repository, with a digest or version ...
     repository: Option<RepositoryName>,
+    /// ... or a digest alone: every repository from which the caller may pull there is asked.
     digest: Option<Digest>,
     version: Option<Tag>,
-    environment: EnvironmentName,
+    /// May be absent when the reference names one.
+    environment: Option<EnvironmentName>,
+}
+
+/// What a request asks about.
+#[derive(Debug)]
+enum Wanted {
+    Of(RepositoryName, What),
+    InView(RepositoryName, Reference),
+    Anywhere(Digest),
+    InAnotherRegistry(String),
 }
 
 /// Whether a digest may run in an environment: it, or an index that holds it, was promoted there
@@ -41,37 +55,63 @@ async fn verify(
     caller: Caller,
     Json(request): Json<VerifyRequest>,
 ) -> Result<Json<Verification>, Problem> {
-    let (repository, what) = match (request.reference, request.repository) {
-        (Some(reference), None) => parse(&reference, app.config.public_url.authority())?,
-        (None, Some(repository)) => (repository, what(request.digest, request.version)?),
-        (Some(_), Some(_)) | (None, None) => {
+    let (environment, wanted) = wanted(request, &app.config.hosts())?;
+    let may_pull = |repository: RepositoryName| {
+        caller.may::<Pull, _>(&Lane { repository, environment: environment.clone() })
+    };
+    Ok(Json(match wanted {
+        Wanted::Of(repository, what) => promotion::verify(&app.db, &may_pull(repository)?, &what).await?,
+        Wanted::InView(repository, reference) => {
+            promotion::verify_in_view(&app.db, &may_pull(repository)?, &reference).await?
+        }
+        // Who has no role there learns nothing, as with a repository.
+        Wanted::Anywhere(_) | Wanted::InAnotherRegistry(_) if !caller.authority().is_in(&environment) => {
+            return Err(Problem::not_found());
+        }
+        Wanted::Anywhere(digest) => {
+            let may_pull = |repository: &RepositoryName| may_pull(repository.clone()).ok();
+            promotion::verify_anywhere(&app.db, &environment, &digest, may_pull).await?
+        }
+        Wanted::InAnotherRegistry(host) => promotion::in_another_registry(&host),
+    }))
+}
+
+fn wanted(request: VerifyRequest, hosts: &[&str]) -> Result<(EnvironmentName, Wanted), Problem> {
+    let VerifyRequest { reference, repository, digest, version, environment } = request;
+    let (own, wanted) = match (reference, repository, digest, version) {
+        (Some(reference), None, None, None) => named(&reference, hosts)?,
+        (None, Some(repository), digest, version) => (None, Wanted::Of(repository, what(digest, version)?)),
+        (None, None, Some(digest), None) => (None, Wanted::Anywhere(digest)),
+        _ => {
             return Err(Problem::invalid(
-                "give either a reference, or a repository with a digest or version",
+                "give either a reference, or a repository with a digest or version, or a digest alone",
             ));
         }
     };
-    let grant = caller.may::<Pull, _>(&Lane { repository, environment: request.environment })?;
-    Ok(Json(promotion::verify(&app.db, &grant, &what).await?))
+    match (environment, own) {
+        (Some(asked), Some(own)) if asked != own => Err(Problem::invalid(format!(
+            "the reference is of the environment {own}, and the question is about {asked}"
+        ))),
+        (Some(environment), _) | (None, Some(environment)) => Ok((environment, wanted)),
+        (None, None) => Err(Problem::invalid("give the environment: the reference names none")),
+    }
 }
 
-/// A reference as container tools write it, with this registry's host before it or without: another
-/// dotted first part is the repository's own, as in `acme.io/app`.
-fn parse(text: &str, host: &str) -> Result<(RepositoryName, What), Problem> {
-    let invalid = || {
-        Problem::invalid(
-            "a reference is [host/]repository@digest or [host/]repository:version, with this registry's host",
-        )
-    };
-    let path = text.strip_prefix(host).and_then(|rest| rest.strip_prefix('/')).unwrap_or(text);
-    let (repository, reference) = match path.split_once('@') {
-        // `repository:tag@digest`: the digest decides.
-        Some((name, digest)) => (name.split_once(':').map_or(name, |(name, _)| name), digest),
-        None => path.rsplit_once(':').ok_or_else(invalid)?,
-    };
-    let repository = repository.parse().map_err(|_| invalid())?;
-    let what = match reference.parse::<Reference>().map_err(|_| invalid())? {
-        Reference::Digest(digest) => What::Digest(digest),
-        Reference::Tag(version) => What::Version(version),
-    };
-    Ok((repository, what))
+/// What a reference names, and the environment of a view.
+fn named(reference: &str, hosts: &[&str]) -> Result<(Option<EnvironmentName>, Wanted), Problem> {
+    let named = ImageReference::parse(reference, hosts).map_err(|why| Problem::invalid(why.to_string()))?;
+    Ok(match named {
+        ImageReference::Repository { repository, reference } => {
+            let what = match reference {
+                Reference::Digest(digest) => What::Digest(digest),
+                Reference::Tag(version) => What::Version(version),
+            };
+            (None, Wanted::Of(repository, what))
+        }
+        ImageReference::View { environment, repository, reference } => {
+            (Some(environment), Wanted::InView(repository, reference))
+        }
+        ImageReference::Digest(digest) => (None, Wanted::Anywhere(digest)),
+        ImageReference::OtherHost(host) => (None, Wanted::InAnotherRegistry(host)),
+    })
 }

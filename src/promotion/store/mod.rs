@@ -8,5 +8,6 @@ pub mod facts;
 pub mod holds;
 pub mod policies;
 pub mod promotions;
+pub mod references;
 pub mod releases;
 pub mod views;
