@@ -96,6 +96,12 @@ impl Envelope {
         })
     }
 
+    /// An in-toto statement without an envelope, which nobody signed.
+    pub(super) fn unsigned(statement: &[u8]) -> Self {
+        let payload = Payload::Dsse { payload_type: IN_TOTO.to_owned(), bytes: statement.to_vec() };
+        Self { payload, signatures: Vec::new(), tried: Tried::default() }
+    }
+
     /// A simple signing payload with the signature of its layer's annotation.
     pub(super) fn simple_signing(payload: &[u8], signature: &str) -> Result<Self, Malformed> {
         let bytes = decode(signature).ok_or_else(|| Malformed::new("the signature is not base64"))?;

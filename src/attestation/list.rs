@@ -153,6 +153,9 @@ fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<Stri
         ("malformed", _) => return (Verdict::Malformed, row.why.clone(), None),
         _ => return (Verdict::Untrusted, row.why.clone(), None),
     };
+    if let (None, Some(why)) = (proofs.first(), &row.why) {
+        return (Verdict::Untrusted, Some(why.clone()), None);
+    }
     if !row.about {
         let why = "the signed statement is not about this artifact".to_owned();
         return (Verdict::Untrusted, Some(why), proofs.first().map(|one| one.signer));
@@ -164,8 +167,7 @@ fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<Stri
         return (Verdict::Trusted, again.then(since), Some(signer));
     }
     let Some(first) = proofs.first() else {
-        let why = row.why.clone().unwrap_or_else(|| "no registered key verifies its signature".to_owned());
-        return (Verdict::Untrusted, Some(why), None);
+        return (Verdict::Untrusted, Some("no registered key verifies its signature".to_owned()), None);
     };
     let signer = first.signer;
     let why = trust(first).err().map(|why| format!("{} signed it, but {why}", signer.signature.signer));

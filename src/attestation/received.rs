@@ -2,7 +2,7 @@
 
 use super::PublicKey;
 use super::bundle::{self, Bundle};
-use super::envelope::{Envelope, Material};
+use super::envelope::{Envelope, IN_TOTO, Material};
 use super::facts;
 use super::json::{self, Malformed};
 use super::scheme::KeyId;
@@ -129,6 +129,16 @@ impl Received {
         Some(Self { media_type: kind, digest: Digest::sha256(&body), body, beside, form })
     }
 
+    /// Whether a layer of this media type is a statement without an envelope, as BuildKit pushes them.
+    pub fn is_bare_statement(media_type: &MediaType) -> bool {
+        kind(media_type) == Some(IN_TOTO)
+    }
+
+    /// The first of what it says it is about, whoever says so.
+    pub fn first_subject(&self) -> Option<Digest> {
+        self.claims().ok()?.digests().next()
+    }
+
     /// The digest of the bytes as they were received.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -167,7 +177,8 @@ impl Received {
 
     /// Of results the newest counts, so a new one may take the place of one that a policy asks for.
     fn may_be_adverse(&self) -> bool {
-        self.claims().is_ok_and(|statement| facts::is_result(&statement.predicate_type))
+        self.signatures() > 0
+            && self.claims().is_ok_and(|statement| facts::is_result(&statement.predicate_type))
     }
 
     /// What the known keys signed.
@@ -202,13 +213,16 @@ impl Received {
         })
     }
 
-    /// The envelope of an attestation that was recorded earlier.
+    /// The envelope of an attestation that was recorded earlier. Equal bytes are kept once, under the media
+    /// type that they came with first, which may have been a wrong one.
     pub(super) fn parse_again(media_type: &str, beside: Option<&str>, body: &[u8]) -> Option<Envelope> {
-        let beside = beside.map(|text| (SIGNATURE_ANNOTATION.to_owned(), text.to_owned()));
-        match read(media_type, &beside.into_iter().collect(), body) {
+        let annotations = beside.map(|text| (SIGNATURE_ANNOTATION.to_owned(), text.to_owned()));
+        let annotations = annotations.into_iter().collect();
+        let as_kind = |kind| match read(kind, &annotations, body) {
             Ok(Form::Signed(envelope)) => Some(envelope),
             Ok(Form::Malformed(_) | Form::Opaque(_)) | Err(_) => None,
-        }
+        };
+        as_kind(media_type).or_else(|| [DSSE, BUNDLE, SIMPLE_SIGNING, IN_TOTO].into_iter().find_map(as_kind))
     }
 }
 
@@ -218,6 +232,7 @@ fn kind(media_type: &MediaType) -> Option<&'static str> {
     match text {
         DSSE => Some(DSSE),
         SIMPLE_SIGNING => Some(SIMPLE_SIGNING),
+        IN_TOTO => Some(IN_TOTO),
         _ if text.starts_with("application/vnd.dev.sigstore.bundle") => Some(BUNDLE),
         _ => None,
     }
@@ -229,6 +244,14 @@ fn read(kind: &str, annotations: &BTreeMap<String, String>, body: &[u8]) -> Resu
             Bundle::Envelope(envelope) => Form::Signed(envelope),
             Bundle::Message => Form::Opaque("a signature over a file, which states nothing".into()),
         });
+    }
+    if kind == IN_TOTO {
+        let statement = json::parse(body, json::STATEMENT)?;
+        // What could be an envelope as well would be one attestation or another by its media type alone.
+        if ["payloadType", "mediaType", "critical"].iter().any(|name| statement.get(name).is_some()) {
+            return Err(Malformed::new("not a statement: it has members of an envelope"));
+        }
+        return Ok(Form::Signed(Envelope::unsigned(body)));
     }
     let mut envelope = if kind == SIMPLE_SIGNING {
         let signature = annotations

@@ -1,5 +1,6 @@
 //! Recording an attestation: bytes as received, what it says, and which known keys signed it.
 
+use super::envelope::IN_TOTO;
 use super::facts::Facts;
 use super::files;
 use super::received::{Form, Received};
@@ -192,6 +193,16 @@ pub async fn record_opaque(
     store::insert_opaque(connection, carrier, why).await
 }
 
+/// Whether this manifest was recorded as what carries something for this subject.
+pub async fn is_carried(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    manifest: &Digest,
+    subject: &Digest,
+) -> Result<bool, Failure> {
+    store::is_carried(connection, repository_id, manifest, subject).await
+}
+
 fn content(received: &Received, known: &Known) -> Content {
     let envelope = match &received.form {
         Form::Signed(envelope) => envelope,
@@ -205,6 +216,7 @@ fn content(received: &Received, known: &Known) -> Content {
             let why = signers.is_empty().then(|| why_not(envelope)).and_then(|unproved| match unproved {
                 // Whether any registered key verifies it changes with the signers: said on reading.
                 Unproved::UnknownKey => None,
+                Unproved::NoSignature if received.media_type() == IN_TOTO => Some("not signed".to_owned()),
                 Unproved::NoSignature | Unproved::Certificate => Some(unproved.to_string()),
                 Unproved::Foreign(why) | Unproved::Malformed(why) => Some(why),
             });

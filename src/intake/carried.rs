@@ -19,16 +19,33 @@ use tokio::task::spawn_blocking;
 /// The attestations of a manifest that is about to be pushed. They are parsed before the transaction,
 /// since what they say decides which scopes it takes.
 pub(super) struct Carried {
-    subject: Digest,
     received: Arc<[Received]>,
-    /// Why there is nothing to verify, where that is so.
-    opaque: Option<String>,
+    /// Of each, the manifest that carries it and what it is about.
+    origins: Vec<Origin>,
+    /// What the pushed manifest is about, and why there is nothing to verify, where that is so.
+    opaque: Option<(Digest, String)>,
     /// The turn to read them.
     turn: Taken,
 }
 
+struct Origin {
+    manifest: Digest,
+    subject: Digest,
+}
+
+/// A layer that is an attestation.
+struct Layer {
+    stored: StoredLayer,
+    manifest: Digest,
+    /// What it is about; of a bare statement the statement says it.
+    subject: Option<Digest>,
+}
+
 /// Signatures of one act at the most: each may be tried with every registered key.
 pub(super) const MAX_SIGNATURES: usize = 1000;
+
+/// Documents beside the images of an index that are read with one push.
+const MAX_DOCUMENTS: usize = 128;
 
 /// From where a pushed manifest's attestations are read, and how much of them.
 #[derive(Clone, Copy, Debug)]
@@ -43,51 +60,64 @@ pub struct Reading<'a> {
 
 impl Carried {
     /// Reads the layers that are attestations, each once, together no more than the bounds. `None` when
-    /// the manifest refers to nothing. Layers that are missing are the push's to refuse. No connection is
-    /// held while bytes are read, and nothing is locked while signatures are verified.
+    /// there are none and the manifest refers to nothing. Layers that are missing are the push's to refuse.
+    /// No connection is held while bytes are read, and nothing is locked while signatures are verified.
     pub(super) async fn read(
         db: &Db,
         reading: Reading<'_>,
         grant: &Grant<Push>,
         push: &PushManifest,
     ) -> Result<Option<Self>, Failure> {
-        let layers = push.manifest.layers();
-        let layers = attestations_among(layers.map_err(|error| Failure::new("reading layers", error))?);
-        let by_tag = || push.tags.iter().find_map(subject_of_tag).filter(|_| !layers.is_empty());
-        let Some(subject) = push.manifest.subject.clone().or_else(by_tag) else { return Ok(None) };
-        let turn = reading.room.take();
-        let mut carried = Self { subject, received: Arc::new([]), opaque: None, turn };
-        if layers.is_empty() {
+        let own = push.manifest.layers().map_err(|error| Failure::new("reading layers", error))?;
+        let own = attestations_among(own);
+        let by_tag = || push.tags.iter().find_map(subject_of_tag).filter(|_| !own.is_empty());
+        let subject = push.manifest.subject.clone().or_else(by_tag);
+        let opaque = subject.clone().filter(|_| own.is_empty()).map(|subject| {
             let kind = push.manifest.effective_artifact_type().map_or("unknown type", MediaType::as_str);
-            carried.opaque = Some(format!("nothing in an artifact of {kind} is verified here"));
-            return Ok(Some(carried));
+            (subject, format!("nothing in an artifact of {kind} is verified here"))
+        });
+        let mut layers = documents(db, grant, push).await?;
+        layers.extend(Layer::of(own, &push.manifest.digest, subject.as_ref()));
+        let turn = reading.room.take();
+        let mut carried = Self { received: Arc::new([]), origins: Vec::new(), opaque, turn };
+        if layers.is_empty() {
+            return Ok(carried.opaque.is_some().then_some(carried));
         }
         let Some(located) = locate(db, grant, layers).await? else { return Ok(None) };
+        carried.read_layers(reading, located, subject).await?;
+        Known::try_beforehand(db, carried.received.clone()).await?;
+        Ok(Some(carried))
+    }
+
+    async fn read_layers(
+        &mut self,
+        reading: Reading<'_>,
+        located: Vec<(Layer, Blob)>,
+        subject: Option<Digest>,
+    ) -> Result<(), Failure> {
         let mut left_bytes = reading.document_bytes;
         let mut read = Vec::with_capacity(located.len());
         for (layer, blob) in located {
             let Some(bytes) = blob.read_whole(reading.store, reading.room, left_bytes).await? else {
-                carried.opaque = Some(format!(
-                    "its layers have more than the {} bytes that are read",
-                    reading.document_bytes
-                ));
+                let why =
+                    format!("its layers have more than the {} bytes that are read", reading.document_bytes);
+                self.opaque = layer.subject.map(|subject| (subject, why)).or(self.opaque.take());
                 continue;
             };
             left_bytes -= bytes.len() as u64;
             read.push((layer, bytes));
         }
-        let bytes = reading.document_bytes - left_bytes;
-        let waited = carried.turn.wait_to_read(bytes).await;
+        let waited = self.turn.wait_to_read(reading.document_bytes - left_bytes).await;
         waited.map_err(|full| Failure::new("waiting to read attestations", full))?;
-        let (received, all);
-        (received, all, carried.turn) = parse(read, carried.turn).await?;
-        if !all {
-            carried.opaque =
-                Some(format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried"));
+        let parsed = parse(read, std::mem::replace(&mut self.turn, reading.room.take())).await?;
+        self.turn = parsed.turn;
+        if !parsed.all {
+            let why = format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried");
+            self.opaque = subject.map(|subject| (subject, why)).or(self.opaque.take());
         }
-        carried.received = received;
-        Known::try_beforehand(db, carried.received.clone()).await?;
-        Ok(Some(carried))
+        self.received = parsed.received.into();
+        self.origins = parsed.origins;
+        Ok(())
     }
 
     /// What the push that carries it locks.
@@ -107,21 +137,66 @@ impl Carried {
         grant: &Grant<Push>,
         manifest: &Digest,
     ) -> Result<(), Failure> {
-        let carrier = Carrier { repository, principal: grant.principal(), manifest, subject: &self.subject };
+        let principal = grant.principal();
         if !self.received.is_empty() {
             let known = Known::read(connection, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
-            let mut received: Vec<&Received> = self.received.iter().collect();
-            received.sort_by_key(|one| one.digest());
-            for one in received {
+            let mut received: Vec<_> = self.received.iter().zip(&self.origins).collect();
+            received.sort_by_key(|(one, origin)| (one.digest(), &origin.subject));
+            for (one, Origin { manifest, subject }) in received {
+                let carrier = Carrier { repository, principal, manifest, subject };
                 attestation::record(connection, carrier, one, &known).await?;
             }
         }
         match &self.opaque {
-            Some(why) => attestation::record_opaque(connection, carrier, why).await,
+            Some((subject, why)) => {
+                let carrier = Carrier { repository, principal, manifest, subject };
+                attestation::record_opaque(connection, carrier, why).await
+            }
             None => Ok(()),
         }
     }
+}
+
+impl Layer {
+    /// The layers of a manifest. Where nothing says what they are about, only bare statements do.
+    fn of(
+        layers: Vec<StoredLayer>,
+        manifest: &Digest,
+        subject: Option<&Digest>,
+    ) -> impl Iterator<Item = Self> {
+        let known = subject.is_some();
+        let layers =
+            layers.into_iter().filter(move |layer| known || Received::is_bare_statement(&layer.media_type));
+        layers.map(move |stored| Self { stored, manifest: manifest.clone(), subject: subject.cloned() })
+    }
+}
+
+/// The bare statements of the documents that an index lists beside its images, as far as they are not
+/// recorded for the images that the index says they are about.
+async fn documents(db: &Db, grant: &Grant<Push>, push: &PushManifest) -> Result<Vec<Layer>, Failure> {
+    let children = push.manifest.children.iter();
+    let named: BTreeSet<(&Digest, &Digest)> =
+        children.filter_map(|child| Some((&child.digest, child.describes.as_ref()?))).collect();
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut connection = db.acquire().await?;
+    let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
+        return Ok(Vec::new());
+    };
+    let mut layers = Vec::new();
+    for (document, image) in named.into_iter().take(MAX_DOCUMENTS) {
+        if attestation::is_carried(&mut connection, repository.id, document, image).await? {
+            continue;
+        }
+        if let Some(stored) = content::manifest(&mut connection, repository.id, document).await? {
+            let mut own = attestations_among(stored.layers()?);
+            own.retain(|layer| Received::is_bare_statement(&layer.media_type));
+            layers.extend(Layer::of(own, document, Some(image)));
+        }
+    }
+    Ok(layers)
 }
 
 /// The layers that are attestations, each once.
@@ -138,41 +213,49 @@ fn attestations_among(mut layers: Vec<StoredLayer>) -> Vec<StoredLayer> {
 async fn locate(
     db: &Db,
     grant: &Grant<Push>,
-    layers: Vec<StoredLayer>,
-) -> Result<Option<Vec<(StoredLayer, Blob)>>, Failure> {
+    layers: Vec<Layer>,
+) -> Result<Option<Vec<(Layer, Blob)>>, Failure> {
     let mut connection = db.acquire().await?;
     let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
         return Ok(None);
     };
     let mut located = Vec::with_capacity(layers.len());
     for layer in layers {
-        if let Some(blob) = blobs::find(&mut connection, repository.id, &layer.digest).await? {
+        if let Some(blob) = blobs::find(&mut connection, repository.id, &layer.stored.digest).await? {
             located.push((layer, blob));
         }
     }
     Ok(Some(located))
 }
 
-/// Parses on a thread that may take its time, in its turn even where nobody waits for it any more; says whether
-/// all have no more signatures than are tried.
-async fn parse(
-    layers: Vec<(StoredLayer, Bytes)>,
+/// What was parsed.
+struct Parsed {
+    received: Vec<Received>,
+    origins: Vec<Origin>,
+    /// Whether all have no more signatures than are tried.
+    all: bool,
     turn: Taken,
-) -> Result<(Arc<[Received]>, bool, Taken), Failure> {
+}
+
+/// Parses on a thread that may take its time, in its turn even where nobody waits for it any more. A bare
+/// statement that says nothing of what it is about is left out.
+async fn parse(layers: Vec<(Layer, Bytes)>, turn: Taken) -> Result<Parsed, Failure> {
     let parsed = spawn_blocking(move || {
-        let (mut received, mut left, mut all) = (Vec::new(), MAX_SIGNATURES, true);
-        for (layer, bytes) in layers {
-            let Some(one) = Received::layer(&layer.media_type, &layer.annotations, bytes) else { continue };
+        let (mut received, mut origins, mut left, mut all) = (Vec::new(), Vec::new(), MAX_SIGNATURES, true);
+        for (Layer { stored, manifest, subject }, bytes) in layers {
+            let Some(one) = Received::layer(&stored.media_type, &stored.annotations, bytes) else { continue };
+            let Some(subject) = subject.or_else(|| one.first_subject()) else { continue };
             // One without any has its cost too.
             match left.checked_sub(one.signatures().max(1)) {
                 Some(less) => {
                     left = less;
                     received.push(one);
+                    origins.push(Origin { manifest, subject });
                 }
                 None => all = false,
             }
         }
-        (received.into(), all, turn)
+        Parsed { received, origins, all, turn }
     });
     parsed.await.map_err(|error| Failure::new("reading attestations", error))
 }

@@ -52,5 +52,6 @@ mod storing;
 mod tags_never_move;
 mod telling;
 mod transferring;
+mod unsigned_statements;
 mod viewing;
 mod waiting;

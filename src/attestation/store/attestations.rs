@@ -116,6 +116,25 @@ pub async fn insert_opaque(
     Ok(())
 }
 
+/// Whether an attestation of the manifest is recorded for the subject.
+pub async fn is_carried(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    manifest: &Digest,
+    subject: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists (select from attestations
+                          where repository_id = $1 and carried_for = $2 and manifest = $3) as "there!""#,
+        repository_id,
+        subject as &Digest,
+        manifest as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for an attestation", error))
+}
+
 async fn predicate_type(connection: &mut PgConnection, uri: &str) -> Result<i32, Failure> {
     let failed = |error| Failure::new(RECORDING, error);
     loop {

@@ -111,6 +111,8 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// Its place in the list.
     pub position: i32,
+    /// The image that it is a document about, as BuildKit says of an index's child.
+    pub describes: Option<Digest>,
     /// Whether it may be absent: a layer whose licence forbids that registries hand it out.
     pub may_be_absent: bool,
 }
@@ -195,6 +197,8 @@ struct WireDescriptor {
     digest: Digest,
     size: u64,
     platform: Option<WirePlatform>,
+    #[serde(default, deserialize_with = "texts")]
+    annotations: BTreeMap<String, String>,
 }
 
 /// What index descriptors and image configs say of a platform. What is not text says nothing.
@@ -483,9 +487,16 @@ impl TryFrom<WireDescriptor> for Descriptor {
             size_bytes: i64::try_from(wire.size).map_err(|_| InvalidManifest::SizeOverflow)?,
             platform: wire.platform.as_ref().and_then(WirePlatform::platform),
             position: 0,
+            describes: described(&wire.annotations),
             media_type: wire.media_type,
         })
     }
+}
+
+/// What a document is about, by the annotations that BuildKit gives its descriptor.
+fn described(annotations: &BTreeMap<String, String>) -> Option<Digest> {
+    let kind = annotations.get("vnd.docker.reference.type")?;
+    (kind == "attestation-manifest").then(|| annotations.get("vnd.docker.reference.digest"))??.parse().ok()
 }
 
 impl WirePlatform {
