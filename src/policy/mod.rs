@@ -27,4 +27,7 @@ pub use gate::{Gate, Mode};
 pub use severity::Severity;
 pub use span::Span;
 pub use trust::{Revocation, Signature, Untrusted};
-pub use waiver::{Override, Waiver, WaiverStatus};
+pub use waiver::{
+    InvalidPackage, Justification, Override, UnknownJustification, UnknownWaiverStatus, Waiver, WaiverStatus,
+    accepts, canonical_package, canonical_vulnerability,
+};

@@ -2,13 +2,14 @@
 
 use crate::access::Role;
 use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
+use crate::policy::{Justification, WaiverStatus};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
 macro_rules! text_column {
-    ($($name:ty),*) => {$(
+    ($($name:ty),* $(,)?) => {$(
         impl Type<Postgres> for $name {
             fn type_info() -> PgTypeInfo {
                 <str as Type<Postgres>>::type_info()
@@ -41,4 +42,15 @@ macro_rules! text_column {
     )*};
 }
 
-text_column!(Digest, EnvironmentName, MediaType, Pattern, RepositoryName, Role, ScannerName, Tag);
+text_column!(
+    Digest,
+    EnvironmentName,
+    Justification,
+    MediaType,
+    Pattern,
+    RepositoryName,
+    Role,
+    ScannerName,
+    Tag,
+    WaiverStatus
+);
