@@ -11,6 +11,7 @@ pub enum Action {
     Sign,
     Scan,
     Approve,
+    Waive,
     Promote,
     Override,
     Block,
@@ -23,7 +24,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Pull,
         Self::Push,
         Self::Delete,
@@ -31,6 +32,7 @@ impl Action {
         Self::Sign,
         Self::Scan,
         Self::Approve,
+        Self::Waive,
         Self::Promote,
         Self::Override,
         Self::Block,
@@ -51,6 +53,7 @@ impl Action {
             Self::Sign => "sign",
             Self::Scan => "scan",
             Self::Approve => "approve",
+            Self::Waive => "waive",
             Self::Promote => "promote",
             Self::Override => "override",
             Self::Block => "block",
@@ -86,6 +89,6 @@ macro_rules! acts {
 }
 
 acts!(
-    Pull, Push, Delete, Attest, Sign, Scan, Approve, Promote, Override, Block, Hold, Rollback, Deploy, Audit,
-    Administer
+    Pull, Push, Delete, Attest, Sign, Scan, Approve, Waive, Promote, Override, Block, Hold, Rollback, Deploy,
+    Audit, Administer
 );

@@ -1,6 +1,6 @@
 //! Bindings, and the one place that makes a `Grant` of them.
 
-use super::{Act, Action, InEnvironment, Lane, Place, Pull, Role, Scope};
+use super::{Act, Action, InEnvironment, Lane, Matching, Place, Pull, Role, Scope};
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -100,15 +100,44 @@ impl Authority {
 
     /// A grant of the action on the scope, decided from the names alone.
     pub fn may<A: Act, S: Scope>(&self, scope: &S) -> Result<Grant<A, S>, Denied> {
-        if self.allows(A::ACTION, scope.place()) {
+        let place = scope.place();
+        let allows = |action, place| match scope.pattern() {
+            Some(pattern) => self.allows_matching(action, pattern, place),
+            None => self.allows(action, place),
+        };
+        if allows(A::ACTION, place) {
             return Ok(Grant {
                 principal: self.principal.clone(),
                 scope: scope.clone(),
                 action: PhantomData,
             });
         }
-        let seen = Place { environment: InEnvironment::Regardless, ..scope.place() };
-        Err(Denied { action: A::ACTION, visible: self.allows(Action::Pull, seen) })
+        let seen = Place { environment: InEnvironment::Regardless, ..place };
+        Err(Denied { action: A::ACTION, visible: allows(Action::Pull, seen) })
+    }
+
+    /// Whether one binding allows the action on all repositories that match the pattern. A narrowed authority
+    /// is for single repositories, and has no such right.
+    fn allows_matching(&self, action: Action, pattern: &Pattern, place: Place<'_>) -> bool {
+        let covers = |binding: &Binding| {
+            binding.repositories.covers(pattern)
+                && binding.is_in(place.environment)
+                && binding.role.includes(action)
+        };
+        self.narrowed.is_none() && self.bindings.iter().any(covers)
+    }
+
+    /// Whether the principal may read what a scope of a pattern is about: one binding covers all of it, or it
+    /// covers all that one binding does, in its environment or, where it is about all, in any.
+    pub fn sees_matching(&self, scope: &Matching) -> bool {
+        let environment = scope.environment.as_ref().map_or(InEnvironment::Regardless, InEnvironment::One);
+        let overlaps = |binding: &Binding| {
+            binding.role.includes(Action::Pull)
+                && binding.is_in(environment)
+                && (binding.repositories.covers(&scope.repositories)
+                    || scope.repositories.covers(&binding.repositories))
+        };
+        self.narrowed.is_none() && self.bindings.iter().any(overlaps)
     }
 
     /// Whether some binding allows the action at the place. For listings, which filter by it.
@@ -175,12 +204,15 @@ impl Binding {
             Some(name) => self.repositories.matches(name.as_str()),
             None => self.repositories.is_everything(),
         };
-        let environment = match (&self.environments, place.environment) {
+        repository && self.is_in(place.environment) && self.role.includes(action)
+    }
+
+    fn is_in(&self, environment: InEnvironment<'_>) -> bool {
+        match (&self.environments, environment) {
             (None, _) | (Some(_), InEnvironment::Regardless) => true,
             (Some(some), InEnvironment::One(name)) => some.contains(name),
             (Some(_), InEnvironment::All) => false,
-        };
-        repository && environment && self.role.includes(action)
+        }
     }
 }
 
@@ -213,7 +245,7 @@ impl<A: Act> Grant<A, RepositoryName> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EveryLane, Everything, Lane, Promote, Push};
+    use super::super::{EveryLane, Everything, Lane, Promote, Push, Waive};
     use super::*;
 
     fn authority(role: Role, repositories: &str, environments: Option<&[&str]>) -> Authority {
@@ -279,6 +311,28 @@ mod tests {
         assert!(catalog.may::<Pull, _>(&name("team/app")).is_err());
         let nothing = reader.narrowed(Narrowing::default());
         assert!(!nothing.lists(&name("team/app")));
+    }
+
+    #[test]
+    fn a_right_covers_a_pattern_only_if_one_grant_covers_all_of_it() {
+        let waives = |held: &str, environments: Option<&[&str]>, wanted: &str, environment: Option<&str>| {
+            let wanted = Matching {
+                repositories: wanted.parse().unwrap(),
+                environment: environment.map(|name| name.parse().unwrap()),
+            };
+            authority(Role::Approver, held, environments).may::<Waive, _>(&wanted).is_ok()
+        };
+        assert!(waives("payments/*", None, "payments/api", None));
+        assert!(waives("payments/*", None, "payments/*", Some("prod")));
+        assert!(waives("**", None, "**", None));
+        assert!(waives("payments/*", Some(&["prod"]), "payments/*", Some("prod")));
+        assert!(!waives("payments/*", None, "**", None));
+        assert!(!waives("payments/*", None, "payments/**", None));
+        assert!(!waives("payments/*", Some(&["prod"]), "payments/*", Some("staging")));
+        assert!(!waives("payments/*", Some(&["prod"]), "payments/*", None), "all environments");
+        let everything = Matching { repositories: Pattern::everything(), environment: None };
+        let narrowed = authority(Role::Admin, "**", None).narrowed(Narrowing::default());
+        assert!(narrowed.may::<Waive, _>(&everything).is_err());
     }
 
     #[test]

@@ -11,8 +11,8 @@ mod scope;
 
 pub use action::{
     Act, Action, Administer, Approve, Attest, Audit, Block, Delete, Deploy, Hold, Override, Promote, Pull,
-    Push, Rollback, Scan, Sign,
+    Push, Rollback, Scan, Sign, Waive,
 };
 pub use authority::{Authority, Binding, Denied, Grant, Narrowing, Principal, PrincipalId};
 pub use role::{Role, UnknownRole};
-pub use scope::{EveryLane, Everything, InEnvironment, InvalidView, Lane, Place, Scope};
+pub use scope::{EveryLane, Everything, InEnvironment, InvalidView, Lane, Matching, Place, Scope};

@@ -16,9 +16,9 @@ pub enum Role {
     Attester,
     /// Reads and records scan results and SBOMs.
     Scanner,
-    /// Reads and approves.
+    /// Reads, approves and proposes waivers.
     Approver,
-    /// Reads, promotes, rolls back, and stops what must not run (block, hold).
+    /// Reads, promotes, rolls back, stops what must not run (block, hold), and proposes waivers.
     Promoter,
     /// Reads, asks for known-good versions and reports deployments.
     Deployer,
@@ -55,8 +55,8 @@ impl Role {
             Self::Pusher => &[A::Pull, A::Push],
             Self::Attester => &[A::Pull, A::Attest, A::Sign],
             Self::Scanner => &[A::Pull, A::Scan],
-            Self::Approver => &[A::Pull, A::Approve],
-            Self::Promoter => &[A::Pull, A::Promote, A::Rollback, A::Block, A::Hold],
+            Self::Approver => &[A::Pull, A::Approve, A::Waive],
+            Self::Promoter => &[A::Pull, A::Promote, A::Rollback, A::Block, A::Hold, A::Waive],
             Self::Deployer => &[A::Pull, A::Deploy],
             Self::Auditor => &[A::Pull, A::Audit],
             Self::Admin => &Action::ALL,

@@ -1,6 +1,6 @@
 //! What an action is done on.
 
-use crate::names::{EnvironmentName, RepositoryName};
+use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,6 +8,12 @@ use std::str::FromStr;
 pub trait Scope: Clone + Send + Sync + 'static {
     /// Where it lies.
     fn place(&self) -> Place<'_>;
+
+    /// The pattern of its repositories, where it is about all that match one. `place` then says only how far
+    /// environments matter.
+    fn pattern(&self) -> Option<&Pattern> {
+        None
+    }
 }
 
 /// Where a scope lies: `None` for the repository or environment means all of them.
@@ -103,6 +109,27 @@ pub struct EveryLane(pub RepositoryName);
 impl Scope for EveryLane {
     fn place(&self) -> Place<'_> {
         Place { repository: Some(&self.0), environment: InEnvironment::All }
+    }
+}
+
+/// All repositories that match a pattern, in one environment or in all: where a waiver counts. A right
+/// covers it only if one grant's pattern covers the whole pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matching {
+    /// The repositories.
+    pub repositories: Pattern,
+    /// The environment; all of them when there is none.
+    pub environment: Option<EnvironmentName>,
+}
+
+impl Scope for Matching {
+    fn place(&self) -> Place<'_> {
+        let environment = self.environment.as_ref().map_or(InEnvironment::All, InEnvironment::One);
+        Place { repository: None, environment }
+    }
+
+    fn pattern(&self) -> Option<&Pattern> {
+        Some(&self.repositories)
     }
 }
 

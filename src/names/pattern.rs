@@ -40,6 +40,26 @@ impl Pattern {
         self.matcher.as_ref().is_none_or(|matcher| matcher.is_match(name))
     }
 
+    /// Whether every name that matches the other pattern matches this one, as far as that is plain from their
+    /// texts; in doubt it is not.
+    pub fn covers(&self, inner: &Self) -> bool {
+        if self.is_everything() || self.text == inner.text {
+            return true;
+        }
+        if is_literal(&inner.text) {
+            return self.matches(&inner.text);
+        }
+        let (outer, inner): (Vec<&str>, Vec<&str>) =
+            (self.text.split('/').collect(), inner.text.split('/').collect());
+        match outer.split_last() {
+            // What begins with these components and goes on.
+            Some((&"**", first)) if !first.is_empty() => {
+                inner.len() > first.len() && components_cover(first, &inner)
+            }
+            Some(_) | None => outer.len() == inner.len() && components_cover(&outer, &inner),
+        }
+    }
+
     /// The pattern as it was given.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -72,6 +92,28 @@ impl FromStr for Pattern {
         };
         Ok(Self { text: text.to_owned(), matcher: Some(matcher) })
     }
+}
+
+/// What a glob may hold that is not itself.
+const SPECIAL: &str = "*?[]{}\\!,";
+
+fn is_literal(text: &str) -> bool {
+    !text.contains(|c| SPECIAL.contains(c))
+}
+
+/// Whether each component of the one pattern covers that of the other: it is the same literal, or it begins
+/// with a literal that the other begins with and ends in the pattern's only `*`.
+fn components_cover(outer: &[&str], inner: &[&str]) -> bool {
+    outer.iter().zip(inner).all(|(outer, inner)| {
+        // Alternatives and classes may hold a slash; `**` is more than one component.
+        if inner.contains(|c| "[]{}\\!,".contains(c)) || inner.contains("**") {
+            return false;
+        }
+        match outer.strip_suffix('*') {
+            Some(beginning) => is_literal(beginning) && inner.starts_with(beginning),
+            None => is_literal(outer) && outer == inner,
+        }
+    })
 }
 
 fn compile(text: &str) -> Result<GlobSet, InvalidPattern> {
@@ -158,6 +200,59 @@ mod tests {
         }
         assert!(Pattern::everything().matches("a/b/c"));
         assert!("a/**".parse::<Pattern>().unwrap().matches("a/b/c"));
+    }
+
+    #[test]
+    fn a_pattern_covers_another_where_that_is_plain() {
+        let covers = |outer: &str, inner: &str| {
+            outer.parse::<Pattern>().unwrap().covers(&inner.parse::<Pattern>().unwrap())
+        };
+        for (outer, inner) in [
+            ("**", "a/{b,c}"),
+            ("payments/*", "payments/*"),
+            ("payments/*", "payments/api"),
+            ("payments/*", "payments/api-*"),
+            ("payments/api-*", "payments/api-v?"),
+            ("payments/**", "payments/*"),
+            ("payments/**", "payments/api/**"),
+            ("*/**", "payments/**"),
+            ("{a,b}", "{a,b}"),
+        ] {
+            assert!(covers(outer, inner), "{outer} covers {inner}");
+        }
+        for (outer, inner) in [
+            ("payments/*", "**"),
+            ("payments/*", "payments/**"),
+            ("payments/*", "payments"),
+            ("payments/**", "payments"),
+            ("payments/**", "**"),
+            ("payments/**", "*/**"),
+            ("payments/**", "{payments/a,other}"),
+            ("payments/*", "{payments,other}/a"),
+            ("payments/api-*", "payments/*"),
+            ("*", "**"),
+            ("*/**", "**"),
+            ("a*b*", "a*"),
+            ("a?", "ab*"),
+        ] {
+            assert!(!covers(outer, inner), "{outer} does not cover {inner}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_a_covered_pattern_matches_the_covering_one_matches_too(
+            outer in "([ab*]|\\*\\*|/|\\{a,b\\}){1,6}",
+            inner in "([ab*?]|\\*\\*|/|\\{a,/b\\}){1,6}",
+            names in proptest::collection::vec("[ab](/?[ab]){0,5}", 20),
+        ) {
+            let (Ok(outer), Ok(inner)) = (outer.parse::<Pattern>(), inner.parse::<Pattern>()) else { return Ok(()) };
+            if outer.covers(&inner) {
+                for name in names.iter().filter(|name| inner.matches(name)) {
+                    proptest::prop_assert!(outer.matches(name), "{outer} covers {inner}, not {name}");
+                }
+            }
+        }
     }
 
     #[test]

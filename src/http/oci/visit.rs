@@ -119,6 +119,7 @@ fn docker_actions(denied: Denied) -> &'static str {
         | Action::Sign
         | Action::Scan
         | Action::Approve
+        | Action::Waive
         | Action::Promote
         | Action::Override
         | Action::Block
