@@ -8,19 +8,24 @@ alter table blocks add column origin text collate "C" not null default 'manual'
 alter table approvals add column origin text collate "C" not null default 'manual'
   constraint an_approvals_origin_is_known check (origin in ('manual', 'rollback'));
 
--- A second person approves or reviews once; afterwards the row only ends. No other column changes.
+-- A second person approves or reviews once, and the row ends once, in any order: an override that has ended
+-- is still reviewed. No other column changes.
 create function refuse_change_but_second_person_and_ending() returns trigger language plpgsql as $$
 declare
   second text := tg_argv[0];
+  second_at text := replace(tg_argv[0], '_by', '_at');
   before jsonb := to_jsonb(old);
   after jsonb := to_jsonb(new);
 begin
-  if (before ->> second) is not null and (before ->> second) is distinct from (after ->> second)
+  if (before ->> second) is not null and (before -> second, before -> second_at) <> (after -> second, after -> second_at)
      or (before ->> 'ended_at') is not null
-     or (before - array['ended_at', 'ended_by', second, replace(second, '_by', '_at')])
-        <> (after - array['ended_at', 'ended_by', second, replace(second, '_by', '_at')])
+       and (before -> 'ended_by', before -> 'ended_at') <> (after -> 'ended_by', after -> 'ended_at')
+     or (after ->> 'ended_at') is null and (after ->> 'ended_by') is not null
+     or (before - array['ended_at', 'ended_by', second, second_at])
+        <> (after - array['ended_at', 'ended_by', second, second_at])
   then
-    raise exception '% only changes by its second person, once, and by its end', tg_table_name;
+    raise exception 'a row of % changes only by its second person and by its end, each once', tg_table_name
+      using errcode = 'restrict_violation';
   end if;
   return new;
 end $$;
@@ -29,8 +34,11 @@ end $$;
 create table waivers(
   id bigint generated always as identity primary key,
   -- Where it counts: repositories that match the pattern; these bytes only, where sha256 is set; this
-  -- environment only, where environment_id is set.
+  -- environment only, where environment_id is set. One that is bound to bytes names the manifest that it was
+  -- created for, and the pattern is the name of its repository.
   repositories text collate "C" not null,
+  repository_id bigint references repositories,
+  manifest text collate "C",
   sha256 text collate "C",
   environment_id bigint references environments,
   -- A package URL. Its qualifiers are ignored; without a version it matches all versions. Null: any package.
@@ -48,6 +56,8 @@ create table waivers(
   approved_at timestamptz,
   ended_by bigint references principals,
   ended_at timestamptz,
+  constraint a_waiver_is_bound_to_a_manifest_or_to_none
+    check ((sha256 is null) = (manifest is null) and (sha256 is null) = (repository_id is null)),
   constraint an_accepted_risk_expires check (status <> 'accepted_risk' or expires_at is not null),
   constraint a_waiver_has_its_justification check ((status = 'not_affected') = (justification is not null)),
   constraint a_waiver_is_approved_by_another_person check (approved_by <> created_by),

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod content;
 pub mod evidence;
+pub mod exceptions;
 pub mod failure;
 pub mod http;
 pub mod identity;

@@ -80,6 +80,18 @@ kinds! {
     HoldPlaced = "hold.placed",
     /// A hold was lifted.
     HoldEnded = "hold.ended",
+    /// A waiver was proposed.
+    WaiverCreated = "waiver.created",
+    /// Another person approved a waiver: it counts from then on.
+    WaiverApproved = "waiver.approved",
+    /// A waiver was revoked.
+    WaiverRevoked = "waiver.revoked",
+    /// Failed gates of a version were overridden.
+    OverrideCreated = "override.created",
+    /// Another person reviewed an override.
+    OverrideReviewed = "override.reviewed",
+    /// An override was revoked.
+    OverrideRevoked = "override.revoked",
     /// A token was made.
     TokenCreated = "token.created",
     /// A token was revoked.

@@ -1,18 +1,15 @@
 //! Promotion: what may run where, and the answer to the deployer's question.
 //!
-//! Knows environments, policies, approvals, blocks, holds, decisions and promotions. Promises that
+//! Knows environments, policies, decisions and promotions. Promises that
 //! every promotion has its decision, that what it was decided on was true in the transaction that
 //! wrote it (facts that can turn a yes into a no wait for it, or it for them), that a decision can
 //! be made again from its inputs, and that asking writes nothing. Never decides by itself: that is
 //! `policy`.
 
 mod answer;
-mod approvals;
-mod blocks;
 mod decisions;
 mod environments;
 mod facts;
-mod holds;
 mod lane;
 mod policies;
 mod promote;
@@ -23,17 +20,13 @@ mod rollback;
 mod standing;
 mod store;
 mod summary;
-mod target;
-mod text;
 mod verify;
 mod view;
 
+pub use crate::exceptions::{InvalidReason, Reason};
 pub use answer::{Candidate, KnownGood};
-pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
-pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
 pub use decisions::{Replayed, StoredDecision, decision, lane_of, replay};
 pub use environments::{EnvironmentRow, environments, put_environment};
-pub use holds::{HoldScope, NewHold, end_hold, find_hold, hold, holds};
 pub use lane::Allowance;
 pub use policies::{PolicyRow, PutPolicy, end_policy, policies, put_policy};
 pub use promote::{Asked, Promoted, What, promote, promotions};
@@ -41,10 +34,6 @@ pub use references::{in_another_registry, verify_anywhere, verify_in_view};
 pub use refused::Refused;
 pub use resolve::{NoKnownGood, Purpose, Question, known_good};
 pub use rollback::{AskedBack, rollback};
-pub use store::approvals::ApprovalRow;
-pub use store::blocks::BlockRow;
-pub use store::holds::HoldRow;
 pub use store::promotions::PromotionRow;
-pub use text::{InvalidReason, Reason};
 pub use verify::{Verification, verify};
 pub use view::{CURRENT, NotShown, ViewTags, view, view_has_blob, view_tags};

@@ -1,6 +1,6 @@
 //! What a caller of this room can act on.
 
-use super::text::InvalidReason;
+use crate::exceptions::InvalidReason;
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::policy::{Decision, InvalidPolicy};
@@ -21,9 +21,6 @@ pub enum Refused {
     /// No open fact of this id.
     #[error("there is nothing open of this id")]
     Unknown,
-    /// The end lies before the beginning.
-    #[error("until must lie in the future")]
-    UntilIsPast,
     /// Not a reason.
     #[error(transparent)]
     Reason(#[from] InvalidReason),

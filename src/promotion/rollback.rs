@@ -1,21 +1,18 @@
 //! Rollback: back to an earlier version that the policy still allows now.
 
-use super::holds;
 use super::lane::{LockedLane, Place};
 use super::promote::{What, find, refuse, write};
 use super::resolve::MAX_CANDIDATES;
 use super::store::{decisions, promotions as store};
-use super::{NewHold, Promoted, Reason, Refused};
+use super::{Promoted, Reason, Refused};
 use crate::access::{Grant, Lane, Rollback};
+use crate::exceptions::{self, Target};
 use crate::keys::Keys;
 use crate::ledger::Kind;
 use crate::names::{Digest, Tag};
 use crate::policy::Action;
 use crate::postgres::{Db, act};
 use std::time::Duration;
-
-/// How the reason of the hold begins that a rollback leaves.
-pub(super) const ROLLED_BACK: &str = "rolled back: ";
 
 /// A rollback that is asked for.
 #[derive(Debug)]
@@ -66,9 +63,10 @@ async fn attempt(
             Ok(allowance) => {
                 let (reason, validity) = (&asked.reason, asked.validity);
                 let done = write(allowance, keys, by, Kind::RolledBack, version, reason, validity).await?;
-                let reason = format!("{ROLLED_BACK}{}", asked.reason).chars().take(1000).collect::<String>();
-                let new = NewHold { reason: reason.parse()?, until: None };
-                holds::keep_back(&mut tx, &place.into(), by, &new, done.at).await?;
+                let reason: String = format!("rolled back: {}", asked.reason).chars().take(1000).collect();
+                let Place { repository_id, repository, environment_id, environment } = place;
+                let target = Target::one((repository_id, repository), (environment_id, environment));
+                exceptions::hold_after_rollback(&mut tx, &target, by, reason.parse()?, done.at).await?;
                 tx.commit().await?;
                 return Ok(done);
             }

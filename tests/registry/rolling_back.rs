@@ -61,6 +61,35 @@ async fn rollbacks_go_back_step_by_step_and_never_forward() {
 }
 
 #[tokio::test]
+async fn the_hold_of_a_rollback_is_known_by_its_origin_and_not_by_its_reason() {
+    let scene = scene().await;
+    scene.promoted(&["1.0", "1.1", "1.2"]).await;
+    let body = json!({"repository": "app", "environment": "prod", "reason": "rolled back: by hand"});
+    let manual = scene.admin.post_document("/api/v1/holds", &body, 201).await;
+    assert_eq!(manual["origin"], "manual");
+    scene.back(None, 201).await;
+    let holds = "/api/v1/holds?repository=app&environment=prod";
+    let of = |holds: &Value| -> Vec<String> {
+        holds["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hold| hold["origin"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        of(&scene.admin.document(holds).await),
+        ["rollback", "manual"],
+        "its own hold beside the other"
+    );
+    let lift = format!("/api/v1/holds/{}/revocation", manual["id"]);
+    scene.admin.post_document(&lift, &json!({"reason": "over"}), 200).await;
+    scene.back(None, 201).await;
+    assert_eq!(of(&scene.admin.document(holds).await), ["rollback"], "one is enough");
+    scene.registry.check().await;
+}
+
+#[tokio::test]
 async fn what_was_gone_back_from_is_never_the_answer_when_the_next_is_blocked() {
     let scene = scene().await;
     let versions = scene.promoted(&["1.0", "1.1", "1.2"]).await;

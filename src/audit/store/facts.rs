@@ -206,6 +206,7 @@ async fn holds(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                  and e.principal_id = h.by and e.repository_id is not distinct from h.repository_id
                  and e.environment_id is not distinct from h.environment_id
                  and facts_said(e.leaf) @> jsonb_build_object('hold', h.id, 'reason', h.why)
+                 and coalesce(facts_said(e.leaf) ->> 'origin', 'manual') = h.origin
                  and time_is_said(h.until, facts_said(e.leaf), 'until'))
                then ' was placed by no event that says the same'
              when h.ended_at is not null

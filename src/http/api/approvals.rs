@@ -7,10 +7,10 @@ use super::page::{Page, PageOf};
 use crate::access::{Approve, Lane};
 use crate::app::App;
 use crate::clock::Moment;
+use crate::exceptions::{self, ApprovalRow, NewApproval, Reason};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
-use crate::promotion::{self, ApprovalRow, NewApproval, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -68,7 +68,8 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     let grant = caller.may::<Approve, _>(&lane)?;
     let new =
         NewApproval { digest: request.digest, reason: request.reason, until: request.until.map(Into::into) };
-    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::approve(&db, &grant, &new).await?)) };
+    let act =
+        |db: Db| async move { Ok((StatusCode::CREATED, exceptions::approve(&db, &grant, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 
@@ -83,7 +84,7 @@ async fn list_approvals(
 ) -> Result<Json<Page<ApprovalRow>>, Problem> {
     let grant = caller.may(&asked.repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
-    let items = promotion::approvals(&app.db, &grant, asked.ended, before, limit).await?;
+    let items = exceptions::approvals(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
     page.items.retain(|row| caller.sees(&row.repository, Some(&row.environment)));
     Ok(Json(page))
@@ -98,11 +99,11 @@ async fn end_approval(
     Path(id): Path<i64>,
     Json(request): Json<Revocation>,
 ) -> Result<Json<ApprovalRow>, Problem> {
-    let row = promotion::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let row = exceptions::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     if !caller.sees(&row.repository, Some(&row.environment)) {
         return Err(Problem::not_found());
     }
     let grant =
         caller.may::<Approve, _>(&Lane { repository: row.repository, environment: row.environment })?;
-    Ok(Json(promotion::end_approval(&app.db, &grant, id, &request.reason).await?))
+    Ok(Json(exceptions::end_approval(&app.db, &grant, id, &request.reason).await?))
 }

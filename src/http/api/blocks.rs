@@ -8,10 +8,10 @@ use super::page::{Page, PageOf};
 use crate::access::{EveryLane, Lane};
 use crate::app::App;
 use crate::clock::Moment;
+use crate::exceptions::{self, BlockRow, BlockScope, NewBlock, Reason};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
-use crate::promotion::{self, BlockRow, BlockScope, NewBlock, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -62,7 +62,7 @@ async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Res
     let scope = scope(&caller, request.repository, request.environment)?;
     let new =
         NewBlock { digest: request.digest, reason: request.reason, until: request.until.map(Into::into) };
-    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::block(&db, &scope, &new).await?)) };
+    let act = |db: Db| async move { Ok((StatusCode::CREATED, exceptions::block(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 
@@ -78,7 +78,7 @@ async fn list_blocks(
 ) -> Result<Json<Page<BlockRow>>, Problem> {
     let grant = caller.may(&asked.repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
-    let items = promotion::blocks(&app.db, &grant, asked.ended, before, limit).await?;
+    let items = exceptions::blocks(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
     page.items.retain(|block| caller.sees(&asked.repository, block.environment.as_ref()));
     page.items = page
@@ -101,11 +101,11 @@ async fn end_block(
     Path(id): Path<i64>,
     Json(request): Json<Revocation>,
 ) -> Result<Json<BlockRow>, Problem> {
-    let row = promotion::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    let row = exceptions::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     let repository = row.repository.ok_or_else(Problem::not_found)?;
     if !caller.sees(&repository, row.environment.as_ref()) {
         return Err(Problem::not_found());
     }
     let scope = scope(&caller, repository, row.environment)?;
-    Ok(Json(promotion::end_block(&app.db, &scope, id, &request.reason).await?))
+    Ok(Json(exceptions::end_block(&app.db, &scope, id, &request.reason).await?))
 }

@@ -8,10 +8,10 @@ use super::page::{Page, PageOf};
 use crate::access::{EveryLane, Lane, Pull};
 use crate::app::App;
 use crate::clock::Moment;
+use crate::exceptions::{self, HoldRow, HoldScope, NewHold, Origin, Reason};
 use crate::http::Caller;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::postgres::Db;
-use crate::promotion::{self, HoldRow, HoldScope, NewHold, Reason};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -67,8 +67,9 @@ fn scope(
 async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
     let request: HoldRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
-    let new = NewHold { reason: request.reason, until: request.until.map(Into::into) };
-    let act = |db: Db| async move { Ok((StatusCode::CREATED, promotion::hold(&db, &scope, &new).await?)) };
+    let until = request.until.map(Into::into);
+    let new = NewHold { reason: request.reason, until, origin: Origin::Manual };
+    let act = |db: Db| async move { Ok((StatusCode::CREATED, exceptions::hold(&db, &scope, &new).await?)) };
     once.answer(&app, &caller, act).await
 }
 
@@ -106,7 +107,7 @@ async fn list_holds(
     }
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
-    let found = promotion::holds(&app.db, repository, environment, asked.ended, before, limit).await?;
+    let found = exceptions::holds(&app.db, repository, environment, asked.ended, before, limit).await?;
     let mut page = Page::of(found, limit, |hold| hold.id);
     page.items.retain(|hold| is_shown(&caller, hold));
     Ok(Json(page))
@@ -129,8 +130,8 @@ async fn end_hold(
     Path(id): Path<i64>,
     Json(request): Json<Revocation>,
 ) -> Result<Json<HoldRow>, Problem> {
-    let row = promotion::find_hold(&app.db, id).await?.filter(|hold| is_shown(&caller, hold));
+    let row = exceptions::find_hold(&app.db, id).await?.filter(|hold| is_shown(&caller, hold));
     let row = row.ok_or_else(Problem::not_found)?;
     let scope = scope(&caller, row.repository, row.environment)?;
-    Ok(Json(promotion::end_hold(&app.db, &scope, id, &request.reason).await?))
+    Ok(Json(exceptions::end_hold(&app.db, &scope, id, &request.reason).await?))
 }

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod blocks;
 pub mod decisions;
 pub mod environments;
+pub mod exceptions;
 pub mod garbage;
 pub mod holds;
 pub mod identity;

@@ -167,9 +167,7 @@ impl From<Refused> for Problem {
             }
             Refused::UnknownEnvironment(_) => Self::new(StatusCode::NOT_FOUND, "environment-unknown", detail),
             Refused::UnknownArtifact(_) => Self::new(StatusCode::NOT_FOUND, "artifact-unknown", detail),
-            Refused::UntilIsPast | Refused::Reason(_) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", detail)
-            }
+            Refused::Reason(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", detail),
             Refused::PolicyDoesNotFit(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", detail)
             }

@@ -7,6 +7,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+pub use crate::exceptions::find_environment as find;
+
 /// An environment as a list shows it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EnvironmentRow {
@@ -16,14 +18,6 @@ pub struct EnvironmentRow {
     pub description: String,
     /// Since when it is known.
     pub created_at: DateTime<Utc>,
-}
-
-/// The row's id.
-pub async fn find(connection: &mut PgConnection, name: &EnvironmentName) -> Result<Option<i64>, Failure> {
-    sqlx::query_scalar!("select id from environments where name = $1", name as &EnvironmentName)
-        .fetch_optional(connection)
-        .await
-        .map_err(|error| Failure::new("reading an environment", error))
 }
 
 /// An environment that was made or described.

@@ -1,7 +1,5 @@
 //! The SQL of promotion, one file beside each rule file it serves.
 
-pub mod approvals;
-pub mod blocks;
 pub mod decisions;
 pub mod environments;
 pub mod facts;

@@ -1,8 +1,9 @@
 //! What a fact is about: a repository, an environment, or a repository in an environment.
 
 use super::Refused;
-use super::lane::{Place, environment_id, repository_id};
+use super::store::environments;
 use crate::access::Principal;
+use crate::content;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Scopes;
@@ -10,23 +11,20 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-/// A repository, an environment, or both, with their row ids.
-pub(super) struct Target {
+/// A repository, an environment, both or neither, with their row ids.
+#[derive(Debug)]
+pub struct Target {
     repository: Option<(i64, RepositoryName)>,
     environment: Option<(i64, EnvironmentName)>,
 }
 
-impl From<Place> for Target {
-    fn from(place: Place) -> Self {
-        Self {
-            repository: Some((place.repository_id, place.repository)),
-            environment: Some((place.environment_id, place.environment)),
-        }
-    }
-}
-
 impl Target {
-    pub async fn find(
+    /// One repository in one environment, whose rows the caller has read.
+    pub fn one(repository: (i64, RepositoryName), environment: (i64, EnvironmentName)) -> Self {
+        Self { repository: Some(repository), environment: Some(environment) }
+    }
+
+    pub(super) async fn find(
         connection: &mut PgConnection,
         repository: Option<&RepositoryName>,
         environment: Option<&EnvironmentName>,
@@ -42,16 +40,16 @@ impl Target {
         Ok(Self { repository, environment })
     }
 
-    pub fn repository_id(&self) -> Option<i64> {
+    pub(super) fn repository_id(&self) -> Option<i64> {
         self.repository.as_ref().map(|(id, _)| *id)
     }
 
-    pub fn environment_id(&self) -> Option<i64> {
+    pub(super) fn environment_id(&self) -> Option<i64> {
         self.environment.as_ref().map(|(id, _)| *id)
     }
 
     /// Every decision about it, alone.
-    pub fn scopes(&self) -> Scopes {
+    pub(super) fn scopes(&self) -> Scopes {
         match (self.repository_id(), self.environment_id()) {
             (Some(repository), Some(environment)) => Scopes::lane(repository, environment),
             (Some(repository), None) => Scopes::repository(repository),
@@ -60,7 +58,7 @@ impl Target {
         }
     }
 
-    pub fn event<'a>(
+    pub(super) fn event<'a>(
         &'a self,
         kind: Kind,
         at: DateTime<Utc>,
@@ -78,4 +76,14 @@ impl Target {
             facts,
         }
     }
+}
+
+async fn repository_id(connection: &mut PgConnection, name: &RepositoryName) -> Result<i64, Refused> {
+    let found = content::repository(connection, name).await?;
+    found.map(|repository| repository.id).ok_or_else(|| Refused::UnknownRepository(name.clone()))
+}
+
+async fn environment_id(connection: &mut PgConnection, name: &EnvironmentName) -> Result<i64, Refused> {
+    let found = environments::find(connection, name).await?;
+    found.ok_or_else(|| Refused::UnknownEnvironment(name.clone()))
 }

@@ -1,9 +1,10 @@
 //! Rows of `blocks`.
 
+use super::end_row;
+use crate::exceptions::target::Target;
+use crate::exceptions::{NewBlock, Origin};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::promotion::NewBlock;
-use crate::promotion::target::Target;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -33,6 +34,8 @@ pub struct BlockRow {
     pub at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Whether somebody asked for it, or a rollback left it.
+    pub origin: Origin,
 }
 
 impl BlockRow {
@@ -51,7 +54,8 @@ macro_rules! rows {
             BlockRow,
             r#"select b.id, r.name as "repository?: RepositoryName", b.manifest as "digest: Digest",
                  b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as "reason?", b.until,
-                 w.name as "by?", b.at, b.ended_at
+                 w.name as "by?", b.at, b.ended_at,
+                 b.origin as "origin: Origin"
                from blocks b join repositories r on r.id = b.repository_id
                left join environments e on e.id = b.environment_id join principals w on w.id = b.by
                "# + $rest,
@@ -114,19 +118,7 @@ pub async fn end(
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<Option<Digest>, Failure> {
-    sqlx::query_scalar!(
-        r#"update blocks set ended_at = $4, ended_by = $5
-           where id = $3 and repository_id = $1 and environment_id is not distinct from $2 and ended_at is null
-           returning manifest as "manifest: Digest""#,
-        target.repository_id(),
-        target.environment_id(),
-        id,
-        at,
-        by,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| Failure::new("lifting a block", error))
+    end_row!(connection, "blocks", "manifest as \"manifest: Digest\"", target, id, at, by)
 }
 
 /// One block.

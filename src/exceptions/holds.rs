@@ -1,10 +1,9 @@
 //! Holds: promotions are stopped, of a repository, of an environment, or of one in the other.
 //! Neither rollbacks nor answers to deployers are.
 
-use super::rollback::ROLLED_BACK;
 use super::store::holds as store;
 use super::target::Target;
-use super::{HoldRow, Reason, Refused};
+use super::{HoldRow, Origin, Reason, Refused};
 use crate::access::{EveryLane, Grant, Hold, Lane, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
@@ -32,6 +31,8 @@ pub struct NewHold {
     pub reason: Reason,
     /// Until when; until it is lifted when there is none.
     pub until: Option<DateTime<Utc>>,
+    /// Whether somebody asks for it, or a rollback leaves it.
+    pub origin: Origin,
 }
 
 impl HoldScope {
@@ -66,9 +67,7 @@ pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, 
         let mut tx = db.begin().await?;
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
-        if new.until.is_some_and(|until| until <= at) {
-            return Err(Refused::UntilIsPast);
-        }
+        Refused::until_is_past(new.until, at)?;
         let id = place(&mut tx, &target, scope.principal(), new, at).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
@@ -78,7 +77,7 @@ pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, 
 }
 
 /// Writes a hold and its event, under locks that the caller holds.
-pub(super) async fn place(
+async fn place(
     tx: &mut PgConnection,
     target: &Target,
     by: &Principal,
@@ -87,21 +86,23 @@ pub(super) async fn place(
 ) -> Result<i64, Failure> {
     store::end_expired(tx, target, at).await?;
     let id = store::insert(tx, target, new, at, by.id).await?;
-    let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until});
+    let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until, "origin": new.origin});
     ledger::append(tx, target.event(Kind::HoldPlaced, at, by, None, facts)).await?;
     Ok(id)
 }
 
-/// Holds after a rollback. One such hold is enough, however often the lane goes back.
-pub(super) async fn keep_back(
+/// Holds after a rollback, under the locks of its transaction. One such hold is enough, however many
+/// rollbacks follow each other.
+pub async fn hold_after_rollback(
     tx: &mut PgConnection,
     target: &Target,
     by: &Principal,
-    new: &NewHold,
+    reason: Reason,
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
-    if !store::is_kept_back(tx, target, ROLLED_BACK).await? {
-        place(tx, target, by, new, at).await?;
+    if !store::is_kept_back(tx, target).await? {
+        let new = NewHold { reason, until: None, origin: Origin::Rollback };
+        place(tx, target, by, &new, at).await?;
     }
     Ok(())
 }

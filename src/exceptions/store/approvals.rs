@@ -1,9 +1,10 @@
 //! Rows of `approvals`.
 
+use super::end_row;
+use crate::exceptions::target::Target;
+use crate::exceptions::{NewApproval, Origin};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::promotion::NewApproval;
-use crate::promotion::target::Target;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -30,6 +31,8 @@ pub struct ApprovalRow {
     pub at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Whether somebody asked for it, or a rollback left it.
+    pub origin: Origin,
 }
 
 /// Rows as they are shown: those that the rest of the statement asks for.
@@ -38,7 +41,8 @@ macro_rules! rows {
         sqlx::query_as!(
             ApprovalRow,
             r#"select a.id, r.name as "repository: RepositoryName", a.manifest as "digest: Digest",
-                 e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at
+                 e.name as "environment: EnvironmentName", a.why as reason, a.until, w.name as by, a.at, a.ended_at,
+                 a.origin as "origin: Origin"
                from approvals a join repositories r on r.id = a.repository_id
                join environments e on e.id = a.environment_id join principals w on w.id = a.by
                "# + $rest,
@@ -97,24 +101,12 @@ pub async fn insert(
 /// Ends it, if it is open: the manifest it was given for.
 pub async fn end(
     connection: &mut PgConnection,
-    lane: &Target,
+    target: &Target,
     id: i64,
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<Option<Digest>, Failure> {
-    sqlx::query_scalar!(
-        r#"update approvals set ended_at = $4, ended_by = $5
-           where id = $3 and repository_id = $1 and environment_id = $2 and ended_at is null
-           returning manifest as "manifest: Digest""#,
-        lane.repository_id(),
-        lane.environment_id(),
-        id,
-        at,
-        by,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| Failure::new("ending an approval", error))
+    end_row!(connection, "approvals", "manifest as \"manifest: Digest\"", target, id, at, by)
 }
 
 /// One approval.

@@ -70,9 +70,7 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<BlockR
         let mut tx = db.begin().await?;
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
-        if new.until.is_some_and(|until| until <= at) {
-            return Err(Refused::UntilIsPast);
-        }
+        Refused::until_is_past(new.until, at)?;
         let by = scope.principal();
         store::end_expired(&mut tx, &target, &new.digest, at).await?;
         let id = store::insert(&mut tx, &target, new, at, by.id).await?;

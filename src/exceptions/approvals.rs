@@ -37,9 +37,7 @@ pub async fn approve(
         let mut tx = db.begin().await?;
         let lane = find(&mut tx, grant.scope()).await?;
         let at = database_time(&mut tx).await?;
-        if new.until.is_some_and(|until| until <= at) {
-            return Err(Refused::UntilIsPast);
-        }
+        Refused::until_is_past(new.until, at)?;
         let by = grant.principal();
         store::end_expired(&mut tx, &lane, &new.digest, at).await?;
         let id = store::insert(&mut tx, &lane, new, at, by.id).await?;

@@ -1,0 +1,48 @@
+//! Why an exception was not made, changed or ended.
+
+use super::reason::InvalidReason;
+use crate::failure::Failure;
+use crate::names::{EnvironmentName, RepositoryName};
+use crate::postgres::refusal;
+use chrono::{DateTime, Utc};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// No repository of this name.
+    #[error("there is no repository {0}")]
+    UnknownRepository(RepositoryName),
+    /// No environment of this name.
+    #[error("there is no environment {0}; an administrator makes it with PUT /api/v1/environments")]
+    UnknownEnvironment(EnvironmentName),
+    /// No manifest of this digest or version.
+    #[error("there is no artifact {0} in the repository; name it by digest, or by a write-once tag")]
+    UnknownArtifact(String),
+    /// No open exception of this id.
+    #[error("there is nothing open of this id")]
+    Unknown,
+    /// The end lies before the beginning.
+    #[error("until must lie in the future")]
+    UntilIsPast,
+    /// Not a reason.
+    #[error(transparent)]
+    Reason(#[from] InvalidReason),
+    /// A fault of ours.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+refusal!(Refused);
+
+impl Refused {
+    /// Refuses an `until` that is over.
+    pub(super) fn until_is_past(until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Result<(), Self> {
+        if until.is_some_and(|until| until <= at) { Err(Self::UntilIsPast) } else { Ok(()) }
+    }
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
