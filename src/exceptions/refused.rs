@@ -24,6 +24,37 @@ pub enum Refused {
     /// The end lies before the beginning.
     #[error("until must lie in the future")]
     UntilIsPast,
+    /// Parts that do not fit together, or a limit that is exceeded.
+    #[error("{0}")]
+    Invalid(String),
+    /// A gate that no override passes.
+    #[error(
+        "{gate} cannot be overridden: an override passes {may}; it never passes a block, signed_by or provenance"
+    )]
+    NotOverridable {
+        /// The gate.
+        gate: String,
+        /// The gates that can be overridden.
+        may: String,
+    },
+    /// It expired or ended.
+    #[error("{0}")]
+    NotOpen(String),
+    /// A waiver is approved once.
+    #[error("waiver {0} is approved already")]
+    AlreadyApproved(i64),
+    /// An override is reviewed once.
+    #[error("override {0} is reviewed already")]
+    AlreadyReviewed(i64),
+    /// The second person is the first.
+    #[error("a waiver is approved by another person than the one who created it")]
+    ApproverIsCreator,
+    /// The second person made what the waiver is about.
+    #[error("a waiver is not approved by an author of the artifact: one who pushed it or gave it a tag")]
+    ApproverIsAuthor,
+    /// The second person is the first.
+    #[error("an override is reviewed by another person than the one who created it")]
+    ReviewerIsCreator,
     /// Not a reason.
     #[error(transparent)]
     Reason(#[from] InvalidReason),

@@ -29,5 +29,5 @@ pub use span::Span;
 pub use trust::{Revocation, Signature, Untrusted};
 pub use waiver::{
     InvalidPackage, Justification, Override, UnknownJustification, UnknownWaiverStatus, Waiver, WaiverStatus,
-    accepts, canonical_package, canonical_vulnerability,
+    canonical_package, canonical_vulnerability, is_overridable, package_accepts,
 };

@@ -168,15 +168,9 @@ pub struct Waiver {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// Whether these vulnerabilities, in this package or in any, are those of a finding.
-pub fn accepts<'a>(
-    vulnerabilities: &BTreeSet<String>,
-    package: Option<&str>,
-    mut names: impl Iterator<Item = &'a str>,
-    purl: Option<&str>,
-) -> bool {
-    names.any(|name| vulnerabilities.iter().any(|waived| waived.eq_ignore_ascii_case(name)))
-        && package.is_none_or(|package| purl.is_some_and(|purl| is_same_package(package, purl)))
+/// Whether a waiver of this package, or of every one, is about a finding in this package.
+pub fn package_accepts(waived: Option<&str>, found: Option<&str>) -> bool {
+    waived.is_none_or(|waived| found.is_some_and(|found| is_same_package(waived, found)))
 }
 
 impl Waiver {
@@ -195,9 +189,15 @@ impl Waiver {
 
     /// Whether it accepts a finding with these names (the vulnerability and its aliases) in this package. A
     /// finding whose package is unknown or cannot be read is not accepted by a waiver of one package.
-    pub fn accepts<'a>(&self, names: impl Iterator<Item = &'a str>, purl: Option<&str>) -> bool {
-        accepts(&self.vulnerabilities, self.package.as_deref(), names, purl)
+    pub fn accepts<'a>(&self, mut names: impl Iterator<Item = &'a str>, purl: Option<&str>) -> bool {
+        names.any(|name| self.vulnerabilities.iter().any(|waived| waived.eq_ignore_ascii_case(name)))
+            && package_accepts(self.package.as_deref(), purl)
     }
+}
+
+/// Whether an override may pass the gate of this name.
+pub fn is_overridable(gate: &str) -> bool {
+    Override::GATES.contains(&gate)
 }
 
 /// An override that somebody created for the subject in its environment.

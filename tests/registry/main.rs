@@ -22,6 +22,7 @@ mod crashing_amid_collections;
 mod deleting;
 mod enduring;
 mod entering;
+mod exceptions;
 mod filling;
 mod growing;
 mod hostile_lengths;

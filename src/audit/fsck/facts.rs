@@ -8,7 +8,7 @@ use crate::failure::Failure;
 const PAGE: i64 = 500;
 
 impl Audit<'_> {
-    /// Every manifest, name, block, hold, approval, policy, signer, role, token and scan was made and ended
+    /// Every manifest, name, block, hold, approval, waiver, override, policy, signer, role, token and scan was made and ended
     /// by an event: what is written behind the service decides nothing unseen.
     pub(super) async fn facts(&mut self) -> Result<(), Failure> {
         let begin = self.last();

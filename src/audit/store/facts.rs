@@ -13,6 +13,8 @@ pub enum Kind {
     Block,
     Hold,
     Approval,
+    Waiver,
+    Override,
     Policy,
     Signer,
     Revocation,
@@ -22,13 +24,15 @@ pub enum Kind {
 }
 
 /// Every kind.
-pub const FACTS: [Kind; 12] = [
+pub const FACTS: [Kind; 14] = [
     Kind::Manifest,
     Kind::Tag,
     Kind::FloatingTag,
     Kind::Block,
     Kind::Hold,
     Kind::Approval,
+    Kind::Waiver,
+    Kind::Override,
     Kind::Policy,
     Kind::Signer,
     Kind::Revocation,
@@ -46,6 +50,8 @@ impl Kind {
             Self::Block => "block",
             Self::Hold => "hold",
             Self::Approval => "approval",
+            Self::Waiver => "waiver",
+            Self::Override => "override",
             Self::Policy => "policy",
             Self::Signer => "signer",
             Self::Revocation => "revocation",
@@ -78,6 +84,8 @@ pub async fn page(
         Kind::Block => blocks(connection, behind, limit).await,
         Kind::Hold => holds(connection, behind, limit).await,
         Kind::Approval => approvals(connection, behind, limit).await,
+        Kind::Waiver => waivers(connection, behind, limit).await,
+        Kind::Override => overrides(connection, behind, limit).await,
         Kind::Policy => policies(connection, behind, limit).await,
         Kind::Signer => signers(connection, behind, limit).await,
         Kind::Revocation => revocations(connection, behind, limit).await,
@@ -248,6 +256,79 @@ async fn approvals(connection: &mut PgConnection, behind: &str, limit: i64) -> s
 }
 
 /// A version ends when it is ended, or when another takes its place at the same time.
+/// Created, approved and revoked at their times, by one event each.
+async fn waivers(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx::Result<Vec<Row>> {
+    by_id!(
+        connection,
+        behind,
+        limit,
+        r#"select w.id::text as "key!", 'waiver ' || w.id || case
+             when not t.created then ' was created by no event that says the same'
+             when w.sha256 <> case when starts_with(w.manifest, 'sha256:') then w.manifest else m.sha256 end
+               then ' counts for other bytes'
+             when w.approved_at is not null and not t.approved then ' was approved by no event'
+             when w.ended_at is not null and not t.revoked then ' was revoked by no event' end as untold
+           from (select * from waivers where id > $1 order by id limit $2) w
+           left join manifests m on m.repository_id = w.repository_id and m.digest = w.manifest
+           cross join lateral (
+             select coalesce(bool_or(e.kind = 'waiver.created' and e.at = w.created_at and e.principal_id = w.created_by
+                 and e.repository_id is not distinct from w.repository_id
+                 and e.environment_id is not distinct from w.environment_id
+                 and f.facts @> jsonb_build_object('waiver', w.id, 'repositories', w.repositories, 'status', w.status,
+                                                   'reason', w.reason, 'origin', w.origin)
+                 and f.facts ->> 'package' is not distinct from w.package
+                 and f.facts ->> 'justification' is not distinct from w.justification
+                 and f.facts -> 'vulnerabilities' = (select jsonb_agg(v.vulnerability order by v.vulnerability)
+                                                     from waiver_vulnerabilities v where v.waiver_id = w.id)
+                 and time_is_said(w.expires_at, f.facts, 'expires_at')), false) as created,
+               coalesce(bool_or(e.kind = 'waiver.approved' and e.at = w.approved_at and e.principal_id = w.approved_by
+                 and f.facts @> jsonb_build_object('waiver', w.id)), false) as approved,
+               coalesce(bool_or(e.kind = 'waiver.revoked' and e.at = w.ended_at and e.principal_id = w.ended_by
+                 and f.facts @> jsonb_build_object('waiver', w.id)), false) as revoked
+             from (
+               select * from events
+               where w.manifest is null and digest is null and at in (w.created_at, w.approved_at, w.ended_at)
+               union all
+               select * from events where digest = w.manifest and at in (w.created_at, w.approved_at, w.ended_at)
+             ) e cross join lateral facts_said(e.leaf) f(facts)
+           ) t
+           order by w.id"#
+    )
+}
+
+/// Created, reviewed and revoked at their times, by one event each.
+async fn overrides(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx::Result<Vec<Row>> {
+    by_id!(
+        connection,
+        behind,
+        limit,
+        r#"select o.id::text as "key!", 'override ' || o.id || ' of ' || o.manifest || case
+             when not t.created then ' was created by no event that says the same'
+             when o.sha256 <> case when starts_with(o.manifest, 'sha256:') then o.manifest else m.sha256 end
+               then ' counts for other bytes'
+             when o.reviewed_at is not null and not t.reviewed then ' was reviewed by no event'
+             when o.ended_at is not null and not t.revoked then ' was revoked by no event' end as untold
+           from (select * from overrides where id > $1 order by id limit $2) o
+           left join manifests m on m.repository_id = o.repository_id and m.digest = o.manifest
+           cross join lateral (
+             select coalesce(bool_or(e.kind = 'override.created' and e.at = o.created_at
+                 and e.principal_id = o.created_by
+                 and (e.repository_id, e.environment_id) = (o.repository_id, o.environment_id)
+                 and f.facts @> jsonb_build_object('override', o.id, 'reason', o.reason, 'origin', o.origin)
+                 and f.facts -> 'gates' = to_jsonb(o.gates)
+                 and time_is_said(o.expires_at, f.facts, 'expires_at')), false) as created,
+               coalesce(bool_or(e.kind = 'override.reviewed' and e.at = o.reviewed_at
+                 and e.principal_id = o.reviewed_by
+                 and f.facts @> jsonb_build_object('override', o.id)), false) as reviewed,
+               coalesce(bool_or(e.kind = 'override.revoked' and e.at = o.ended_at and e.principal_id = o.ended_by
+                 and f.facts @> jsonb_build_object('override', o.id)), false) as revoked
+             from events e cross join lateral facts_said(e.leaf) f(facts)
+             where e.digest = o.manifest and e.at in (o.created_at, o.reviewed_at, o.ended_at)
+           ) t
+           order by o.id"#
+    )
+}
+
 async fn policies(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx::Result<Vec<Row>> {
     by_id!(
         connection,

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 /// Of the events behind the first id up to the second, those that the rows contradict, in words; one snapshot.
 /// What is done to a manifest or to a repository's rules waits for what was done before it, so that of such
 /// events the later one has the greater id.
+#[allow(clippy::too_many_lines, reason = "one statement, read from top to bottom")]
 pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result<Vec<String>, Failure> {
     sqlx::query_scalar!(
         r#"select 'event ' || e.id || ' (' || e.kind || coalesce(' of ' || r.name, '')
@@ -67,6 +68,14 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
              when e.kind in ('hold.placed', 'hold.ended') then
                exists (select from holds h where h.id = id_said(f.facts, 'hold')
                        and (e.kind = 'hold.placed' or h.ended_at = e.at) offset 0)
+             when e.kind in ('waiver.created', 'waiver.approved', 'waiver.revoked') then
+               exists (select from waivers w where w.id = id_said(f.facts, 'waiver')
+                       and case e.kind when 'waiver.created' then w.created_at
+                             when 'waiver.approved' then w.approved_at else w.ended_at end = e.at offset 0)
+             when e.kind in ('override.created', 'override.reviewed', 'override.revoked') then
+               exists (select from overrides o where o.id = id_said(f.facts, 'override')
+                       and case e.kind when 'override.created' then o.created_at
+                             when 'override.reviewed' then o.reviewed_at else o.ended_at end = e.at offset 0)
              else true end
            order by e.id"#,
         behind,

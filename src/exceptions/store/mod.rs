@@ -3,7 +3,10 @@
 pub mod approvals;
 pub mod blocks;
 pub mod environments;
+pub mod every;
 pub mod holds;
+pub mod overrides;
+pub mod waivers;
 
 /// Ends a row of a table, if it is open and of this scope, and returns a column of it. A macro, because the
 /// names of tables are part of statements that are checked when they are compiled.

@@ -47,10 +47,41 @@ fn key_name(value: &HeaderValue) -> Result<String, Problem> {
     }
 }
 
+/// What was created, by its id.
+#[derive(serde::Deserialize)]
+struct Created {
+    id: i64,
+}
+
 impl Once {
     /// The body as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         json(&self.body)
+    }
+
+    /// The same for what is created below a path: the answer names it in `Location`.
+    pub async fn created<T, A, F>(
+        self,
+        app: &App,
+        caller: &Caller,
+        path: &str,
+        act: A,
+    ) -> Result<Response, Problem>
+    where
+        T: Serialize + Send + 'static,
+        A: FnOnce(Db) -> F,
+        F: Future<Output = Result<(StatusCode, T), Problem>> + Send + 'static,
+    {
+        let (mut parts, body) = self.answer(app, caller, act).await?.into_parts();
+        // Kept answers are bodies: the id is read from the one that is sent, the first time and later.
+        let body = axum::body::to_bytes(body, usize::MAX).await;
+        let body = body.map_err(|error| Failure::new("reading an answer", error))?;
+        let id = serde_json::from_slice::<Created>(&body)
+            .map_err(|error| Failure::new("reading an answer", error))?;
+        let location = HeaderValue::from_str(&format!("{path}/{}", id.id));
+        let location = location.map_err(|error| Failure::new("naming what was created", error))?;
+        parts.headers.insert(header::LOCATION, location);
+        Ok(Response::from_parts(parts, body.into()))
     }
 
     /// Does it and answers; a repetition gets the first answer again. The key and the answer are kept

@@ -21,6 +21,7 @@ pub mod garbage;
 pub mod holds;
 pub mod identity;
 pub mod known_good;
+pub mod overrides;
 pub mod policies;
 pub mod promotions;
 pub mod repositories;
@@ -31,6 +32,7 @@ pub mod signers;
 pub mod tags;
 pub mod tokens;
 pub mod verify;
+pub mod waivers;
 
 pub use answers::SMALL_ANSWER;
 pub use problem::Problem;
@@ -66,10 +68,12 @@ fn documented() -> OpenApiRouter<App> {
         .merge(blocks::routes())
         .merge(decisions::routes())
         .merge(environments::routes())
+        .merge(exceptions::routes())
         .merge(garbage::routes())
         .merge(holds::routes())
         .merge(identity::routes())
         .merge(known_good::routes())
+        .merge(overrides::routes())
         .merge(policies::routes())
         .merge(promotions::routes())
         .merge(repositories::routes())
@@ -80,6 +84,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(tags::routes())
         .merge(tokens::routes())
         .merge(verify::routes())
+        .merge(waivers::routes())
 }
 
 /// The OpenAPI document, as `proofmark openapi` prints it.
