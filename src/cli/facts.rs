@@ -1,4 +1,4 @@
-//! What approvals, blocks and holds have in common: they are listed, and they end.
+//! What exceptions have in common: they are listed, a second person looks at some, and they end.
 
 use super::connection::{Query, Registry};
 use super::output::Output;
@@ -12,6 +12,16 @@ pub struct End {
     id: i64,
     /// Why; it is recorded
     #[arg(long)]
+    reason: String,
+}
+
+/// What a second person says.
+#[derive(clap::Args, Debug)]
+pub struct Second {
+    /// Its id
+    pub id: i64,
+    /// Why; it is recorded
+    #[arg(long, default_value = "")]
     reason: String,
 }
 
@@ -33,6 +43,7 @@ pub async fn list(
         ("at", "/at"),
         ("until", "/until"),
         ("reason", "/reason"),
+        ("origin", "/origin"),
         ("ended", "/ended_at"),
     ];
     // A hold has no digest.
@@ -49,5 +60,18 @@ pub async fn end(registry: &Registry, output: Output, path: &str, end: End, said
     let ended =
         registry.post(&format!("{path}/{}/revocation", end.id), &json!({ "reason": end.reason })).await?;
     output.answer(&ended, || format!("{said} {}", end.id));
+    Ok(())
+}
+
+/// Approves or reviews one, as the second person.
+pub async fn second(
+    registry: &Registry,
+    output: Output,
+    path: &str,
+    second: Second,
+    said: &str,
+) -> Result<(), Stop> {
+    let done = registry.post_once(path, &json!({ "reason": second.reason })).await?;
+    output.answer(&done, || format!("{said} {}", second.id));
     Ok(())
 }

@@ -21,6 +21,7 @@ mod audit;
 mod block;
 mod decision;
 mod environment;
+mod exceptions;
 mod fsck;
 mod gc;
 mod grant;
@@ -28,6 +29,7 @@ mod hold;
 mod key;
 mod known_good;
 mod login;
+mod overriding;
 mod policy;
 mod promote;
 mod pull;
@@ -40,6 +42,7 @@ mod signer;
 mod token;
 mod transfer;
 mod verify;
+mod waiver;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use connection::Asked;
@@ -122,6 +125,12 @@ enum Command {
     Block(Asked<block::Block>),
     /// Stop promotions of an environment, of a repository, or of one in the other
     Hold(Asked<hold::Hold>),
+    /// Accept findings for a reason and for a time; another person approves it
+    Waiver(Asked<waiver::Waiver>),
+    /// Pass failed gates of a version for a short time; another person reviews it
+    Override(Asked<overriding::Override>),
+    /// List approvals, blocks, holds, waivers and overrides, with what needs attention
+    Exceptions(Asked<exceptions::Exceptions>),
     /// Go back to the newest earlier version that the policy allows now
     Rollback(Asked<rollback::Rollback>),
     /// Ask which version is known to be good in an environment
@@ -169,6 +178,9 @@ impl Command {
             Self::Approve(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Block(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Hold(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Waiver(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Override(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Exceptions(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Rollback(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Repository(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Verify(asked) => asked.command.run(&asked.connection, output).await,

@@ -332,6 +332,71 @@ async fn a_block_a_hold_and_an_approval_are_made_listed_and_ended() {
     registry.check().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiver_and_an_override_are_made_by_one_and_approved_by_another_on_the_command_line() {
+    let registry = Registry::start().await;
+    let admin = set_up(&registry).await;
+    let second = registry.named("second", Role::Admin, "**", None).await;
+    let second = Shell::at(&registry.url, second.token());
+    let app = admin.file("app", b"the application");
+    admin.yes(&["push", text(&app), "-r", "payments/api", "-v", "1"]).await;
+
+    let accepted = ["--vulnerability", "CVE-1,CVE-2", "--status", "accepted-risk", "--reason", "no fix"];
+    let pattern = [&["waiver", "create", "payments/*"][..], &accepted].concat();
+    let usage = admin.run(&pattern).await;
+    assert!(usage.code == 2 && usage.err.contains("--expires-at"), "{}", usage.err);
+    let waiver = admin.json(&[&pattern[..], &["--expires-at", "30d"]].concat()).await;
+    assert_eq!(waiver["vulnerabilities"], serde_json::json!(["CVE-1", "CVE-2"]));
+    let bound = [
+        "waiver",
+        "create",
+        "payments/api:1",
+        "--vulnerability",
+        "CVE-3",
+        "--status",
+        "not-affected",
+        "--justification",
+        "component-not-present",
+        "--reason",
+        "not there",
+    ];
+    assert!(admin.json(&bound).await["digest"].is_string());
+    let id = waiver["id"].to_string();
+    let refused = admin.run(&["waiver", "approve", &id]).await;
+    assert!(refused.code == 1 && refused.err.contains("another person"), "{}", refused.err);
+    second.yes(&["waiver", "approve", &id, "--reason", "agreed"]).await;
+    let proposed = admin.yes(&["waiver", "list", "-r", "payments/api", "--state", "proposed"]).await;
+    assert!(proposed.contains("CVE-3") && !proposed.contains("CVE-1"), "{proposed}");
+
+    let given = admin
+        .json(&[
+            "override",
+            "create",
+            "payments/api:1",
+            "-e",
+            "staging",
+            "--gate",
+            "approvals,min_age",
+            "--expires-at",
+            "4h",
+            "--reason",
+            "incident 42",
+        ])
+        .await;
+    let given = given["id"].to_string();
+    assert!(admin.yes(&["override", "list", "--not-reviewed"]).await.contains("incident 42"));
+    let list = admin.yes(&["exceptions", "-e", "staging"]).await;
+    assert!(
+        ["override", "waiver", "unreviewed", "proposed, matches_nothing"].iter().all(|it| list.contains(it)),
+        "{list}"
+    );
+    second.yes(&["override", "review", &given]).await;
+    assert!(!admin.run(&["override", "list", "--not-reviewed"]).await.out.contains("incident 42"));
+    admin.yes(&["override", "revoke", &given, "--reason", "over"]).await;
+    admin.yes(&["waiver", "revoke", &id, "--reason", "a fix is out"]).await;
+    registry.check().await;
+}
+
 /// A certificate for 127.0.0.1 by an authority that only this test knows.
 async fn certify(shell: &Shell) {
     let steps = [
