@@ -1,8 +1,9 @@
 //! Waivers, overrides, and the one list over all exceptions.
 
-use crate::harness::{Client, Found, Registry, expect};
+use crate::harness::{Client, Found, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
+use proofmark::postgres::Scopes;
 use serde_json::{Value, json};
 
 const WAIVERS: &str = "/api/v1/waivers";
@@ -15,7 +16,8 @@ fn hence(hours: i64) -> Value {
 }
 
 /// A waiver of CVE-1 for a month.
-fn waiver(scope: Value) -> Value {
+fn waiver(scope: impl Into<Value>) -> Value {
+    let scope = scope.into();
     let mut body = json!({"vulnerabilities": ["CVE-1"], "status": "accepted_risk", "reason": "no fix yet",
         "expires_at": hence(24 * 30)});
     for (name, value) in scope.as_object().unwrap() {
@@ -407,8 +409,8 @@ async fn one_list_has_every_exception_with_what_needs_attention() {
     }
     assert_eq!(pages, all);
 
-    let lift = format!("/api/v1/blocks/{}/revocation", block["id"]);
-    admin.post_document(&lift, &json!({"reason": "over"}), 200).await;
+    let revocation = format!("/api/v1/blocks/{}/revocation", block["id"]);
+    admin.post_document(&revocation, &json!({"reason": "over"}), 200).await;
     assert_eq!(ids(&admin.document(&format!("{EXCEPTIONS}?kind=block")).await), [0_i64; 0]);
     assert_eq!(ids(&admin.document(&format!("{EXCEPTIONS}?kind=block&ended=true")).await).len(), 1);
     registry.check().await;
@@ -470,15 +472,60 @@ async fn a_repeated_request_for_a_waiver_or_an_override_is_answered_and_not_done
 }
 
 #[tokio::test]
+async fn ending_a_waiver_or_an_override_waits_for_the_decisions_that_it_can_change() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "").await;
+    let admin = registry.admin();
+    let second = registry.client(Role::Admin, "**").await;
+    let digest = admin.push_release("app", "1.0", "one").await;
+    let place = "select r.id, e.id from repositories r, environments e";
+    let (repository, environment): (i64, i64) =
+        sqlx::query_as(place).fetch_one(&mut *registry.sql().await).await.unwrap();
+    let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database()))";
+    for scope in [
+        None,
+        Some(json!({"repository": "app", "digest": digest, "environment": "prod"})),
+        Some(json!({"repository": "app", "digest": digest})),
+        Some(json!({"repositories": "app", "environment": "prod"})),
+        Some(json!({"repositories": "**"})),
+    ] {
+        // What a promotion holds while it is decided.
+        let mut deciding = registry.app.db.begin().await.unwrap();
+        Scopes::promote(repository, environment).lock(&mut deciding).await.unwrap();
+        Scopes::lanes(repository, environment, &[]).lock(&mut deciding).await.unwrap();
+        let (list, body, second_act) = match &scope {
+            None => (OVERRIDES, override_of(&digest, &["scan"], 4), "review"),
+            Some(scope) => (WAIVERS, waiver(scope.clone()), "approval"),
+        };
+        let made = admin.post_document(list, &body, 201).await;
+        second.post_document(&path(&made, list, second_act), &json!({}), 200).await;
+        let (client, revocation) = (admin.clone(), path(&made, list, "revocation"));
+        let ending =
+            tokio::spawn(
+                async move { client.post_document(&revocation, &json!({"reason": "over"}), 200).await },
+            );
+        eventually("the revocation waits", async || {
+            assert!(!ending.is_finished(), "{scope:?} did not wait");
+            sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *registry.sql().await).await.unwrap()
+        })
+        .await;
+        deciding.commit().await.unwrap();
+        assert_eq!(ending.await.unwrap()["state"], "ended");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn the_database_lets_a_second_person_act_once_and_a_row_end_once() {
     let registry = Registry::start().await;
     registry.environment("prod", "").await;
     let admin = registry.admin();
     let second = registry.client(Role::Admin, "**").await;
     let digest = admin.push_release("app", "1.0", "one").await;
-    let waiver = admin.post_document(WAIVERS, &waiver(json!({"repositories": "**"})), 201).await;
+    let proposed = admin.post_document(WAIVERS, &waiver(json!({"repositories": "**"})), 201).await;
     let given = admin.post_document(OVERRIDES, &override_of(&digest, &["scan"], 4), 201).await;
-    second.post_document(&path(&waiver, WAIVERS, "approval"), &json!({}), 200).await;
+    second.post_document(&path(&proposed, WAIVERS, "approval"), &json!({}), 200).await;
     second.post_document(&path(&given, OVERRIDES, "review"), &json!({}), 200).await;
     for sql in [
         "update waivers set approved_at = now()",
@@ -489,10 +536,10 @@ async fn the_database_lets_a_second_person_act_once_and_a_row_end_once() {
         "update overrides set reviewed_at = now()",
         "update overrides set gates = array['approvals']",
     ] {
-        let refused = sqlx::query(sql).execute(&mut *registry.sql().await).await.unwrap_err();
-        assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("23001"), "{sql}: {refused}");
+        let error = sqlx::query(sql).execute(&mut *registry.sql().await).await.unwrap_err();
+        assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("23001"), "{sql}: {error}");
     }
-    admin.post_document(&path(&waiver, WAIVERS, "revocation"), &json!({"reason": "over"}), 200).await;
+    admin.post_document(&path(&proposed, WAIVERS, "revocation"), &json!({"reason": "over"}), 200).await;
     let again = "update waivers set ended_at = now()";
     assert!(sqlx::query(again).execute(&mut *registry.sql().await).await.is_err());
     registry.check().await;
