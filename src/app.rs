@@ -13,6 +13,7 @@ use crate::jobs::{
 use crate::keys::{Keys, Source, Trust};
 use crate::ledger::LogListener;
 use crate::postgres::{Db, Growing, database_time};
+use crate::promotion;
 use crate::storage::{Room, Slots, Store};
 use crate::{identity, ledger, telemetry};
 use std::ops::Deref;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub job_statuses: JobStatuses,
     /// The log's size, as this process last heard of it.
     log_position: Growing,
+    /// Dry runs of promotions that are under way.
+    pub dry_runs: Slots,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -74,6 +77,12 @@ const LISTEN_EVERY: Duration = Duration::from_millis(10);
 const QUEUE_EVERY: Duration = Duration::from_secs(2);
 /// How often the queue is looked at while the log grows.
 const QUEUE_REST: Duration = Duration::from_millis(100);
+/// Dry runs at once; one principal has half of them.
+const CONCURRENT_DRY_RUNS: usize = 16;
+
+/// How often summaries are looked for that are to be renewed, and how many are renewed in a run.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+const RENEWED_AT_ONCE: i64 = 500;
 /// How often upload sessions that nobody goes on with are ended.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 /// How often a replica looks whether a collection is due or was asked for.
@@ -116,6 +125,7 @@ impl App {
         let document_room = Room::of(config.limits.document_memory_bytes);
         let answer_room = Room::of(config.limits.document_memory_bytes);
         let downloads = Slots::new(config.limits.concurrent_downloads);
+        let dry_runs = Slots::new(CONCURRENT_DRY_RUNS);
         let metrics = telemetry::start_metrics()?;
         Ok(Self(Arc::new(Parts {
             config,
@@ -131,6 +141,7 @@ impl App {
             downloads,
             job_statuses: JobStatuses::default(),
             log_position: Growing::default(),
+            dry_runs,
             metrics,
         })))
     }
@@ -147,6 +158,25 @@ impl App {
     /// Lets go of versions that enforced rules do not keep, if it is due and no other replica does.
     pub async fn retain(&self, due: Due, stop: &CancellationToken) -> Result<Option<Retained>, Failure> {
         jobs::retain(&self.db, Pace::percent(self.config.background_percent), due, stop).await
+    }
+
+    /// Renews the verification summaries of what may go on running, in the last third of their validity. Two
+    /// replicas that do it at once renew each once: the channel is locked and looked at again.
+    pub async fn renew_summaries(&self) -> Result<u64, Failure> {
+        let validity = self.config.summary_validity;
+        let now = database_time(&mut *self.db.acquire().await?).await?;
+        let before = promotion::renewed_before(now, validity);
+        let (by, mut renewed) = (identity::service(), 0);
+        for lane in promotion::due(&self.db, before, RENEWED_AT_ONCE).await? {
+            match promotion::renew(&self.db, &self.keys, &by, &lane, validity).await {
+                Ok(true) => renewed += 1,
+                Ok(false) => {}
+                Err(promotion::Refused::Failed(failure)) => return Err(failure),
+                Err(refused) => tracing::warn!(%lane, %refused, "a summary was not renewed"),
+            }
+        }
+        metrics::counter!("proofmark_summaries_renewed_total").increment(renewed);
+        Ok(renewed)
     }
 
     /// Ends upload sessions that nobody goes on with. Told to stop it is dropped where it stands: what a
@@ -239,6 +269,11 @@ impl App {
         jobs.run("collection", Schedule::every(LOOK_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
+        });
+        let (app, stop) = (self.clone(), jobs.stopping());
+        jobs.run("summaries", Schedule::every(RENEW_EVERY).may_run_long(), move || {
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { stop.run_until_cancelled(app.renew_summaries()).await.transpose().map(|_| ()) }
         });
     }
 }

@@ -159,7 +159,7 @@ pub struct Settings {
     /// Seconds after which an idle upload session is collected [default: 86400]
     #[arg(long, env = "PROOFMARK_UPLOAD_EXPIRY_SECONDS", value_name = "SECONDS")]
     pub upload_expiry_seconds: Option<u64>,
-    /// Seconds for which a verification summary is valid [default: 2592000]
+    /// Seconds for which a verification summary is valid [default: 604800]
     #[arg(long, env = "PROOFMARK_SUMMARY_VALIDITY_SECONDS", value_name = "SECONDS")]
     pub summary_validity_seconds: Option<u64>,
     /// Seconds that a token of /auth/token lives, at least 60 [default: 300]
@@ -448,7 +448,7 @@ impl Settings {
             background_percent: percent(self.background_percent.unwrap_or(20))?,
             blob_redirect: Some(seconds(self.blob_redirect_seconds, 0)).filter(|valid| !valid.is_zero()),
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
-            summary_validity: seconds(self.summary_validity_seconds, 30 * 86_400),
+            summary_validity: seconds(self.summary_validity_seconds, 7 * 86_400),
             token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),
         })
     }

@@ -55,6 +55,8 @@ pub struct Verification<'a> {
     pub time_verified: DateTime<Utc>,
     /// Until when the summary may be relied on.
     pub valid_until: DateTime<Utc>,
+    /// It repeats the evaluation of what runs, as a renewal does; a promotion asks more.
+    pub running: bool,
 }
 
 /// What the bytes of a subject are. Whoever may push chooses a file's bytes freely, a manifest's among
@@ -104,6 +106,9 @@ pub fn build(trust: &Trust, verification: &Verification<'_>) -> Result<Vec<u8>, 
         "slsaVersion": "1.2",
     });
     predicate[trust.valid_until_field()] = json!(time(verification.valid_until));
+    if verification.running {
+        predicate[format!("{}/evaluation", trust.verifier_id)] = json!("running");
+    }
     if !verification.inputs.is_empty() {
         let input = |input: &Input| json!({"uri": input.uri, "digest": digests([&input.digest])});
         predicate["inputAttestations"] = verification.inputs.iter().map(input).collect();

@@ -7,13 +7,14 @@ use super::output::{Output, at};
 use super::stop::Stop;
 use super::time::Moment;
 use crate::names::{EnvironmentName, RepositoryName};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Approve an artifact for an environment
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   proofmark approve payments/api:1.4.2 --environment prod --reason 'reviewed the change'
-  proofmark approve list payments/api
+  proofmark approve list                       (what waits for approvals)
+  proofmark approve list payments/api          (approvals of a repository)
   proofmark approve revoke 17 --reason 'looked again'")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Approve {
@@ -25,10 +26,13 @@ pub struct Approve {
 
 #[derive(clap::Subcommand, Debug)]
 enum ApproveCommand {
-    /// List the approvals of a repository's artifacts
+    /// List promotions that wait for approvals, or the approvals of a repository's artifacts
     List {
-        /// The repository
-        repository: RepositoryName,
+        /// The repository whose approvals to list [default: list what waits for approvals]
+        repository: Option<RepositoryName>,
+        /// Only what waits to be promoted to this environment
+        #[arg(long, short, value_name = "NAME", conflicts_with = "repository")]
+        environment: Option<EnvironmentName>,
         /// Ended ones too
         #[arg(long)]
         ended: bool,
@@ -58,7 +62,28 @@ impl Approve {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match (self.command, self.give) {
-            (Some(ApproveCommand::List { repository, ended }), _) => {
+            (Some(ApproveCommand::List { repository: None, environment, .. }), _) => {
+                let environment = environment.as_ref().map(EnvironmentName::as_str);
+                let query = [("pending", Some("true")), ("environment", environment)];
+                let mut items = registry.list(PATH, &query, usize::MAX).await?;
+                for item in &mut items {
+                    let waits = item.get("waits_for").and_then(Value::as_array).cloned().unwrap_or_default();
+                    let waits: Vec<String> = waits.iter().map(|gate| at(gate, "/message")).collect();
+                    item["needs"] = json!(waits.join("; "));
+                }
+                let columns = [
+                    ("repository", "/repository"),
+                    ("environment", "/environment"),
+                    ("version", "/version"),
+                    ("digest", "/digest"),
+                    ("requested", "/requested_at"),
+                    ("by", "/requested_by"),
+                    ("needs", "/needs"),
+                ];
+                output.list(&items, &columns, "Nothing waits for approvals");
+                Ok(())
+            }
+            (Some(ApproveCommand::List { repository: Some(repository), ended, .. }), _) => {
                 let query = [("repository", Some(repository.as_str())), ("ended", ended.then_some("true"))];
                 facts::list(registry, output, PATH, &query, "Nothing is approved").await
             }

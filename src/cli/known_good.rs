@@ -3,7 +3,7 @@
 use super::artifact::Named;
 use super::connection::Registry;
 use super::output::{Output, at};
-use super::stop::{Stop, gates_in_words};
+use super::stop::{Stop, fallback_in_words, gates_in_words, risks_in_words};
 use crate::names::{EnvironmentName, Platform};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -29,6 +29,9 @@ pub struct KnownGood {
     /// text: the reference alone, for scripts
     #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
     format: Option<Format>,
+    /// at-risk: a version at risk is no answer (exit code 1)
+    #[arg(long, value_name = "WHAT")]
+    fail_on: Option<FailOn>,
     /// Keep the signed summary (a DSSE envelope) in this file
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -38,6 +41,13 @@ pub struct KnownGood {
 enum Format {
     /// The reference alone.
     Text,
+}
+
+/// What is no answer, although the version goes on running.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailOn {
+    /// A version at risk.
+    AtRisk,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
@@ -67,6 +77,7 @@ impl KnownGood {
             ("environment", Some(self.environment.as_str())),
             ("platform", platform.as_deref()),
             ("for", Some(self.purpose.as_str())),
+            ("at_risk", self.fail_on.map(|_| "deny")),
         ];
         let good = registry.get("/api/v1/known-good", &query).await?;
         if let Some(path) = &self.summary {
@@ -77,6 +88,10 @@ impl KnownGood {
         }
         if self.format == Some(Format::Text) {
             output.print(&at(&good, "/reference"));
+            let remarks = format!("{}{}", fallback_in_words(&good), risks_in_words(&good));
+            if !remarks.is_empty() {
+                output.remark(remarks.trim_start_matches('\n'));
+            }
         } else {
             output.answer(&good, || in_words(&good, &self.environment));
         }
@@ -87,12 +102,14 @@ impl KnownGood {
 fn in_words(good: &Value, environment: &EnvironmentName) -> String {
     let gates = good.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
     format!(
-        "{}\nversion {}, known good in {environment}\npromoted {} by {}; the summary holds until {}{}",
+        "{}\nversion {}, known good in {environment}\npromoted {} by {}; the summary is valid until {}{}{}{}",
         at(good, "/reference"),
         at(good, "/version"),
         at(good, "/promoted_at"),
         at(good, "/promoted_by"),
         at(good, "/valid_until"),
+        fallback_in_words(good),
+        risks_in_words(good),
         gates_in_words(&gates),
     )
 }

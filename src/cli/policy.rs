@@ -6,6 +6,7 @@ use super::stop::Stop;
 use crate::names::{EnvironmentName, RepositoryName};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Apply, list and show policies
@@ -19,10 +20,19 @@ pub struct Policy {
 enum PolicyCommand {
     /// Put a policy (YAML or JSON) in force; earlier versions are kept
     #[command(after_help = "Examples:
-  proofmark policy apply policies/prod.yaml")]
+  proofmark policy apply policies/prod.yaml --dry-run
+  proofmark policy apply policies/prod.yaml
+
+With --dry-run nothing is put in force: the answer says what the policy would change for what runs.")]
     Apply {
         /// The policy; - is standard input
         file: PathBuf,
+        /// Say what it would change for what runs, and put nothing in force
+        #[arg(long)]
+        dry_run: bool,
+        /// Confirm that it ends so many running versions at once
+        #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+        ends: Option<usize>,
     },
     /// List the policies in force
     List {
@@ -59,19 +69,63 @@ enum PolicyCommand {
 
 const PATH: &str = "/api/v1/policies";
 
+fn warnings(answer: &Value) -> String {
+    let warnings = answer.get("warnings").and_then(Value::as_array).into_iter().flatten();
+    warnings.fold(String::new(), |words, warning| words + "\n  warning: " + &text(warning))
+}
+
+/// What the policy changes for what runs, class by class.
+fn consequences(answer: &Value) -> String {
+    let classes = [
+        ("ends_now", "end at once"),
+        ("ends_later", "end later"),
+        ("put_at_risk", "are put at risk"),
+        ("would_not_be_promoted_today", "go on, and would not be promoted today"),
+        ("relieved", "are at less risk, or would be promoted today"),
+    ];
+    let mut words = String::new();
+    for (class, what) in classes {
+        let Some(found) = answer.pointer(&format!("/consequences/{class}")) else { continue };
+        let count = found.get("count").and_then(Value::as_u64).unwrap_or_default();
+        if count == 0 {
+            continue;
+        }
+        let _ = write!(words, "\n  {count} running versions {what}");
+        for one in found.get("channels").and_then(Value::as_array).into_iter().flatten() {
+            let end = one.get("ends_at").and_then(Value::as_str);
+            let end = end.map_or(String::new(), |end| format!(" at {end}"));
+            let version = one.get("version").and_then(Value::as_str).unwrap_or("no version");
+            let _ = write!(words, "\n    {} {version}{end}", at(one, "/repository"));
+            for reason in one.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+                let _ = write!(words, "\n      {}", text(reason));
+            }
+        }
+    }
+    words
+}
+
 impl Policy {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            PolicyCommand::Apply { file } => {
+            PolicyCommand::Apply { file, dry_run: true, .. } => {
                 let body = (read(&file, "the policy")?, "application/yaml");
-                let applied = registry.deliver(Method::PUT, PATH, &[], body).await?;
+                let path = format!("{PATH}/simulate");
+                let simulated = registry.deliver(Method::POST, &path, &[], body).await?;
+                output.answer(&simulated, || {
+                    let words = "Nothing was put in force".to_owned();
+                    words + &warnings(&simulated) + &consequences(&simulated)
+                });
+            }
+            PolicyCommand::Apply { file, dry_run: false, ends } => {
+                let body = (read(&file, "the policy")?, "application/yaml");
+                let ends = ends.map(|ends| ends.to_string());
+                let applied = registry.deliver(Method::PUT, PATH, &[("ends", ends.as_deref())], body).await?;
                 output.answer(&applied, || {
                     let (name, environment) = (at(&applied, "/name"), at(&applied, "/environment"));
                     let words =
                         format!("Policy {name} of {environment} is in force\n{}", at(&applied, "/digest"));
-                    let warnings = applied.get("warnings").and_then(Value::as_array).into_iter().flatten();
-                    warnings.fold(words, |words, warning| words + "\n  warning: " + &text(warning))
+                    words + &warnings(&applied) + &consequences(&applied)
                 });
             }
             PolicyCommand::List { environment, repository, history } => {

@@ -3,14 +3,18 @@
 use super::artifact::Named;
 use super::connection::Registry;
 use super::output::{Output, at};
-use super::stop::{Stop, gates_in_words};
+use super::stop::{Stop, gates_in_words, risks_in_words};
+use super::time::Lifetime;
 use crate::names::{EnvironmentName, Reference};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 /// Promote a version to an environment, if its policy allows it
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   proofmark promote payments/api:1.4.2 --environment prod --reason 'release 1.4.2'
+  proofmark promote payments/api:1.4.2 --environment prod --dry-run      (asks, and promotes nothing)
+  proofmark promote payments/api:1.4.2 --environment prod --wait 2h      (until soak and age allow it)
   proofmark promote list payments/api --environment prod
 
 Exit code 1 is a no, with every gate's message and what would solve it.")]
@@ -47,6 +51,12 @@ struct Ask {
     /// Why; it is recorded
     #[arg(long, default_value = "")]
     reason: String,
+    /// Say what would be decided now; promote and record nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Where the decision is put off, ask again until it is made, for so long at most, e.g. 2h
+    #[arg(long, value_name = "DURATION", conflicts_with = "dry_run")]
+    wait: Option<Lifetime>,
 }
 
 const PATH: &str = "/api/v1/promotions";
@@ -86,20 +96,67 @@ impl Ask {
         let mut body =
             json!({ "repository": repository, "environment": self.environment, "reason": self.reason });
         add_reference(&mut body, &reference);
-        let promoted = registry.post_once(PATH, &body).await?;
+        if self.dry_run {
+            return dry_run(registry, output, &body, &format!("{repository} {reference}")).await;
+        }
+        let promoted = self.promote(registry, output, &body).await?;
         output.answer(&promoted, || {
             let gates =
                 promoted.pointer("/decision/gates").and_then(Value::as_array).cloned().unwrap_or_default();
             format!(
-                "Promoted {repository} {reference} to {}\n{}\ndecision {}{}",
+                "Promoted {repository} {reference} to {}\n{}\ndecision {}{}{}",
                 self.environment,
                 at(&promoted, "/digest"),
                 at(&promoted, "/decision/id"),
+                risks_in_words(&promoted),
                 gates_in_words(&gates)
             )
         });
         Ok(())
     }
+
+    /// Promotes; a decision that is only put off is asked for again when it may be made, within the time that
+    /// the caller waits.
+    async fn promote(&self, registry: &Registry, output: Output, body: &Value) -> Result<Value, Stop> {
+        let wait = self.wait.map_or(TimeDelta::zero(), Lifetime::span);
+        let give_up = crate::clock::now() + wait;
+        loop {
+            let stop = match registry.post_once(PATH, body).await {
+                Err(stop) if stop.is("promotion-deferred") => stop,
+                other => return other,
+            };
+            let until = match &stop {
+                Stop::Refused(problem) => at(problem, "/until").parse::<DateTime<Utc>>().ok(),
+                Stop::Usage(_) | Stop::Unanswered(_) => None,
+            };
+            let now = crate::clock::now();
+            let Some(until) = until.filter(|until| *until <= give_up) else { return Err(stop) };
+            output.remark(&format!("put off until {until}; waiting"));
+            // A second at least: the clocks of client and server differ.
+            let rest = (until - now).max(TimeDelta::seconds(1));
+            tokio::time::sleep(rest.to_std().unwrap_or_default()).await;
+        }
+    }
+}
+
+async fn dry_run(registry: &Registry, output: Output, body: &Value, what: &str) -> Result<(), Stop> {
+    let mut answer = registry.post(&format!("{PATH}?dry_run=true"), body).await?;
+    let environment = at(body, "/environment");
+    if at(&answer, "/verdict") == "allow" {
+        output.answer(&answer, || {
+            let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
+            format!(
+                "{what} would be promoted to {environment}\n{}{}{}",
+                at(&answer, "/digest"),
+                risks_in_words(&answer),
+                gates_in_words(&gates)
+            )
+        });
+        return Ok(());
+    }
+    answer["code"] = answer["verdict"].clone();
+    answer["detail"] = json!(format!("{what} would not be promoted to {environment}"));
+    Err(Stop::Refused(answer))
 }
 
 /// Writes a version or a digest into a body.

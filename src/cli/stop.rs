@@ -43,6 +43,7 @@ impl Stop {
                 Self::Unanswered(format!("{}\n  {ASK_WHO}", in_words(&problem)))
             }
             401 => Self::Unanswered(format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
+            403 => Self::Unanswered(format!("{}\n  {ASK_WHO}", in_words(&problem))),
             408 | 429 | 500.. => Self::Unanswered(in_words(&problem)),
             _ => Self::Refused(problem),
         }
@@ -130,6 +131,62 @@ fn with_reasons(item: &Value) -> String {
     reasons.iter().fold(text(&item), |lines, reason| lines + "\n      " + &text(reason))
 }
 
+/// What goes on and is at risk, what would be refused today, and warnings, one a line.
+pub fn risks_in_words(answer: &Value) -> String {
+    let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut words = String::new();
+    let risks = list("at_risk");
+    for risk in &risks {
+        let end = match risk.get("ends_at").and_then(Value::as_str) {
+            Some(end) => format!("ends at {end}"),
+            None => "no end is set".to_owned(),
+        };
+        let _ = write!(words, "\n  at risk ({end}): {}: {}", at(risk, "/gate"), at(risk, "/message"));
+    }
+    for gate in list("would_not_be_promoted_today") {
+        let _ = write!(
+            words,
+            "\n  would not be promoted today: {}: {}",
+            at(&gate, "/gate"),
+            at(&gate, "/message")
+        );
+    }
+    for one in list("promoted_by_override") {
+        let _ = write!(
+            words,
+            "\n  promoted by override {} of {}, not reviewed yet: {}",
+            at(&one, "/id"),
+            at(&one, "/created_by"),
+            at(&one, "/reason")
+        );
+    }
+    // A risk is a warning too, and is said above.
+    let said = |warning: &str| risks.iter().any(|risk| warning.contains(&at(risk, "/message")));
+    for warning in list("warnings") {
+        if let Some(warning) = warning.as_str().filter(|warning| !said(warning)) {
+            let _ = write!(words, "\n  warning: {warning}");
+        }
+    }
+    words
+}
+
+/// The versions promoted later that an answer skips, with their reasons.
+pub fn fallback_in_words(answer: &Value) -> String {
+    let mut words = String::new();
+    for skipped in answer.get("fallback_from").and_then(Value::as_array).into_iter().flatten() {
+        let version = skipped.get("version").and_then(Value::as_str).unwrap_or("no version");
+        let _ = write!(
+            words,
+            "\n  not the newest promotion: {version} ({}) is not good:",
+            at(skipped, "/digest")
+        );
+        for reason in skipped.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+            let _ = write!(words, "\n    {}", text(reason));
+        }
+    }
+    words
+}
+
 /// Gates, one a line, each with its outcome and message, and what would solve it below.
 pub fn gates_in_words(gates: &[Value]) -> String {
     let mut words = String::new();
@@ -176,7 +233,7 @@ mod tests {
         let stop =
             |status| Stop::from_problem(reqwest::StatusCode::from_u16(status).unwrap(), json!({}), true);
         for (status, no) in
-            [(403, true), (404, true), (409, true), (422, true), (400, false), (401, false), (503, false)]
+            [(403, false), (404, true), (409, true), (422, true), (400, false), (401, false), (503, false)]
         {
             assert_eq!(matches!(stop(status), Stop::Refused(_)), no, "{status}");
         }

@@ -3,8 +3,9 @@
 use super::artifact::host;
 use super::connection::{Connection, read};
 use super::hashing::hash;
+use super::known_good::FailOn;
 use super::output::{Output, at};
-use super::stop::{Stop, gates_in_words};
+use super::stop::{Stop, gates_in_words, risks_in_words};
 use super::time::Lifetime;
 use crate::attestation::summary::{self, Checked, Expectations, SubjectKind};
 use crate::keys::Trust;
@@ -31,6 +32,9 @@ pub struct Verify {
     /// Where it is to run; a view's name says it already
     #[arg(long, short, value_name = "NAME")]
     environment: Option<EnvironmentName>,
+    /// at-risk: a version at risk may not run (exit code 1)
+    #[arg(long, value_name = "WHAT", conflicts_with = "trust")]
+    fail_on: Option<FailOn>,
     #[command(flatten)]
     offline: Offline,
 }
@@ -117,10 +121,22 @@ impl Verify {
             (None, _) | (_, None) => self.subject.clone(),
         };
         let place = self.environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
+        let at_risk = answer.get("at_risk").and_then(Value::as_array).is_some_and(|risks| !risks.is_empty());
+        if at(&answer, "/verdict") == "allow" && self.fail_on.is_some() && at_risk {
+            answer["code"] = json!("at-risk");
+            answer["detail"] = json!(format!("{subject} is at risk{place}"));
+            return Err(Stop::Refused(answer));
+        }
         if at(&answer, "/verdict") == "allow" {
             output.answer(&answer, || {
                 let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
-                format!("Yes: {subject} may run{place}{}", gates_in_words(&gates))
+                let older = answer.get("current") == Some(&json!(false));
+                format!(
+                    "Yes: {subject} may run{place}{}{}{}",
+                    if older { "\n  it is not the current version" } else { "" },
+                    risks_in_words(&answer),
+                    gates_in_words(&gates)
+                )
             });
             return Ok(());
         }

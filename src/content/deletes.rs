@@ -65,6 +65,11 @@ async fn delete_tag(
             return Err(DeleteRefused::Held(pinned));
         }
     }
+    let current = pins::current_in(connection, repository.id, tag).await?;
+    if !current.is_empty() {
+        let holders = current.into_iter().map(|environment| Holder::Current { environment });
+        return Err(DeleteRefused::Held(holders.collect()));
+    }
     tags::remove(connection, repository, principal, tag, None).await?.ok_or(DeleteRefused::Unknown)
 }
 

@@ -2,7 +2,7 @@
 
 use super::OverQuota;
 use crate::failure::Failure;
-use crate::names::{Digest, Tag};
+use crate::names::{Digest, EnvironmentName, Tag};
 use crate::postgres::refusal;
 use chrono::{DateTime, Utc};
 use std::fmt;
@@ -119,6 +119,11 @@ pub enum Holder {
         /// Until when, if not for good.
         until: Option<DateTime<Utc>>,
     },
+    /// It is the version that is current in an environment.
+    Current {
+        /// The environment.
+        environment: EnvironmentName,
+    },
     /// A row of another room refers to it; the constraint says which.
     Reference(String),
 }
@@ -135,6 +140,7 @@ impl fmt::Display for Holder {
             Self::BelongsTo { digest, reason, until: Some(until) } => {
                 write!(f, "{digest}, {reason} until {}", until.to_rfc3339())
             }
+            Self::Current { environment } => write!(f, "{environment}, where it is the current version"),
             Self::Reference(constraint) => write!(f, "a rule ({})", constraint.replace('_', " ")),
         }
     }

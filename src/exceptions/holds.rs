@@ -138,6 +138,16 @@ pub async fn holds(
     store::list(&mut *db.acquire().await?, repository, environment, ended, before, limit).await
 }
 
+/// Open holds that stop promotions in the release channel, the newest first.
+pub async fn holds_in(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    limit: i64,
+) -> Result<Vec<HoldRow>, Failure> {
+    let (repository, environment) = (Some(&lane.repository), Some(&lane.environment));
+    store::list(connection, repository, environment, false, None, limit).await
+}
+
 /// A hold by its id, for the door to find out which right its lifting needs.
 pub async fn find_hold(db: &Db, id: i64) -> Result<Option<HoldRow>, Failure> {
     store::find(&mut *db.acquire().await?, id).await

@@ -23,7 +23,7 @@ pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
 pub use every::{
     Attention, ExceptionAt, ExceptionFilter, ExceptionKind, ExceptionRow, ExceptionScope, exceptions,
 };
-pub use holds::{HoldScope, NewHold, end_hold, find_hold, hold, hold_after_rollback, holds};
+pub use holds::{HoldScope, NewHold, end_hold, find_hold, hold, hold_after_rollback, holds, holds_in};
 pub use origin::Origin;
 pub use overrides::{
     MAX_OVERRIDE, NewOverride, OverrideFilter, Reviewer, create_override, find_override, overrides,

@@ -68,6 +68,8 @@ kinds! {
     PromotionRefused = "promotion.refused",
     /// An environment went back to an earlier version.
     RolledBack = "promotion.rolled-back",
+    /// The verification summary of what runs was renewed.
+    SummaryRenewed = "summary.renewed",
     /// Somebody approved.
     ApprovalGiven = "approval.given",
     /// An approval was taken back.

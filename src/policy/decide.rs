@@ -1,21 +1,32 @@
 //! The one function that decides.
 
-use super::decision::{Decision, Evidence, GateResult, Outcome, Verdict, in_words};
-use super::gates::{Finding, approvals, attested, provenance, scanned, signed_by, timing};
-use super::{Block, Facts, Gate, Mode, Policy};
+use super::decision::{Decision, Evidence, EvidenceKind, GateResult, Outcome, Overridden, Verdict, in_words};
+use super::gates::{self, Basis, approvals, origin, scanned, timing};
+use super::running::{Position, Recorded, evaluate_running};
+use super::{Block, Facts, Finding, Gate, Mode, Override, Policy, Waiver};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Which edition of `decide` made a decision. Raised by a change that could give another answer;
 /// the inputs name it, so old decisions are never replayed by rules they did not know.
-pub const DECIDE_VERSION: u32 = 1;
+pub const DECIDE_VERSION: u32 = 2;
 
-/// The policies in force, by their digests.
+/// Policies by their digests.
 pub type Policies = BTreeMap<Digest, Arc<Policy>>;
+
+/// The policies that concern a promoted version: those in force that cover its release channel, and those
+/// by which it was promoted.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySets {
+    /// In force, and covering the channel.
+    pub in_force: Policies,
+    /// Named by the recorded decision.
+    pub recorded: Policies,
+}
 
 /// What the answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,13 +34,10 @@ pub type Policies = BTreeMap<Digest, Arc<Policy>>;
 pub enum Action {
     /// Bringing a release to the environment.
     Promote,
-    /// Bringing an earlier release back; a hold does not stop it.
-    Rollback,
-    /// Answering a deployer about a release that was promoted. What runs already keeps its yes for
-    /// the grace of a finding, so that restarts do not break.
-    Serve {
-        /// It is the environment's newest promotion.
-        running: bool,
+    /// Bringing an earlier release back.
+    Rollback {
+        /// The rollback names the version, and so accepts its known findings.
+        named: bool,
     },
 }
 
@@ -45,6 +53,9 @@ pub struct Case {
     pub child: Option<Digest>,
     /// What is known.
     pub facts: Facts,
+    /// Of a version that was promoted before: what its decision recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
 }
 
 #[derive(Serialize)]
@@ -64,7 +75,7 @@ impl Case {
 
     /// Blocks that count in the environment now. One on a child of an index stops the whole index,
     /// unless the question is about another child.
-    pub(super) fn blocks_in<'a>(
+    pub(crate) fn blocks_in<'a>(
         &'a self,
         environment: &'a EnvironmentName,
     ) -> impl Iterator<Item = &'a Block> {
@@ -80,28 +91,70 @@ impl Case {
         })
     }
 
+    /// The images that the question concerns, as digest and SHA-256: the one of the platform, or all that a
+    /// runtime would run.
+    pub(super) fn images(&self) -> Vec<(&Digest, &Digest)> {
+        let mut images = self.facts.runnable();
+        if let Some(child) = &self.child {
+            images.retain(|(digest, _)| *digest == child);
+        }
+        images
+    }
+
+    /// The waiver that accepts the finding in these bytes now, if one does.
+    pub(super) fn waiver<'a>(&'a self, finding: &'a Finding, sha256: &'a Digest) -> Option<&'a Waiver> {
+        self.waivers_of(finding, sha256).find(|waiver| waiver.counts_at(self.at))
+    }
+
+    /// When the last waiver that accepted the finding stopped counting.
+    pub(super) fn waiver_end(&self, finding: &Finding, sha256: &Digest) -> Option<DateTime<Utc>> {
+        let ended = self.waivers_of(finding, sha256).filter_map(|waiver| {
+            waiver.counts_until().filter(|until| waiver.approved_at < *until && *until <= self.at)
+        });
+        ended.max()
+    }
+
+    fn waivers_of<'a>(
+        &'a self,
+        finding: &'a Finding,
+        sha256: &'a Digest,
+    ) -> impl Iterator<Item = &'a Waiver> {
+        let subject = &self.facts.subject;
+        self.facts.waivers.iter().filter(move |waiver| {
+            let bytes = waiver.sha256.as_ref().is_none_or(|only| only == sha256 || *only == subject.sha256);
+            let names = std::iter::once(&finding.vulnerability).chain(&finding.aliases).map(String::as_str);
+            bytes
+                && waiver.repositories.matches(subject.repository.as_str())
+                && waiver.accepts(names, finding.purl.as_deref())
+        })
+    }
+
     fn covering<'a>(&'a self, policies: &'a Policies) -> impl Iterator<Item = (&'a Digest, &'a Arc<Policy>)> {
         let subject = &self.facts.subject;
         policies.iter().filter(|(_, policy)| policy.covers(&subject.repository, &subject.environment))
     }
 }
 
-/// Decides: not blocked, not held, and every gate of every policy that covers the lane. Without a
-/// policy the answer is no.
-pub fn decide(policies: &Policies, case: &Case) -> Result<Decision, Failure> {
-    let id = Digest::sha256(&case.inputs(policies)?);
-    let (verdict, gates) = judge(policies, case);
+/// Decides on a promotion or a rollback. A promotion passes when it is not blocked, not held, and every gate
+/// of every policy in force that covers the channel holds; without a policy it is denied. A rollback passes
+/// when the version may go on running as the candidate that it is.
+pub fn decide(policies: &PolicySets, case: &Case) -> Result<Decision, Failure> {
+    let id = Digest::sha256(&case.inputs(&policies.in_force)?);
+    let (verdict, gates) = match (case.action, &case.recorded) {
+        (Action::Rollback { named }, Some(recorded)) => {
+            let status = evaluate_running(policies, case, recorded, Position::Candidate { named });
+            (status.verdict, status.gates)
+        }
+        (Action::Promote, _) | (Action::Rollback { .. }, None) => judge(&policies.in_force, case),
+    };
     let subject = &case.facts.subject;
     let about = (subject.repository.clone(), subject.environment.clone(), subject.digest.clone());
     Ok(Decision { id, verdict, gates, about })
 }
 
-/// The same without a name, for answers that are not recorded.
+/// May this version enter now? The verdict without a name, for answers that are not recorded.
 pub fn judge(policies: &Policies, case: &Case) -> (Verdict, Vec<GateResult>) {
-    let mut gates = vec![not_blocked(case)];
-    if case.action == Action::Promote {
-        gates.push(not_held(case));
-    }
+    let mut gates = vec![not_blocked(case), not_held(case)];
     let mut covered = false;
     for (_, policy) in case.covering(policies) {
         covered = true;
@@ -130,9 +183,9 @@ fn verdict(gates: &[GateResult]) -> Verdict {
 
 fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
     let found = match gate {
-        Gate::SignedBy(gate) => signed_by(gate, case),
-        Gate::Provenance(gate) => provenance(gate, case),
-        Gate::Attestation(gate) => attested(gate, case),
+        Gate::SignedBy(_) | Gate::Provenance(_) | Gate::Attestation(_) => {
+            origin(gate, case, &Basis::PROMOTION).unwrap_or_else(|| gates::Finding::fail("not evaluated"))
+        }
         Gate::Scan(gate) => scanned(gate, case),
         Gate::PromotedIn(gate) => timing::promoted_in(gate, case),
         Gate::Approvals(gate) => approvals(gate, case),
@@ -141,18 +194,39 @@ fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
     let terms = gate.terms();
     let early = terms.effective_on.is_some_and(|from| case.at < from);
     let mode = if early && terms.mode == Mode::Enforce { Mode::Warn } else { terms.mode };
-    found.result(gate.name(), Some(policy.name.as_str()), mode, terms.solution)
+    let result = found.result(gate.name(), Some(policy.name.as_str()), mode, terms.solution);
+    overridden(result, case)
+}
+
+/// An override that counts now passes a failed gate of the kinds that may be overridden. The gate goes on
+/// showing why it failed.
+fn overridden(mut result: GateResult, case: &Case) -> GateResult {
+    if !result.stands_in_the_way() || !Override::GATES.contains(&result.gate) {
+        return result;
+    }
+    let counts = |one: &&Override| one.counts_at(case.at) && one.gates.contains(result.gate);
+    if let Some(found) = case.facts.overrides.iter().find(counts) {
+        let by = BTreeSet::from([found.created_by.clone()]);
+        result.evidence.push(Evidence { kind: EvidenceKind::Override, id: found.id.to_string(), by });
+        result.overridden = Some(Overridden {
+            id: found.id,
+            created_by: found.created_by.clone(),
+            reason: found.reason.clone(),
+            expires_at: found.expires_at,
+        });
+    }
+    result
 }
 
 /// Always on, in no policy's power: blocked bytes do not run.
 fn not_blocked(case: &Case) -> GateResult {
     let subject = &case.facts.subject;
-    let mut found = Finding::pass("nothing blocks these bytes");
+    let mut found = gates::Finding::pass("nothing blocks these bytes");
     for block in case.blocks_in(&subject.environment) {
         let what = if block.sha256 == subject.sha256 { "it" } else { "a child of the index" };
         let until = block.until.map(|until| format!(" until {}", in_words(until))).unwrap_or_default();
         found = found.and_fail(format!("{what} is blocked{until} by {}: {}", block.by, block.why));
-        found.evidence.insert(Evidence { kind: "block", id: block.id.to_string() });
+        found = found.saw(EvidenceKind::Block, &block.id);
     }
     found.result(
         "not_blocked",
@@ -164,14 +238,14 @@ fn not_blocked(case: &Case) -> GateResult {
 
 /// Always on for promotions: a hold stops them; one with an end only puts them off.
 fn not_held(case: &Case) -> GateResult {
-    let mut found = Finding::pass("nothing holds promotions here");
+    let mut found = gates::Finding::pass("nothing holds promotions here");
     for hold in case.facts.holds.iter().filter(|hold| hold.until.is_none_or(|until| case.at < until)) {
         let text = format!("promotions are held by {}: {}", hold.by, hold.why);
         found = match hold.until {
             Some(until) => found.and_wait(until, format!("{text} (until {})", in_words(until))),
             None => found.and_fail(text),
         };
-        found.evidence.insert(Evidence { kind: "hold", id: hold.id.to_string() });
+        found = found.saw(EvidenceKind::Hold, &hold.id);
     }
     found.result("not_held", None, Mode::Enforce, "wait until the hold ends or is lifted")
 }
@@ -179,7 +253,7 @@ fn not_held(case: &Case) -> GateResult {
 fn no_policy(facts: &Facts) -> GateResult {
     let subject = &facts.subject;
     let message = format!("no policy covers {} in {}", subject.repository, subject.environment);
-    Finding::fail(message).result(
+    gates::Finding::fail(message).result(
         "policy",
         None,
         Mode::Enforce,

@@ -1,9 +1,10 @@
 //! Decisions: a verdict with the outcome of every gate.
 
-use super::Mode;
+use super::{Mode, Risk};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use utoipa::ToSchema;
 
 /// The answer.
@@ -47,13 +48,103 @@ pub enum Outcome {
     },
 }
 
+/// A kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each is the word itself")]
+pub enum EvidenceKind {
+    Attestation,
+    Scan,
+    Approval,
+    Promotion,
+    Block,
+    Hold,
+    Waiver,
+    Override,
+}
+
+impl EvidenceKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attestation => "attestation",
+            Self::Scan => "scan",
+            Self::Approval => "approval",
+            Self::Promotion => "promotion",
+            Self::Block => "block",
+            Self::Hold => "hold",
+            Self::Waiver => "waiver",
+            Self::Override => "override",
+        }
+    }
+}
+
 /// What a gate looked at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
-    /// `attestation`, `scan`, `approval`, `promotion`, `block`, `hold`.
-    pub kind: &'static str,
+    /// What it is.
+    pub kind: EvidenceKind,
     /// Its id or digest.
     pub id: String,
+    /// Whose signature or approval counted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub by: BTreeSet<String>,
+}
+
+/// A finding that the gate denies and that a waiver accepts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct WaivedFinding {
+    /// The vulnerability.
+    pub vulnerability: String,
+    /// The package.
+    pub package: String,
+    /// The waiver's id.
+    pub waiver: i64,
+    /// Until when the waiver counts.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// An override that passes a failed gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Overridden {
+    /// The override's id.
+    pub id: i64,
+    /// Who created it.
+    pub created_by: String,
+    /// Its reason.
+    pub reason: String,
+    /// When it expires.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A named, dated risk of a version that goes on running.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct AtRisk {
+    /// What kind of risk.
+    pub reason: Risk,
+    /// The gate that finds it.
+    pub gate: &'static str,
+    /// The policy that demands the gate.
+    pub policy: Option<String>,
+    /// The risk in words.
+    pub message: String,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// When the version ends, if nothing else changes; nothing where no end is set.
+    pub ends_at: Option<DateTime<Utc>>,
+    /// What shows it.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A gate that would refuse the version if it were promoted today.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NotToday {
+    /// The gate.
+    pub gate: &'static str,
+    /// The policy that demands it.
+    pub policy: Option<String>,
+    /// Why it would refuse.
+    pub message: String,
 }
 
 /// One gate's part of a decision. Messages name times, never ages, so that they change only when
@@ -75,9 +166,15 @@ pub struct GateResult {
     /// What holds for now but will not for ever.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Findings that it denies and that waivers accept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<WaivedFinding>,
+    /// The override that passes it although it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<Overridden>,
     /// What it looked at.
     pub evidence: Vec<Evidence>,
-    /// What would mend it, when it does not hold.
+    /// What would solve it, when it does not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solution: Option<String>,
 }
@@ -137,7 +234,26 @@ pub fn reasons(gates: &[GateResult]) -> Vec<String> {
 pub fn warnings(gates: &[GateResult]) -> Vec<String> {
     let missed = gates.iter().filter(|gate| gate.mode == Mode::Warn && gate.outcome != Outcome::Pass);
     let soon = gates.iter().flat_map(|gate| gate.warnings.iter().map(|w| format!("{}: {w}", gate.gate)));
-    missed.map(GateResult::sentence).chain(soon).collect()
+    let overridden = gates.iter().filter_map(|gate| {
+        let by = gate.overridden.as_ref()?;
+        Some(format!(
+            "{} (passed by override {} of {}: {})",
+            gate.sentence(),
+            by.id,
+            by.created_by,
+            by.reason
+        ))
+    });
+    let waived = gates.iter().flat_map(|gate| {
+        gate.waived.iter().map(|one| {
+            let until = one.expires_at.map(|at| format!(" until {}", in_words(at))).unwrap_or_default();
+            format!(
+                "{}: {} in {} is waived{until} (waiver {})",
+                gate.gate, one.vulnerability, one.package, one.waiver
+            )
+        })
+    });
+    missed.map(GateResult::sentence).chain(soon).chain(overridden).chain(waived).collect()
 }
 
 /// A time in a message, written as everywhere in our JSON.
@@ -148,7 +264,7 @@ pub fn in_words(time: DateTime<Utc>) -> String {
 impl GateResult {
     /// Whether it keeps the answer from being yes.
     pub fn stands_in_the_way(&self) -> bool {
-        self.mode == Mode::Enforce && self.outcome != Outcome::Pass
+        self.mode == Mode::Enforce && self.outcome != Outcome::Pass && self.overridden.is_none()
     }
 
     fn sentence(&self) -> String {

@@ -1,8 +1,10 @@
 //! A policy as it is written: YAML or JSON, parsed once, named by the digest of its canonical form.
 
-use super::{Gate, Severity};
+use super::gate::{Attested, Scanned};
+use super::{Gate, Mode, Severity};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
@@ -161,6 +163,71 @@ impl Policy {
     pub fn covers(&self, repository: &RepositoryName, environment: &EnvironmentName) -> bool {
         self.environment == *environment
             && self.repositories.iter().any(|pattern| pattern.matches(repository.as_str()))
+    }
+
+    /// Its scan gates whose failing refuses at this time.
+    pub(super) fn scan_gates(&self, at: DateTime<Utc>) -> impl Iterator<Item = &Scanned> {
+        self.gates.iter().filter(move |gate| gate.is_enforced(at)).filter_map(|gate| match gate {
+            Gate::Scan(gate) => Some(gate),
+            Gate::SignedBy(_)
+            | Gate::Provenance(_)
+            | Gate::Attestation(_)
+            | Gate::PromotedIn(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        })
+    }
+
+    /// Its attestation gates.
+    pub(super) fn attestation_gates(&self) -> impl Iterator<Item = &Attested> {
+        self.gates.iter().filter_map(|gate| match gate {
+            Gate::Attestation(gate) => Some(gate),
+            Gate::SignedBy(_)
+            | Gate::Provenance(_)
+            | Gate::Scan(_)
+            | Gate::PromotedIn(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        })
+    }
+
+    /// The patterns of approvers that some gate names.
+    pub fn approvers(&self) -> Vec<Pattern> {
+        let named = self.gates.iter().filter_map(|gate| match gate {
+            Gate::Approvals(gate) => gate.from.as_ref().map(|from| &from.0),
+            Gate::SignedBy(_)
+            | Gate::Provenance(_)
+            | Gate::Attestation(_)
+            | Gate::Scan(_)
+            | Gate::PromotedIn(_)
+            | Gate::MinAge(_) => None,
+        });
+        named.flatten().cloned().collect()
+    }
+
+    /// What is probably not meant: a policy that asks for nothing, or a scan gate that denies nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.gates.is_empty() {
+            warnings
+                .push("gates: the policy has none, so it allows all that is not blocked or held".to_owned());
+        } else if self.gates.iter().all(|gate| gate.terms().mode != Mode::Enforce) {
+            warnings.push("gates: none has mode enforce, so the policy refuses nothing".to_owned());
+        }
+        for gate in &self.gates {
+            let Gate::Scan(gate) = gate else { continue };
+            let Some(deny) = gate.deny else {
+                warnings.push("scan: without `deny` no finding is refused".to_owned());
+                continue;
+            };
+            if gate.grace_of(deny.severity).is_none() {
+                warnings.push(format!(
+                    "scan: no grace is stated for {}: a running version with such a finding is at risk without end",
+                    deny.severity
+                ));
+            }
+        }
+        warnings
     }
 
     /// The signers that some gate names, so that a misspelt one is told when the policy is saved.

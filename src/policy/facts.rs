@@ -1,10 +1,10 @@
 //! Facts: plain data about one release and one environment. Sets, so that their order cannot matter.
 
-use super::{Severity, Signature};
+use super::{Override, Severity, Signature, Waiver};
 use crate::names::{self, Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// All that a decision is made of, beside the policies and the time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,12 @@ pub struct Facts {
     pub stays: BTreeSet<Stay>,
     /// Open approvals of the bytes for this environment.
     pub approvals: BTreeSet<Approval>,
+    /// Approved waivers whose scope contains the subject and that name something that was found.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub waivers: BTreeSet<Waiver>,
+    /// Overrides of the bytes for this environment, expired and ended ones among them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub overrides: BTreeSet<Override>,
 }
 
 /// What is judged.
@@ -109,6 +115,8 @@ pub struct Attestation {
     pub id: i64,
     /// The envelope's digest.
     pub envelope: Digest,
+    /// The SHA-256 of what it is about: of the subject, of an image of it, or of both.
+    pub about: BTreeSet<Digest>,
     /// What it states.
     pub predicate_type: String,
     /// The builder that provenance names.
@@ -148,8 +156,24 @@ pub struct Scan {
     #[serde(skip)]
     pub findings: BTreeSet<Finding>,
     /// Since when each vulnerability is known for these bytes, where grace may count.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub known_since: BTreeMap<String, DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known: BTreeSet<Known>,
+}
+
+/// Since when a vulnerability is known for some bytes, with a severity and with or without a fix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Known {
+    /// The vulnerability.
+    pub vulnerability: String,
+    /// The severity with which a scanner reported it.
+    pub severity: Severity,
+    /// Whether a version without it existed.
+    pub fixable: bool,
+    /// When that was first received.
+    pub since: DateTime<Utc>,
+    /// When a scanner no longer suppressed it, after one had: once, the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsuppressed_at: Option<DateTime<Utc>>,
 }
 
 /// One finding.
@@ -163,8 +187,14 @@ pub struct Finding {
     pub package: String,
     /// Its version.
     pub installed: String,
-    /// Whether a version that mends it exists.
+    /// Whether a version without it exists.
     pub fixable: bool,
+    /// Other names of the vulnerability.
+    #[serde(default)]
+    pub aliases: BTreeSet<String>,
+    /// The package URL, where the scanner gives one.
+    #[serde(default)]
+    pub purl: Option<String>,
 }
 
 /// The bytes stand, or stood, in an environment: the newest stretch without another version.
@@ -190,6 +220,13 @@ pub struct Approval {
     pub by: String,
     /// Until when.
     pub until: Option<DateTime<Utc>>,
+    /// Whether the approver holds the right to approve here now. An approval counts only while it is so.
+    #[serde(default = "yes")]
+    pub authorized: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Facts {

@@ -45,6 +45,28 @@ pub enum Gate {
     MinAge(#[serde(deserialize_with = "span_or_fields")] MinAge),
 }
 
+/// What a statement has to be about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Of {
+    /// What is promoted; a statement about an index counts for its images.
+    #[default]
+    Index,
+    /// Each image that a runtime may run; a statement about the index does not count.
+    EachImage,
+}
+
+/// What a later FAILED of a counted test does to what runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailed {
+    /// It ends the version, until a newer PASSED.
+    #[default]
+    End,
+    /// It puts the version at risk.
+    AtRisk,
+}
+
 /// What every gate may carry beside its own fields.
 pub(super) struct Terms<'a> {
     pub mode: Mode,
@@ -93,6 +115,14 @@ gate! {
         /// Only statements of this predicate type count [default: any].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         predicate: Option<String>,
+        /// Whether a statement about the index counts for its images, or each image needs its own
+        /// [default: index].
+        #[serde(default)]
+        of: Of,
+        /// From this time on the gate counts for what runs as well; before, and without it, a stricter gate
+        /// ends nothing that was promoted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enforce_on_running_from: Option<DateTime<Utc>>,
     }
 }
 
@@ -110,6 +140,14 @@ gate! {
         /// Branches: `main` is `refs/heads/main` [default: any].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         branches: Option<Several<String>>,
+        /// Whether a statement about the index counts for its images, or each image needs its own
+        /// [default: index].
+        #[serde(default)]
+        of: Of,
+        /// From this time on the gate counts for what runs as well; before, and without it, a stricter gate
+        /// ends nothing that was promoted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enforce_on_running_from: Option<DateTime<Utc>>,
     }
 }
 
@@ -126,9 +164,20 @@ gate! {
         /// The result that a test result must have [default: any].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<TestResult>,
-        /// Statements received longer ago do not count [default: all count].
+        /// Statements received longer ago do not count for a promotion [default: all count].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_age: Option<Span>,
+        /// What a later FAILED of a test that the promotion counted does to what runs [default: end].
+        #[serde(default)]
+        on_failed: OnFailed,
+        /// Whether a statement about the index counts for its images, or each image needs its own
+        /// [default: index].
+        #[serde(default)]
+        of: Of,
+        /// From this time on the gate counts for what runs as well; before, and without it, a stricter gate
+        /// ends nothing that was promoted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enforce_on_running_from: Option<DateTime<Utc>>,
     }
 }
 
@@ -149,9 +198,14 @@ gate! {
         /// Only findings that have a fix count [default: false].
         #[serde(default, deserialize_with = "truth")]
         fixable_only: bool,
-        /// By severity, how long what already runs keeps its yes after a finding became known.
+        /// By severity, how long what already runs goes on after a finding became known. A severity that is
+        /// not named has the grace of the next lower one that is.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         grace: BTreeMap<Severity, Span>,
+        /// From this time on the gate counts for what runs as well; before, and without it, a stricter gate
+        /// ends nothing that was promoted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enforce_on_running_from: Option<DateTime<Utc>>,
     }
 }
 
@@ -204,6 +258,13 @@ pub enum TestResult {
     Passed,
     Warned,
     Failed,
+}
+
+impl Scanned {
+    /// The grace of a severity: its own, or that of the next lower one that has one.
+    pub(super) fn grace_of(&self, severity: Severity) -> Option<Span> {
+        self.grace.range(..=severity).next_back().map(|(_, grace)| *grace)
+    }
 }
 
 impl TestResult {
@@ -290,6 +351,28 @@ impl Gate {
             Self::PromotedIn(_) => "promoted_in",
             Self::Approvals(_) => "approvals",
             Self::MinAge(_) => "min_age",
+        }
+    }
+
+    /// Whether it asks where the version comes from.
+    pub(super) fn is_origin(&self) -> bool {
+        matches!(self, Self::SignedBy(_) | Self::Provenance(_) | Self::Attestation(_))
+    }
+
+    /// Whether failing it refuses, at this time: not in another mode, and not before it takes effect.
+    pub(super) fn is_enforced(&self, at: DateTime<Utc>) -> bool {
+        let terms = self.terms();
+        terms.mode == Mode::Enforce && terms.effective_on.is_none_or(|from| from <= at)
+    }
+
+    /// From when on it counts for what runs, of the gates that may.
+    pub fn enforce_on_running_from(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::SignedBy(gate) => gate.enforce_on_running_from,
+            Self::Provenance(gate) => gate.enforce_on_running_from,
+            Self::Attestation(gate) => gate.enforce_on_running_from,
+            Self::Scan(gate) => gate.enforce_on_running_from,
+            Self::PromotedIn(_) | Self::Approvals(_) | Self::MinAge(_) => None,
         }
     }
 

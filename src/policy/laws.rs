@@ -4,7 +4,7 @@ use super::*;
 use crate::names::{Digest, EnvironmentName, Pattern};
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 const STRICT: &str = r#"
@@ -24,20 +24,20 @@ gates:
 static IN_FORCE: LazyLock<Policies> = LazyLock::new(|| policies(&[STRICT]));
 static PAYMENTS: LazyLock<Pattern> = LazyLock::new(|| "payments/*".parse().unwrap());
 
-fn policies(texts: &[&str]) -> Policies {
+pub(super) fn policies(texts: &[&str]) -> Policies {
     let parsed = texts.iter().map(|text| Policy::parse(text.as_bytes()).unwrap());
     parsed.map(|policy| (policy.digest().unwrap(), Arc::new(policy))).collect()
 }
 
-fn at(minutes: i64) -> DateTime<Utc> {
+pub(super) fn at(minutes: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::minutes(minutes)
 }
 
-fn digest(text: &str) -> Digest {
+pub(super) fn digest(text: &str) -> Digest {
     Digest::sha256(text.as_bytes())
 }
 
-fn signature(signer: &str) -> Signature {
+pub(super) fn signature(signer: &str) -> Signature {
     Signature {
         signer: signer.into(),
         key_id: format!("key of {signer}"),
@@ -49,10 +49,11 @@ fn signature(signer: &str) -> Signature {
     }
 }
 
-fn attestation(id: i64, predicate_type: &str) -> Attestation {
+pub(super) fn attestation(id: i64, predicate_type: &str) -> Attestation {
     Attestation {
         id,
         envelope: digest(&format!("envelope {id}")),
+        about: [digest("manifest")].into(),
         predicate_type: predicate_type.into(),
         builder: Some("https://ci.example/builder".into()),
         source: Some("git+https://git.example/payments/api".into()),
@@ -65,8 +66,8 @@ fn attestation(id: i64, predicate_type: &str) -> Attestation {
 }
 
 /// Everything that the strict policy asks for.
-fn good() -> Facts {
-    let approval = |id, by: &str| Approval { id, by: by.into(), until: None };
+pub(super) fn good() -> Facts {
+    let approval = |id, by: &str| Approval { id, by: by.into(), until: None, authorized: true };
     Facts {
         subject: Subject {
             repository: "payments/api".parse().unwrap(),
@@ -94,10 +95,12 @@ fn good() -> Facts {
         }]
         .into(),
         approvals: [approval(1, "ann"), approval(2, "bob")].into(),
+        waivers: BTreeSet::new(),
+        overrides: BTreeSet::new(),
     }
 }
 
-fn scan<const N: usize>(scanner: &str, findings: [Finding; N]) -> Scan {
+pub(super) fn scan<const N: usize>(scanner: &str, findings: [Finding; N]) -> Scan {
     Scan {
         id: 1,
         sha256: digest("manifest"),
@@ -107,26 +110,33 @@ fn scan<const N: usize>(scanner: &str, findings: [Finding; N]) -> Scan {
         report: digest("report"),
         finding_set: digest("findings"),
         findings: findings.into(),
-        known_since: BTreeMap::new(),
+        known: BTreeSet::new(),
     }
 }
 
-fn critical(name: &str, severity: Severity) -> Finding {
+pub(super) fn critical(name: &str, severity: Severity) -> Finding {
     Finding {
         severity,
         vulnerability: name.into(),
         package: "openssl".into(),
         installed: "1.0".into(),
         fixable: true,
+        aliases: BTreeSet::new(),
+        purl: None,
     }
 }
 
-fn ask(facts: Facts, action: Action) -> Decision {
-    decide(&IN_FORCE, &Case { action, at: at(0), child: None, facts }).unwrap()
+pub(super) fn case(facts: Facts) -> Case {
+    Case { action: Action::Promote, at: at(0), child: None, facts, recorded: None }
+}
+
+fn decide_by(in_force: &Policies, case: &Case) -> Decision {
+    let policies = PolicySets { in_force: in_force.clone(), recorded: Policies::new() };
+    decide(&policies, case).unwrap()
 }
 
 fn promote(facts: Facts) -> Decision {
-    ask(facts, Action::Promote)
+    decide_by(&IN_FORCE, &case(facts))
 }
 
 /// The gates that stand in the way.
@@ -162,20 +172,20 @@ fn a_release_with_nothing_is_refused_with_every_reason() {
 
 #[test]
 fn without_a_policy_the_answer_is_no() {
-    let case = Case { action: Action::Promote, at: at(0), child: None, facts: good() };
-    let decision = decide(&Policies::new(), &case).unwrap();
+    let case = case(good());
+    let decision = decide_by(&Policies::new(), &case);
     assert_eq!(decision.verdict, Verdict::Deny);
     assert!(decision.reasons()[0].contains("no policy covers payments/api in prod"));
     let other = STRICT.replace("payments/*\"]\ng", "elsewhere/*\"]\ng");
-    assert_eq!(decide(&policies(&[&other]), &case).unwrap().verdict, Verdict::Deny);
+    assert_eq!(decide_by(&policies(&[&other]), &case).verdict, Verdict::Deny);
 }
 
 #[test]
 fn all_gates_of_all_matching_policies_must_hold() {
     let second = "{name: second, environment: prod, repositories: ['**'], gates: [approvals: {count: 3}]}";
-    let case = Case { action: Action::Promote, at: at(0), child: None, facts: good() };
-    assert_eq!(decide(&policies(&[STRICT]), &case).unwrap().verdict, Verdict::Allow);
-    assert_eq!(decide(&policies(&[STRICT, second]), &case).unwrap().verdict, Verdict::Deny);
+    let case = case(good());
+    assert_eq!(decide_by(&policies(&[STRICT]), &case).verdict, Verdict::Allow);
+    assert_eq!(decide_by(&policies(&[STRICT, second]), &case).verdict, Verdict::Deny);
 }
 
 #[test]
@@ -219,6 +229,9 @@ fn what_was_gone_back_from_or_is_blocked_there_did_not_prove_itself_there() {
         by: "ann".into(),
     };
     index.subject.sha256 = digest("index");
+    let about = BTreeSet::from([digest("index")]);
+    index.attestations =
+        index.attestations.into_iter().map(|a| Attestation { about: about.clone(), ..a }).collect();
     index.blocks = [block].into();
     assert_eq!(refused_by(index), ["promoted_in"], "a child is blocked there");
 }
@@ -227,8 +240,10 @@ fn what_was_gone_back_from_or_is_blocked_there_did_not_prove_itself_there() {
 fn approvals_count_different_people_who_are_not_its_author() {
     let with = |names: &[&str]| {
         let mut facts = good();
-        facts.approvals =
-            (0_i64..).zip(names).map(|(id, by)| Approval { id, by: (*by).into(), until: None }).collect();
+        facts.approvals = (0_i64..)
+            .zip(names)
+            .map(|(id, by)| Approval { id, by: (*by).into(), until: None, authorized: true })
+            .collect();
         promote(facts).verdict
     };
     assert_eq!(with(&["ann", "bob"]), Verdict::Allow);
@@ -315,24 +330,6 @@ fn what_one_scanner_found_another_does_not_wash_away() {
 }
 
 #[test]
-fn what_runs_keeps_its_yes_for_the_grace_and_a_promotion_does_not() {
-    let mut facts = good();
-    let known_since = [("CVE-1".to_owned(), at(-60))].into();
-    facts.scans = [Scan { known_since, ..scan("trivy", [critical("CVE-1", Severity::High)]) }].into();
-    assert_eq!(refused_by(facts.clone()), ["scan"]);
-    let running = ask(facts.clone(), Action::Serve { running: true });
-    assert_eq!(running.verdict, Verdict::Allow);
-    assert!(running.warnings()[0].contains("tolerated until"));
-    assert_eq!(ask(facts.clone(), Action::Serve { running: false }).verdict, Verdict::Deny);
-    facts.scans = [Scan {
-        known_since: [("CVE-1".to_owned(), at(-15_000))].into(),
-        ..scan("trivy", [critical("CVE-1", Severity::High)])
-    }]
-    .into();
-    assert_eq!(ask(facts, Action::Serve { running: true }).verdict, Verdict::Deny);
-}
-
-#[test]
 fn every_image_of_an_index_needs_its_scan_and_its_documents_do_not() {
     let mut facts = good();
     let child = |name: &str, platform: &str| Platform {
@@ -356,32 +353,12 @@ fn every_image_of_an_index_needs_its_scan_and_its_documents_do_not() {
 }
 
 #[test]
-fn a_block_on_a_child_stops_the_index_but_not_its_other_children() {
-    let mut facts = good();
-    let child =
-        |name: &str| Platform { digest: digest(name), sha256: digest(name), platform: None, position: None };
-    facts.subject.platforms = [child("amd"), child("arm")].into();
-    facts.scans = ["amd", "arm"].map(|name| Scan { sha256: digest(name), ..scan("trivy", []) }).into();
-    facts.blocks = [block("arm", None)].into();
-    let about = |child: Option<&str>| {
-        let child = child.map(digest);
-        let case = Case { action: Action::Serve { running: true }, at: at(0), child, facts: facts.clone() };
-        decide(&policies(&[STRICT]), &case).unwrap().verdict
-    };
-    assert_eq!(about(None), Verdict::Deny);
-    assert_eq!(about(Some("arm")), Verdict::Deny);
-    assert_eq!(about(Some("amd")), Verdict::Allow);
-}
-
-#[test]
-fn a_hold_stops_promotions_and_neither_rollbacks_nor_deployers() {
+fn a_hold_stops_promotions() {
     let mut facts = good();
     facts.holds = [Hold { id: 1, why: "freeze".into(), until: Some(at(30)), by: "ann".into() }].into();
     assert_eq!(promote(facts.clone()).verdict, Verdict::Defer { until: at(30) });
     facts.holds.insert(Hold { id: 2, why: "incident".into(), until: None, by: "ann".into() });
-    assert_eq!(promote(facts.clone()).verdict, Verdict::Deny);
-    assert_eq!(ask(facts.clone(), Action::Rollback).verdict, Verdict::Allow);
-    assert_eq!(ask(facts, Action::Serve { running: true }).verdict, Verdict::Allow);
+    assert_eq!(promote(facts).verdict, Verdict::Deny);
 }
 
 #[test]
@@ -389,8 +366,7 @@ fn a_gate_that_warns_or_is_not_yet_effective_does_not_refuse() {
     let verdict = |terms: &str| {
         let text =
             format!("{{environment: prod, repositories: ['**'], gates: [approvals: {{count: 5, {terms}}}]}}");
-        let case = Case { action: Action::Promote, at: at(0), child: None, facts: good() };
-        let decision = decide(&policies(&[&text]), &case).unwrap();
+        let decision = decide_by(&policies(&[&text]), &case(good()));
         (decision.verdict, decision.warnings().len())
     };
     assert_eq!(verdict("mode: enforce"), (Verdict::Deny, 0));
@@ -399,7 +375,7 @@ fn a_gate_that_warns_or_is_not_yet_effective_does_not_refuse() {
     assert_eq!(verdict("effective_on: 2099-01-01T00:00:00Z"), (Verdict::Allow, 1));
 }
 
-fn block(of: &str, until: Option<i64>) -> Block {
+pub(super) fn block(of: &str, until: Option<i64>) -> Block {
     Block {
         id: 7,
         sha256: digest(of),
@@ -432,8 +408,10 @@ fn some_facts() -> impl Strategy<Value = Facts> {
         let mut facts = good();
         if !whole {
             facts.attestations.clear();
-            facts.approvals =
-                (0..).zip(people).map(|(id, by)| Approval { id, by: by.into(), until: None }).collect();
+            facts.approvals = (0..)
+                .zip(people)
+                .map(|(id, by)| Approval { id, by: by.into(), until: None, authorized: true })
+                .collect();
             let environment = "staging".parse().unwrap();
             facts.stays = stay
                 .map(|s| Stay { environment, since: at(s), until: None, rolled_back: false })
@@ -483,11 +461,11 @@ proptest! {
     #[test]
     fn a_case_that_was_written_down_gives_the_same_decision(facts in some_facts()) {
         let policies = policies(&[STRICT]);
-        let case = Case { action: Action::Promote, at: at(0), child: None, facts };
+        let case = case(facts);
         let inputs: serde_json::Value = serde_json::from_slice(&case.inputs(&policies).unwrap()).unwrap();
         let mut again: Case = serde_json::from_value(inputs["case"].clone()).unwrap();
         // Findings stand among the inputs by the digest of their set; who replays reads them again.
         again.facts.scans = case.facts.scans.clone();
-        prop_assert_eq!(decide(&policies, &again).unwrap(), decide(&policies, &case).unwrap());
+        prop_assert_eq!(decide_by(&policies, &again), decide_by(&policies, &case));
     }
 }

@@ -14,18 +14,29 @@ mod gates;
 #[cfg(test)]
 mod laws;
 pub mod platforms;
+#[cfg(test)]
+mod properties;
+mod running;
 mod severity;
 mod span;
+mod table;
 mod trust;
 mod waiver;
 
-pub use decide::{Action, Case, DECIDE_VERSION, Policies, decide, judge};
-pub use decision::{Decision, Evidence, GateResult, Outcome, Verdict, Yes, in_words, reasons, warnings};
+pub use decide::{Action, Case, DECIDE_VERSION, Policies, PolicySets, decide, judge};
+pub use decision::{
+    AtRisk, Decision, Evidence, EvidenceKind, GateResult, NotToday, Outcome, Overridden, Verdict,
+    WaivedFinding, Yes, in_words, reasons, warnings,
+};
 pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName};
-pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Platform, Scan, Stay, Subject};
+pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, Stay, Subject};
 pub use gate::{Gate, Mode};
+pub use running::{
+    ACCEPTED_GRACE, Accepted, Position, Recorded, RecordedGate, SUPERSEDED_GRACE, Status, evaluate_running,
+};
 pub use severity::Severity;
 pub use span::Span;
+pub use table::{Condition, OnCandidate, OnPromotion, OnRunning, Risk};
 pub use trust::{Revocation, Signature, Untrusted};
 pub use waiver::{
     InvalidPackage, Justification, Override, UnknownJustification, UnknownWaiverStatus, Waiver, WaiverStatus,

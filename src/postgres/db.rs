@@ -120,6 +120,14 @@ impl Db {
         self.commits.wake()
     }
 
+    /// Begins a transaction that reads one snapshot, taken at its first statement, and writes nothing. It
+    /// ends when it is dropped.
+    pub async fn snapshot(&self) -> Result<Tx, Failure> {
+        let open = self.pool.begin_with("begin isolation level repeatable read read only").await;
+        let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
+        Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
+    }
+
     /// Closes the pool, waiting for connections in use.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -1,10 +1,10 @@
 //! The answer to the deployer's question, with what a deployer needs to check it alone.
 
-use super::facts::{Promotion, Release};
-use super::standing::Standing;
+use super::evaluate::{Evaluated, Skipped};
+use super::facts::Promotion;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
-use crate::policy::{Case, Facts, GateResult};
+use crate::policy::{AtRisk, Case, EvidenceKind, Facts, GateResult, NotToday, Recorded};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
@@ -33,20 +33,37 @@ pub struct KnownGood {
     pub promoted_by: String,
     /// The recorded decision that allowed it.
     pub decision: Digest,
-    /// Today's outcome of every gate.
+    /// The gates that concern what runs, today.
     pub gates: Vec<GateResult>,
     /// What holds for now but will not for ever, such as a finding in its grace.
     pub warnings: Vec<String>,
+    /// Named, dated risks; the version goes on running.
+    pub at_risk: Vec<AtRisk>,
+    /// Gates that would refuse the version if it were promoted today. That ends nothing.
+    pub would_not_be_promoted_today: Vec<NotToday>,
+    /// Overrides that its promotion used and that nobody reviewed yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub promoted_by_override: Vec<PromotedByOverride>,
+    /// Another platform of the newest version has another answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub platform_answers_differ: bool,
     /// Where it comes from, by trusted provenance.
     pub provenance: Option<Provenance>,
     /// The newest run of each scanner.
     pub scan: Vec<ScanSeen>,
-    /// Whose approval counts, each once: where a gate asks for approvals, those that it counted.
+    /// Whose approvals the promotion counted.
     pub approvals: BTreeSet<String>,
     /// The version before it.
     pub previous: Option<Earlier>,
-    /// Versions promoted later that are not good any more, with the reasons.
+    /// Versions promoted later that are not good any more, with the reasons: the answer is not the newest
+    /// promotion.
+    pub fallback_from: Vec<Candidate>,
+    /// The same under its former name.
     pub passed_over: Vec<Candidate>,
+    /// When the answer was evaluated; told in the header `Proofmark-Evaluated-At`, so that the body changes
+    /// only with the answer.
+    #[serde(skip)]
+    pub evaluated_at: DateTime<Utc>,
     /// Until when the summary may be relied on.
     pub valid_until: DateTime<Utc>,
     /// The verification summary that was signed at its promotion, a DSSE envelope.
@@ -110,7 +127,7 @@ pub struct EventSeen {
 }
 
 /// A promoted version that is not known to be good, and why.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Candidate {
     /// Its digest.
     pub digest: Digest,
@@ -120,34 +137,68 @@ pub struct Candidate {
     pub promoted_at: DateTime<Utc>,
     /// Why not.
     pub reasons: Vec<String>,
+    /// A rollback that names the version would take it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rollback_may_name_it: bool,
 }
 
-impl Candidate {
-    pub(super) fn new(promotion: &Promotion, reasons: Vec<String>) -> Self {
-        let Promotion { manifest, version, promoted_at, .. } = promotion.clone();
-        Self { digest: manifest, version, promoted_at, reasons }
+/// An override that a promotion used.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PromotedByOverride {
+    /// The override's id.
+    pub id: i64,
+    /// The gates that it passed.
+    pub gates: BTreeSet<String>,
+    /// Who created it.
+    pub created_by: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+impl PromotedByOverride {
+    /// Those that the promotion used and that are not reviewed.
+    pub(super) fn of(case: &Case, promotion: &Promotion) -> Vec<Self> {
+        let used: BTreeSet<i64> =
+            promotion.recorded.gates.iter().filter_map(|gate| gate.overridden).collect();
+        let open =
+            case.facts.overrides.iter().filter(|one| used.contains(&one.id) && one.reviewed_by.is_none());
+        open.map(|one| Self {
+            id: one.id,
+            gates: one.gates.clone(),
+            created_by: one.created_by.clone(),
+            reason: one.reason.clone(),
+        })
+        .collect()
+    }
+}
+
+impl From<Skipped> for Candidate {
+    fn from(skipped: Skipped) -> Self {
+        let Promotion { manifest, version, promoted_at, .. } = skipped.promotion;
+        let (reasons, rollback_may_name_it) = (skipped.reasons, skipped.named);
+        Self { digest: manifest, version, promoted_at, reasons, rollback_may_name_it }
     }
 }
 
 impl KnownGood {
-    /// Puts the answer together; `repository` is how clients name it.
+    /// Puts the answer together; `registry` is how clients reach us.
     pub(super) fn new(
-        repository: &str,
-        release: &Release,
-        promotion: &Promotion,
-        case: &Case,
-        standing: Standing,
-        passed_over: Vec<Candidate>,
+        registry: &str,
+        evaluated: Evaluated,
+        fallback_from: Vec<Candidate>,
+        platform_answers_differ: bool,
     ) -> Result<Self, Failure> {
+        let platform_answers_differ = platform_answers_differ || evaluated.platforms_differ();
+        let Evaluated { release, promotion, case, status, .. } = evaluated;
         let summary = String::from_utf8(release.summary.clone().unwrap_or_default())
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
         let summary = RawValue::from_string(summary)
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
-        let promotion = promotion.clone();
+        let promoted_by_override = PromotedByOverride::of(&case, &promotion);
         let index = case.child.is_some().then(|| promotion.manifest.clone());
         let digest = case.child.clone().unwrap_or(promotion.manifest);
         Ok(Self {
-            reference: format!("{repository}@{digest}"),
+            reference: format!("{registry}/{}@{digest}", case.facts.subject.repository),
             digest,
             index,
             version: promotion.version,
@@ -155,17 +206,23 @@ impl KnownGood {
             promoted_at: promotion.promoted_at,
             promoted_by: promotion.promoted_by,
             decision: promotion.decision,
-            provenance: provenance(&case.facts, &standing.gates),
+            provenance: provenance(&case.facts, &status.gates),
             scan: scans(&case.facts),
-            approvals: approvals(case, &standing.gates),
-            gates: standing.gates,
-            warnings: standing.warnings,
+            approvals: approvals(&promotion.recorded),
+            gates: status.gates,
+            warnings: status.warnings,
+            at_risk: status.at_risk,
+            would_not_be_promoted_today: status.would_not_be_promoted_today,
+            promoted_by_override,
+            platform_answers_differ,
             previous: promotion.previous.map(|previous| Earlier {
                 digest: previous.manifest,
                 version: previous.version,
                 promoted_at: previous.promoted_at,
             }),
-            passed_over,
+            passed_over: fallback_from.clone(),
+            fallback_from,
+            evaluated_at: case.at,
             valid_until: promotion.valid_until,
             summary,
             event: EventSeen {
@@ -187,7 +244,7 @@ fn provenance(facts: &Facts, gates: &[GateResult]) -> Option<Provenance> {
         builder: attestation.builder.clone(),
         source: attestation.source.clone(),
         source_ref: attestation.source_ref.clone(),
-        signers: attestation.signatures.iter().map(|signature| signature.signer.clone()).collect(),
+        signers: used.by.iter().cloned().collect(),
     })
 }
 
@@ -202,18 +259,8 @@ fn scans(facts: &Facts) -> Vec<ScanSeen> {
     seen.collect()
 }
 
-/// Approvals that gates counted; where no gate asks, those that last and are not the author's own.
-fn approvals(case: &Case, gates: &[GateResult]) -> BTreeSet<String> {
-    let asking = || gates.iter().filter(|gate| gate.gate == "approvals");
-    let counted: BTreeSet<&str> =
-        asking().flat_map(|gate| &gate.evidence).map(|evidence| evidence.id.as_str()).collect();
-    let asked = asking().next().is_some();
-    let counts = case.facts.approvals.iter().filter(|approval| {
-        if asked {
-            return counted.contains(approval.id.to_string().as_str());
-        }
-        let lasts = approval.until.is_none_or(|until| case.at < until);
-        lasts && !case.facts.subject.authors.contains(&approval.by)
-    });
-    counts.map(|approval| approval.by.clone()).collect()
+/// The approvals that the decision counted.
+fn approvals(recorded: &Recorded) -> BTreeSet<String> {
+    let evidence = recorded.gates.iter().flat_map(|gate| &gate.evidence);
+    evidence.filter(|one| one.kind == EvidenceKind::Approval).flat_map(|one| one.by.clone()).collect()
 }

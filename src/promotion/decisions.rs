@@ -5,7 +5,7 @@ use super::store::decisions as store;
 use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Case, DECIDE_VERSION, GateResult, decide};
+use crate::policy::{Case, DECIDE_VERSION, GateResult, PolicySets, decide};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -104,11 +104,16 @@ pub async fn replay(db: &Db, id: &Digest) -> Result<Option<Replayed>, Failure> {
             inputs.decide
         ));
     }
-    let policies = facts::documents(&mut connection, inputs.policies.clone()).await?;
-    for missing in inputs.policies.iter().filter(|digest| !policies.contains_key(digest)) {
+    let in_force = facts::documents(&mut connection, inputs.policies.clone()).await?;
+    let mut case = inputs.case;
+    let named: Vec<Digest> = case.recorded.iter().flat_map(|recorded| &recorded.policies).cloned().collect();
+    let recorded = facts::documents(&mut connection, named.clone()).await?;
+    let policies = PolicySets { in_force, recorded };
+    let kept =
+        |digest: &&Digest| policies.in_force.contains_key(*digest) || policies.recorded.contains_key(*digest);
+    for missing in inputs.policies.iter().chain(&named).filter(|digest| !kept(digest)) {
         differs.push(format!("policy {missing} is not kept any more"));
     }
-    let mut case = inputs.case;
     let mut scans = Vec::new();
     for mut scan in std::mem::take(&mut case.facts.scans) {
         scan.findings = store::findings(&mut connection, &scan.finding_set).await?.into_iter().collect();

@@ -2,12 +2,13 @@
 //! in one statement at every question.
 
 use super::store::{facts as store, holds, policies, releases};
+use crate::access::{Approve, Authority, Binding, Lane, Principal};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Facts, Policies, Policy, Scan, Subject};
+use crate::policy::{Approval, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 pub(super) use releases::{Promotion, Release};
@@ -18,11 +19,25 @@ pub(super) struct Gathered {
     /// The database's time when it saw the facts.
     pub now: DateTime<Utc>,
     pub facts: Facts,
-    /// The policies in force in the environment.
-    pub in_force: Vec<Digest>,
-    /// Its bytes are the present ones of the lane: no other bytes were promoted since.
-    pub present: bool,
+    /// The policies in force that cover the channel, and those by which it was promoted.
+    pub policies: PolicySets,
+    /// The promotion of other bytes that came after it: when, and whether it was a rollback.
+    pub later: Option<(DateTime<Utc>, bool)>,
+    /// A rollback went back over it.
+    pub skipped: bool,
     pub release: Arc<Release>,
+}
+
+impl Gathered {
+    /// Where the version stands, as far as its own rows tell: an older version may be current all the same,
+    /// where an answer falls back to it.
+    pub fn position(&self) -> Position {
+        match self.later {
+            None => Position::Current,
+            Some((at, true)) if !self.skipped => Position::RolledBackFrom { at },
+            Some((at, _)) => Position::Superseded { at },
+        }
+    }
 }
 
 /// The newest releases of lanes, as they were last seen. A release never changes; that it is still the
@@ -48,11 +63,10 @@ pub(super) async fn gather_for_promotion(
 ) -> Result<Option<Gathered>, Failure> {
     let Some(release) = releases::find(connection, wanted).await? else { return Ok(None) };
     let holds = holds::stopping(connection, &release).await?;
-    let row = store::gather(connection, &release).await?;
-    let mut gathered = gathered(wanted, Arc::new(release), row);
+    let mut gathered = look(connection, wanted, Arc::new(release)).await?.0;
     gathered.facts.holds = holds;
     let scans = std::mem::take(&mut gathered.facts.scans).into_iter();
-    gathered.facts.scans = scans.map(|scan| Scan { known_since: BTreeMap::new(), ..scan }).collect();
+    gathered.facts.scans = scans.map(|scan| Scan { known: BTreeSet::new(), ..scan }).collect();
     Ok(Some(gathered))
 }
 
@@ -61,35 +75,94 @@ pub(super) async fn gather(
     connection: &mut PgConnection,
     wanted: Wanted<'_>,
 ) -> Result<Option<Gathered>, Failure> {
-    if wanted.promotion.is_some() {
-        let Some(release) = releases::find(connection, wanted).await? else { return Ok(None) };
-        let row = store::gather(connection, &release).await?;
-        return Ok(Some(gathered(wanted, Arc::new(release), row)));
-    }
     let lane = (wanted.repository.clone(), wanted.environment.clone());
-    if let Some(release) = NEWEST.get(&lane) {
-        let row = store::gather(connection, &release).await?;
-        if is_newest(&release, &row) {
-            return Ok(Some(gathered(wanted, release, row)));
+    let remembered = NEWEST.get(&lane).filter(|release| {
+        let id = release.promotion.as_ref().map(|promotion| promotion.id);
+        wanted.promotion.is_none() || wanted.promotion == id
+    });
+    if let Some(release) = remembered {
+        let (gathered, seen) = look(connection, wanted, release).await?;
+        if seen.is_unchanged(&gathered.release, wanted) {
+            return Ok(Some(gathered));
         }
     }
     while let Some(release) = releases::find(connection, wanted).await? {
-        let row = store::gather(connection, &release).await?;
-        // Otherwise another one was promoted between the two statements.
-        if is_newest(&release, &row) {
-            let release = Arc::new(release);
-            NEWEST.insert(lane, Arc::clone(&release));
-            return Ok(Some(gathered(wanted, release, row)));
+        let (gathered, seen) = look(connection, wanted, Arc::new(release)).await?;
+        // Otherwise another one was promoted, or a summary renewed, between the two statements.
+        if seen.is_unchanged(&gathered.release, wanted) {
+            if seen.is_newest(&gathered.release) {
+                NEWEST.insert(lane, Arc::clone(&gathered.release));
+            }
+            return Ok(Some(gathered));
         }
     }
     Ok(None)
 }
 
-fn is_newest(release: &Release, row: &store::Row) -> bool {
-    release.promotion.as_ref().map(|promotion| &promotion.decision) == row.newest.as_ref()
+/// What the gathering statement saw of what is remembered.
+struct Seen {
+    newest: Option<Digest>,
+    decision: Option<Digest>,
+    summary_id: Option<i64>,
 }
 
-fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row) -> Gathered {
+impl Seen {
+    fn is_newest(&self, release: &Release) -> bool {
+        release.promotion.as_ref().map(|promotion| &promotion.decision) == self.newest.as_ref()
+    }
+
+    fn is_unchanged(&self, release: &Release, wanted: Wanted<'_>) -> bool {
+        let known = release.promotion.as_ref().map(|promotion| &promotion.decision);
+        let same = if wanted.promotion.is_some() {
+            known == self.decision.as_ref()
+        } else {
+            self.is_newest(release)
+        };
+        same && release.summary_id == self.summary_id
+    }
+}
+
+/// The severities that are gathered whatever the policies in force deny: those of the recorded policies, and
+/// critical, which no answer falls back to.
+fn severities(recorded: &Policies, also: Option<&Policy>) -> Vec<&'static str> {
+    let policies = recorded.values().map(AsRef::as_ref).chain(also);
+    let denied = policies.flat_map(Policy::denied_severities);
+    let all: BTreeSet<Severity> = denied.chain([Severity::Critical]).collect();
+    all.into_iter().map(Severity::as_str).collect()
+}
+
+async fn look(
+    connection: &mut PgConnection,
+    wanted: Wanted<'_>,
+    release: Arc<Release>,
+) -> Result<(Gathered, Seen), Failure> {
+    let named = release.promotion.as_ref().map(|promotion| &promotion.recorded.policies);
+    let recorded = documents(connection, named.into_iter().flatten().cloned().collect()).await?;
+    let severities = severities(&recorded, wanted.also);
+    let environments: Vec<&EnvironmentName> =
+        wanted.also.map(|policy| policy.earlier_environments().into_iter().collect()).unwrap_or_default();
+    let row = store::gather(connection, &release, &severities, &environments).await?;
+    let mut in_force = documents(connection, row.policies.clone()).await?;
+    in_force.retain(|_, policy| policy.covers(wanted.repository, wanted.environment));
+    let seen =
+        Seen { newest: row.newest.clone(), decision: row.decision.clone(), summary_id: row.summary_id };
+    Ok((gathered(wanted, release, row, PolicySets { in_force, recorded }), seen))
+}
+
+/// An approval counts only while its author holds the right to approve in the lane.
+fn approval(seen: store::ApprovalSeen, lane: &Lane) -> Approval {
+    let store::ApprovalSeen { id, by, until, grants } = seen;
+    let bindings = grants.into_iter().map(|grant| Binding {
+        role: grant.role,
+        repositories: grant.repositories,
+        environments: grant.environments,
+    });
+    let author = Authority::new(Principal { id: 0, name: by.clone() }, bindings.collect());
+    let authorized = author.may::<Approve, _>(lane).is_ok();
+    Approval { id, by, until, authorized }
+}
+
+fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies: PolicySets) -> Gathered {
     let scans = row.scans.0.into_iter().map(|run| Scan {
         id: run.id,
         sha256: run.sha256,
@@ -99,8 +172,9 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row) -> Gathe
         report: run.report,
         finding_set: run.finding_set,
         findings: run.findings,
-        known_since: run.known_since,
+        known: run.known,
     });
+    let lane = Lane { repository: wanted.repository.clone(), environment: wanted.environment.clone() };
     let facts = Facts {
         subject: Subject {
             repository: wanted.repository.clone(),
@@ -116,26 +190,17 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row) -> Gathe
         attestations: row.attestations.0,
         scans: scans.collect(),
         stays: row.stays.0,
-        approvals: row.approvals.0,
+        approvals: row.approvals.0.into_iter().map(|seen| approval(seen, &lane)).collect(),
+        waivers: row.waivers.0,
+        overrides: row.overrides.0,
     };
-    let present = row.present.as_ref() == Some(&release.sha256);
-    Gathered { now: row.now, facts, in_force: row.policies, present, release }
+    let later = row.later_at.map(|at| (at, row.later_kind.as_deref() == Some("rollback")));
+    Gathered { now: row.now, facts, policies, later, skipped: row.skipped, release }
 }
 
 /// Parsed policies by their digest: a document never changes, so neither does an entry.
 static PARSED: LazyLock<moka::future::Cache<Digest, Arc<Policy>>> =
     LazyLock::new(|| moka::future::Cache::new(1024));
-
-/// The documents of the policies in force that cover the subject's lane.
-pub(super) async fn policies(
-    connection: &mut PgConnection,
-    gathered: &Gathered,
-) -> Result<Policies, Failure> {
-    let subject = &gathered.facts.subject;
-    let mut found = documents(connection, gathered.in_force.clone()).await?;
-    found.retain(|_, policy| policy.covers(&subject.repository, &subject.environment));
-    Ok(found)
-}
 
 /// The documents with these digests.
 pub(super) async fn documents(

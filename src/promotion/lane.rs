@@ -8,7 +8,7 @@ use crate::content;
 use crate::failure::Failure;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Action, Case, Decision, Policies, Yes, decide};
+use crate::policy::{Action, Case, Decision, Mode, PolicySets, Recorded, RecordedGate, Yes, decide};
 use crate::postgres::{Scopes, Tx};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -78,7 +78,7 @@ pub(super) struct LockedLane<'tx> {
 /// A decision with all it was made of.
 pub(super) struct Judged {
     pub case: Case,
-    pub policies: Policies,
+    pub policies: PolicySets,
     pub decision: Decision,
     pub release: Arc<Release>,
 }
@@ -120,18 +120,26 @@ impl<'tx> LockedLane<'tx> {
         if there { Ok(()) } else { Err(Refused::UnknownArtifact(digest.to_string())) }
     }
 
-    /// Gathers the facts now and decides. The time is the database's, read in the gathering
+    /// Gathers the facts now and decides on a promotion. The time is the database's, read in the gathering
     /// statement and so after the locks.
-    pub async fn judge(&mut self, digest: &Digest, action: Action) -> Result<Judged, Refused> {
+    pub async fn judge(&mut self, digest: &Digest) -> Result<Judged, Refused> {
         let place = &self.place;
         let (repository, environment) = (&place.repository, &place.environment);
-        let wanted = facts::Wanted { repository, environment, digest: Some(digest), promotion: None };
+        let wanted =
+            facts::Wanted { repository, environment, digest: Some(digest), promotion: None, also: None };
         let gathered = facts::gather_for_promotion(self.tx, wanted).await?;
-        let Some(gathered) = gathered else { return Err(Refused::UnknownArtifact(digest.to_string())) };
-        let policies = facts::policies(self.tx, &gathered).await?;
-        let case = Case { action, at: gathered.now, child: None, facts: gathered.facts };
-        let decision = decide(&policies, &case)?;
-        Ok(Judged { case, policies, decision, release: gathered.release })
+        let gathered = gathered.ok_or_else(|| Refused::UnknownArtifact(digest.to_string()))?;
+        judged(gathered, Action::Promote)
+    }
+
+    /// The same for a rollback to what was promoted by this promotion.
+    pub async fn judge_rollback(&mut self, promotion: i64, named: bool) -> Result<Judged, Refused> {
+        let place = &self.place;
+        let (repository, environment) = (&place.repository, &place.environment);
+        let wanted =
+            facts::Wanted { repository, environment, digest: None, promotion: Some(promotion), also: None };
+        let gathered = facts::gather(self.tx, wanted).await?.ok_or(Refused::Unknown)?;
+        judged(gathered, Action::Rollback { named })
     }
 
     /// The yes, if that is the decision; the lane and the decision back if it is not.
@@ -140,6 +148,40 @@ impl<'tx> LockedLane<'tx> {
             Some(yes) => Ok(Allowance { lane: self, judged, yes }),
             None => Err(Box::new((self, judged))),
         }
+    }
+}
+
+fn judged(gathered: facts::Gathered, action: Action) -> Result<Judged, Refused> {
+    let facts::Gathered { now, facts, policies, release, .. } = gathered;
+    let recorded = match action {
+        Action::Promote => None,
+        Action::Rollback { .. } => release.promotion.as_ref().map(|promotion| promotion.recorded.clone()),
+    };
+    let case = Case { action, at: now, child: None, facts, recorded };
+    let decision = decide(&policies, &case)?;
+    Ok(Judged { case, policies, decision, release })
+}
+
+impl Judged {
+    /// What the promotion stands on from now on: of a rollback, what was recorded for the version before.
+    pub fn recorded(&self) -> Recorded {
+        let decision = self.decision.id.clone();
+        if let Some(recorded) = &self.case.recorded {
+            return Recorded { decision, accepted: None, ..recorded.clone() };
+        }
+        let of_policies = self.decision.gates.iter().filter_map(|gate| Some((gate.policy.clone()?, gate)));
+        let gates = of_policies.map(|(policy, gate)| {
+            let passed = gate.mode == Mode::Enforce && !gate.stands_in_the_way();
+            RecordedGate {
+                policy,
+                gate: gate.gate.to_owned(),
+                passed,
+                evidence: gate.evidence.iter().filter(|_| passed).cloned().collect(),
+                overridden: gate.overridden.as_ref().map(|one| one.id),
+            }
+        });
+        let policies = self.policies.in_force.keys().cloned().collect();
+        Recorded { decision, policies, gates: gates.collect(), accepted: None }
     }
 }
 

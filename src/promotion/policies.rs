@@ -1,16 +1,18 @@
 //! Policies: every version kept, one of each name in force.
 
 use super::lane::environment_id;
+use super::simulate::{self, Consequences};
 use super::store::policies as store;
 use super::{Reason, Refused};
 use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
-use crate::names::{Digest, EnvironmentName};
-use crate::policy::{Policy, PolicyName};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::policy::{Gate, Policy, PolicyName};
 use crate::postgres::{Db, Scopes, act, database_time};
 use serde::Serialize;
 use serde_json::json;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 pub use store::PolicyRow;
@@ -26,20 +28,27 @@ pub struct PutPolicy {
     pub environment: EnvironmentName,
     /// Whether it changed anything.
     pub changed: bool,
-    /// What it names that is not there yet, such as a signer.
+    /// What it names that is not there yet, such as a signer, and what is probably not meant.
     pub warnings: Vec<String>,
+    /// What it changes for what runs now.
+    pub consequences: Consequences,
 }
 
 /// Puts a policy in force in place of the version before it, under the environment's exclusive
 /// scope: decisions that began earlier end first, later ones see it. The version in force again is
-/// no change.
+/// no change. Where a gate counts for what runs from a time in the past, the caller confirms the number of
+/// versions that it ends; that number is compared again under the lock.
 pub async fn put_policy(
     db: &Db,
     grant: &Grant<Administer, EnvironmentName>,
     policy: &Policy,
     source: &str,
+    ends: Option<usize>,
+    sees: impl Fn(&RepositoryName) -> bool,
 ) -> Result<PutPolicy, Refused> {
+    let before_the_lock = simulate::simulate(db, grant, policy, &sees).await?;
     act(|| async {
+        let consequences = before_the_lock.clone();
         let digest = policy.digest()?;
         let name = policy.name.clone();
         let mut tx = db.begin().await?;
@@ -53,12 +62,19 @@ pub async fn put_policy(
                 )));
             }
         }
-        let unknown = store::unknown_signers(&mut tx, &policy.signers()).await?;
-        let warnings = unknown.iter().map(|name| format!("no signer {name} is registered")).collect();
+        let mut warnings = warnings(&mut tx, policy).await?;
         let before = store::in_force(&mut tx, environment_id, name.as_str()).await?;
         let changed = before.as_ref() != Some(&digest);
         if changed {
             let at = database_time(&mut tx).await?;
+            if policy.gates.iter().filter_map(Gate::enforce_on_running_from).any(|from| from <= at) {
+                let all = |_: &RepositoryName| true;
+                let now = simulate::consequences(&mut tx, environment_id, environment, policy, all).await?;
+                let ended = now.ends_now.count;
+                if ended > 0 && ends != Some(ended) {
+                    return Err(Refused::PolicyEndsRunning(ended));
+                }
+            }
             let by = grant.principal();
             store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
             store::insert(&mut tx, environment_id, policy, &digest, source, at, by.id).await?;
@@ -74,9 +90,38 @@ pub async fn put_policy(
             ledger::append(&mut tx, event).await?;
         }
         tx.commit().await?;
-        Ok(PutPolicy { digest, name, environment: environment.clone(), changed, warnings })
+        if consequences.ends_now.count > 0 {
+            warnings.push(format!("{} running versions end at once", consequences.ends_now.count));
+        }
+        if consequences.ends_later.count > 0 {
+            warnings.push(format!("{} running versions end later", consequences.ends_later.count));
+        }
+        let told = consequences.would_not_be_promoted_today.count;
+        if told > 0 {
+            warnings.push(format!("{told} running versions go on, and would not be promoted today"));
+        }
+        Ok(PutPolicy { digest, name, environment: environment.clone(), changed, warnings, consequences })
     })
     .await
+}
+
+/// What the policy names that is not there, and what is probably not meant.
+async fn warnings(connection: &mut PgConnection, policy: &Policy) -> Result<Vec<String>, Failure> {
+    let mut warnings = policy.warnings();
+    let unknown = store::unknown_signers(connection, &policy.signers()).await?;
+    warnings.extend(unknown.iter().map(|name| format!("no signer {name} is registered")));
+    let approvers = policy.approvers();
+    if !approvers.is_empty() {
+        let known = store::approvers(connection).await?;
+        let nobody = approvers.into_iter().filter(|pattern| !known.iter().any(|name| pattern.matches(name)));
+        warnings.extend(nobody.map(|pattern| format!("approvals: nobody who may approve matches {pattern}")));
+    }
+    Ok(warnings)
+}
+
+/// What to tell who would put the policy in force.
+pub async fn policy_warnings(db: &Db, policy: &Policy) -> Result<Vec<String>, Failure> {
+    warnings(&mut *db.acquire().await?, policy).await
 }
 
 /// Ends a policy. Where no other covers a repository, nothing is allowed there from now on.

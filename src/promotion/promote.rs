@@ -2,14 +2,15 @@
 
 use super::lane::{Allowance, LockedLane, Place};
 use super::store::{decisions, promotions as store};
-use super::{PromotionRow, Reason, Refused, summary};
+use super::summary::{self, Summarized};
+use super::{PromotionRow, Reason, Refused};
 use crate::access::{Grant, Lane, Principal, Promote, Pull};
 use crate::content;
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, Tag};
-use crate::policy::{Action, Decision};
+use crate::policy::{Decision, EvidenceKind, Recorded};
 use crate::postgres::{Db, act};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -55,6 +56,19 @@ pub struct Promoted {
     pub event_id: i64,
     /// When: the time of the decision.
     pub at: DateTime<Utc>,
+    /// What the promoter should know: a newer version is replaced.
+    pub warnings: Vec<String>,
+}
+
+/// What a promotion or a rollback writes, beside what its decision says.
+pub(super) struct Writing<'a> {
+    pub kind: Kind,
+    pub version: Option<Tag>,
+    pub reason: &'a Reason,
+    pub validity: Duration,
+    pub recorded: Recorded,
+    /// The promotion that a rollback goes back to.
+    pub target: Option<i64>,
 }
 
 /// Promotes, or says why not. Locks the lane, keeps the manifest, gathers the facts, decides, and
@@ -80,13 +94,20 @@ async fn attempt(
     let mut lane = LockedLane::lock(&mut tx, place).await?;
     let (digest, version) = find(&mut lane, &asked.what).await?;
     lane.keep(&digest).await?;
-    let judged = lane.judge(&digest, Action::Promote).await?;
+    let judged = lane.judge(&digest).await?;
     let by = grant.principal();
     decisions::insert(lane.connection(), &judged, by.id).await?;
+    let place = lane.place().clone();
+    let newer = store::newer_than(lane.connection(), &place, &digest).await?;
     let outcome = match lane.allow(judged) {
         Ok(allowance) => {
-            Ok(write(allowance, keys, by, Kind::PromotionAllowed, version, &asked.reason, asked.validity)
-                .await?)
+            let recorded = allowance.judged().recorded();
+            let (reason, validity) = (&asked.reason, asked.validity);
+            let kind = Kind::PromotionAllowed;
+            let writing = Writing { kind, version, reason, validity, recorded, target: None };
+            let mut done = write(allowance, keys, by, writing).await?;
+            done.warnings.extend(newer.map(|newer| older_than(&newer)));
+            Ok(done)
         }
         Err(no) => {
             let (mut lane, judged) = *no;
@@ -96,6 +117,14 @@ async fn attempt(
     };
     tx.commit().await?;
     outcome
+}
+
+pub(super) fn older_than(newer: &store::Newer) -> String {
+    let version = newer.version.as_ref().map_or(String::new(), |version| format!("{version} "));
+    format!(
+        "it is older than {version}({}), which it replaces; a rollback is the way back that holds the channel",
+        newer.manifest
+    )
 }
 
 /// The manifest, and the version it is known by.
@@ -120,28 +149,38 @@ pub(super) async fn write(
     mut allowance: Allowance<'_>,
     keys: &Keys,
     by: &Principal,
-    kind: Kind,
-    version: Option<Tag>,
-    reason: &Reason,
-    validity: Duration,
+    writing: Writing<'_>,
 ) -> Result<Promoted, Failure> {
+    let Writing { kind, version, reason, validity, recorded, target } = writing;
     let place = allowance.place().clone();
     let (digest, at) = (allowance.yes().digest().clone(), allowance.judged().case.at);
     let decision = allowance.judged().decision.clone();
     let file = store::file_of(allowance.connection(), place.repository_id, &digest).await?;
-    let (summary, valid_until) =
-        summary::sign(keys, allowance.judged(), version.as_ref(), file.as_ref(), validity)?;
+    let judged = allowance.judged();
+    let of = Summarized {
+        case: &judged.case,
+        release: &judged.release,
+        recorded: &recorded,
+        policies: if target.is_some() { &judged.policies.recorded } else { &judged.policies.in_force },
+        version: version.as_ref(),
+        file: file.as_ref(),
+        renewed: false,
+    };
+    let (summary, valid_until) = summary::sign(keys, &of, validity)?;
     let pinned = format!("promoted to {}", place.environment);
     content::pin(allowance.connection(), place.repository_id, &digest, &pinned, None).await?;
     pin_evidence(&mut allowance, &place).await?;
-    let facts = json!({
+    let mut facts = json!({
         "decision": decision.id,
-        "policies": allowance.judged().policies.keys().collect::<Vec<_>>(),
+        "policies": recorded.policies,
         "summary": Digest::sha256(&summary),
         "valid_until": valid_until,
         "version": version,
         "reason": reason.as_str(),
     });
+    if let Some(accepted) = &recorded.accepted {
+        facts["accepted_findings"] = json!(accepted.vulnerabilities);
+    }
     let event = place.event(kind, at, by, &digest, facts);
     let event_id = ledger::append(allowance.connection(), event).await?.id;
     let row = store::NewPromotion {
@@ -157,9 +196,13 @@ pub(super) async fn write(
         event_id,
         by: by.id,
         at,
+        recorded: serde_json::to_value(&recorded)
+            .map_err(|error| Failure::new("recording a promotion's evidence", error))?,
+        target,
     };
     let id = store::insert(allowance.connection(), row).await?;
-    Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at })
+    let warnings = Vec::new();
+    Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at, warnings })
 }
 
 /// The manifests that carry the statements which the gates believed stay too: some refer to another
@@ -168,7 +211,7 @@ async fn pin_evidence(allowance: &mut Allowance<'_>, place: &Place) -> Result<()
     let judged = allowance.judged();
     let evidence = judged.decision.gates.iter().flat_map(|gate| &gate.evidence);
     let seen: BTreeSet<&str> =
-        evidence.filter(|one| one.kind == "attestation").map(|one| one.id.as_str()).collect();
+        evidence.filter(|one| one.kind == EvidenceKind::Attestation).map(|one| one.id.as_str()).collect();
     let believed = judged.case.facts.attestations.iter().filter(|one| seen.contains(one.envelope.as_str()));
     let ids: Vec<i64> = believed.map(|one| one.id).collect();
     let pinned = format!("evidence of a promotion to {}", place.environment);

@@ -10,7 +10,7 @@ use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
 use crate::policy::{GateResult, Mode, Outcome, Verdict, reasons};
-use crate::postgres::Db;
+use crate::postgres::{Db, database_time};
 
 /// Repositories that are evaluated for one digest.
 const MAX_REPOSITORIES: usize = 100;
@@ -32,6 +32,7 @@ pub async fn verify_in_view(
         Reference::Tag(_) => {
             let question = Question { purpose: Purpose::Deploy, platform: None, registry: "" };
             let Lane { repository, environment } = grant.scope();
+            let at = database_time(&mut *db.acquire().await?).await?;
             match known_good(db, grant, &question).await {
                 Ok(good) => What::Digest(good.digest),
                 Err(NoKnownGood::Failed(failure)) => return Err(failure),
@@ -41,11 +42,11 @@ pub async fn verify_in_view(
                     let message = format!(
                         "no promoted version of {repository} is good in {environment} now: {reasons}"
                     );
-                    return Ok(no(Some(repository), None, message));
+                    return Ok(no(Some(repository), None, message, at));
                 }
                 Err(NoKnownGood::Because(_) | NoKnownGood::UnknownEnvironment(_)) => {
                     let message = format!("nothing of {repository} was promoted to {environment}");
-                    return Ok(no(Some(repository), None, message));
+                    return Ok(no(Some(repository), None, message, at));
                 }
             }
         }
@@ -62,6 +63,7 @@ pub async fn verify_anywhere(
     may_pull: impl Fn(&RepositoryName) -> Option<Grant<Pull, Lane>>,
 ) -> Result<Verification, Failure> {
     let (mut grants, more) = grants(db, environment, digest, may_pull).await?;
+    let at = database_time(&mut *db.acquire().await?).await?;
     let mut best: Option<Verification> = None;
     for grant in grants.drain(..) {
         let answer = verify(db, &grant, &What::Digest(digest.clone())).await?;
@@ -76,7 +78,7 @@ pub async fn verify_anywhere(
     let mut answer = best.unwrap_or_else(|| {
         let message =
             format!("{digest} was promoted to {environment} in no repository that you may pull from there");
-        no(None, Some(digest), message)
+        no(None, Some(digest), message, at)
     });
     if more {
         answer
@@ -111,7 +113,8 @@ async fn grants(
 }
 
 /// The answer about something in another registry: nothing of it is promoted here.
-pub fn in_another_registry(host: &str) -> Verification {
+pub async fn in_another_registry(db: &Db, host: &str) -> Result<Verification, Failure> {
+    let at = database_time(&mut *db.acquire().await?).await?;
     let gate = GateResult {
         gate: "registry",
         policy: None,
@@ -119,6 +122,8 @@ pub fn in_another_registry(host: &str) -> Verification {
         outcome: Outcome::Fail,
         message: format!("{host} is another registry, and only what was promoted in this one may run"),
         warnings: Vec::new(),
+        waived: Vec::new(),
+        overridden: None,
         evidence: Vec::new(),
         solution: Some(
             "push it to this registry and promote it; where this is a name of this registry, the operator adds it \
@@ -127,5 +132,5 @@ pub fn in_another_registry(host: &str) -> Verification {
         ),
     };
     let gates = vec![gate];
-    Verification { reasons: reasons(&gates), gates, ..no(None, None, String::new()) }
+    Ok(Verification { reasons: reasons(&gates), gates, ..no(None, None, String::new(), at) })
 }

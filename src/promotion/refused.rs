@@ -30,6 +30,11 @@ pub enum Refused {
     /// A policy that names what is not there.
     #[error("{0}")]
     PolicyDoesNotFit(String),
+    /// A gate of the policy counts for what runs from a time in the past, and so ends versions that run.
+    #[error(
+        "the policy ends {0} running versions at once; add `ends={0}` to confirm, or set enforce_on_running_from to a later time"
+    )]
+    PolicyEndsRunning(usize),
     /// The policy says no, or not yet.
     #[error("{}", summarise(.0))]
     Denied(Box<Decision>),

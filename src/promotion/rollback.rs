@@ -1,16 +1,16 @@
 //! Rollback: back to an earlier version that the policy still allows now.
 
-use super::lane::{LockedLane, Place};
-use super::promote::{What, find, refuse, write};
-use super::resolve::MAX_CANDIDATES;
+use super::evaluate::MAX_CANDIDATES;
+use super::lane::{Judged, LockedLane, Place};
+use super::promote::{What, Writing, find, refuse, write};
 use super::store::{decisions, promotions as store};
 use super::{Promoted, Reason, Refused};
 use crate::access::{Grant, Lane, Rollback};
-use crate::exceptions::{self, Target};
+use crate::exceptions;
 use crate::keys::Keys;
 use crate::ledger::Kind;
 use crate::names::{Digest, Tag};
-use crate::policy::Action;
+use crate::policy::{Accepted, Position, Recorded, evaluate_running};
 use crate::postgres::{Db, act};
 use std::time::Duration;
 
@@ -49,24 +49,23 @@ async fn attempt(
     let mut lane = LockedLane::lock(&mut tx, place.clone()).await?;
     let candidates = candidates(&mut lane, asked.to.as_ref()).await?;
     let mut refusals = Vec::new();
-    for (digest, version) in candidates {
+    let named = asked.to.is_some();
+    for Target { promotion, digest, version } in candidates {
         lane.keep(&digest).await?;
-        if asked.to.is_none()
-            && let Some(known) = known_criticals(&mut lane, &digest).await?
-        {
-            refusals.push(known);
-            continue;
-        }
-        let judged = lane.judge(&digest, Action::Rollback).await?;
+        let judged = lane.judge_rollback(promotion, named).await?;
         decisions::insert(lane.connection(), &judged, by.id).await?;
         match lane.allow(judged) {
             Ok(allowance) => {
-                let (reason, validity) = (&asked.reason, asked.validity);
-                let done = write(allowance, keys, by, Kind::RolledBack, version, reason, validity).await?;
+                let recorded = recorded(allowance.judged(), named, &by.name);
+                let (reason, validity, kind) = (&asked.reason, asked.validity, Kind::RolledBack);
+                let target = Some(promotion);
+                let writing = Writing { kind, version, reason, validity, recorded, target };
+                let done = write(allowance, keys, by, writing).await?;
                 let reason: String = format!("rolled back: {}", asked.reason).chars().take(1000).collect();
                 let Place { repository_id, repository, environment_id, environment } = place;
-                let target = Target::one((repository_id, repository), (environment_id, environment));
-                exceptions::hold_after_rollback(&mut tx, &target, by, reason.parse()?, done.at).await?;
+                let channel =
+                    exceptions::Target::one((repository_id, repository), (environment_id, environment));
+                exceptions::hold_after_rollback(&mut tx, &channel, by, reason.parse()?, done.at).await?;
                 tx.commit().await?;
                 return Ok(done);
             }
@@ -83,35 +82,45 @@ async fn attempt(
     Err(Refused::NothingToGoBackTo(refusals))
 }
 
-/// What is known to be critical is never brought back unasked, whether or not a policy looks at scans:
-/// who wants it names it.
-async fn known_criticals(lane: &mut LockedLane<'_>, digest: &Digest) -> Result<Option<String>, Refused> {
-    let repository_id = lane.place().repository_id;
-    let known = store::known_criticals(lane.connection(), repository_id, digest).await?;
-    Ok((!known.is_empty()).then(|| {
-        format!(
-            "{digest}: it has known critical vulnerabilities ({}); only `to` brings it back",
-            known.join(", ")
-        )
-    }))
+/// What the version stands on from now on. Whoever names it accepts the findings that are known of it.
+fn recorded(judged: &Judged, named: bool, by: &str) -> Recorded {
+    let mut recorded = judged.recorded();
+    if named && let Some(before) = &judged.case.recorded {
+        let position = Position::Candidate { named };
+        let known = evaluate_running(&judged.policies, &judged.case, before, position).known_findings;
+        let (by, at) = (by.to_owned(), judged.case.at);
+        recorded.accepted = (!known.is_empty()).then_some(Accepted { by, at, vulnerabilities: known });
+    }
+    recorded
 }
 
-/// Versions to go back to, the newest first. A version that was gone back from is none: what leads
-/// forward is a promotion, after the hold was lifted.
-async fn candidates(
-    lane: &mut LockedLane<'_>,
-    to: Option<&What>,
-) -> Result<Vec<(Digest, Option<Tag>)>, Refused> {
+/// A version to go back to.
+struct Target {
+    promotion: i64,
+    digest: Digest,
+    version: Option<Tag>,
+}
+
+/// Versions to go back to, the newest first. A version that was rolled back from is none: what leads
+/// forward is a promotion, after the hold was revoked.
+async fn candidates(lane: &mut LockedLane<'_>, to: Option<&What>) -> Result<Vec<Target>, Refused> {
     let place = lane.place().clone();
     let Some(what) = to else {
         let Place { repository, environment, .. } = &place;
         let earlier =
             store::earlier(lane.connection(), repository, environment, None, MAX_CANDIDATES).await?;
-        return Ok(earlier.into_iter().map(|version| (version.digest, version.version)).collect());
+        return Ok(earlier
+            .into_iter()
+            .map(|version| Target {
+                promotion: version.promotion,
+                digest: version.digest,
+                version: version.version,
+            })
+            .collect());
     };
     let (digest, version) = find(lane, what).await?;
-    if store::lies_behind(lane.connection(), &place, &digest).await? {
-        return Ok(vec![(digest, version)]);
+    if let Some(promotion) = store::lies_behind(lane.connection(), &place, &digest).await? {
+        return Ok(vec![Target { promotion, digest, version }]);
     }
     let why = "did not stand here before the present version; a promotion brings it";
     Err(Refused::NothingToGoBackTo(vec![format!("{digest} {why}")]))

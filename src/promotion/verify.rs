@@ -1,18 +1,16 @@
 //! One digest: may it run here, now? Nothing is written.
 
 use super::What;
-use super::facts::{self, Wanted};
-use super::resolve::judge;
-use super::standing::never_promoted;
+use super::answer::PromotedByOverride;
+use super::evaluate::{self, Evaluation, never_promoted};
 use super::store::promotions;
 use crate::access::{Grant, Lane, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName, Tag};
-use crate::policy::{GateResult, Verdict, reasons};
-use crate::postgres::Db;
+use crate::policy::{AtRisk, GateResult, NotToday, Verdict, reasons};
+use crate::postgres::{Db, database_time};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// The answer.
@@ -27,6 +25,10 @@ pub struct Verification {
     pub digest: Option<Digest>,
     /// The promoted index that it is a child of, when it was not promoted itself.
     pub index: Option<Digest>,
+    /// Whether it is the version that known-good answers.
+    pub current: bool,
+    /// When it was evaluated: the database's time.
+    pub evaluated_at: DateTime<Utc>,
     /// The version it was promoted as.
     pub version: Option<Tag>,
     /// When it was promoted.
@@ -39,50 +41,59 @@ pub struct Verification {
     pub reasons: Vec<String>,
     /// What holds for now but will not for ever.
     pub warnings: Vec<String>,
+    /// Named, dated risks.
+    pub at_risk: Vec<AtRisk>,
+    /// Gates that would refuse it if it were promoted today.
+    pub would_not_be_promoted_today: Vec<NotToday>,
+    /// Overrides that its promotion used and that nobody reviewed yet.
+    pub promoted_by_override: Vec<PromotedByOverride>,
 }
 
-/// Verifies a digest: it, or an index that holds it, was promoted here, and is still good. A
-/// promoted version that another has replaced may still run; only what is current has grace.
+/// Verifies a digest: it, or an index that holds it, was promoted here, and may go on running. The answer is
+/// allow or deny, never defer.
 pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<Verification, Failure> {
-    let mut connection = db.acquire().await?;
-    let Lane { repository, environment } = grant.scope();
+    let mut snapshot = db.snapshot().await?;
+    let lane = grant.scope();
+    let Lane { repository, environment } = lane;
     let digest = match what {
         What::Digest(digest) => Some(digest.clone()),
-        What::Version(tag) => promotions::digest_of_version(&mut connection, repository, tag).await?,
+        What::Version(tag) => promotions::digest_of_version(&mut snapshot, repository, tag).await?,
     };
-    let Some(digest) = &digest else {
-        return Ok(no(Some(repository), None, format!("there is no such version of {repository}")));
+    let Some(digest) = digest else {
+        let at = database_time(&mut snapshot).await?;
+        return Ok(no(Some(repository), None, format!("there is no such version of {repository}"), at));
     };
-    let carrying = promotions::carrying(&mut connection, repository, environment, digest).await?;
-    let message = || format!("{digest} of {repository} was never promoted to {environment}");
-    let never = || no(Some(repository), Some(digest), message());
-    if carrying.is_none() {
-        return Ok(never());
-    }
-    let wanted = Wanted { repository, environment, digest: None, promotion: carrying };
-    let Some(gathered) = facts::gather(&mut connection, wanted).await? else { return Ok(never()) };
-    let release = Arc::clone(&gathered.release);
-    let Some(promotion) = &release.promotion else { return Ok(never()) };
-    let subject = &gathered.facts.subject;
-    let itself = subject.digest == *digest || subject.sha256 == *digest;
-    let platform = subject.platforms.iter().find(|p| p.digest == *digest || p.sha256 == *digest);
-    let child = if itself { None } else { platform.filter(|p| !p.is_document()).map(|p| p.digest.clone()) };
-    if !itself && child.is_none() {
-        let message = format!("{digest} is part of {}, but not an image that runs", subject.digest);
-        return Ok(no(Some(repository), Some(digest), message));
-    }
-    let (case, standing) = judge(&mut connection, promotion, gathered, child).await?;
+    let evaluated = evaluate::digest(&mut snapshot, lane, &digest, false).await?;
+    let (found, current) = match evaluated {
+        Evaluation::Found(found, current) => (found, current),
+        Evaluation::NeverPromoted => {
+            let at = database_time(&mut snapshot).await?;
+            let message = format!("{digest} of {repository} was never promoted to {environment}");
+            return Ok(no(Some(repository), Some(&digest), message, at));
+        }
+        Evaluation::NotAnImage(index) => {
+            let at = database_time(&mut snapshot).await?;
+            let message = format!("{digest} is part of {index}, but not an image that runs");
+            return Ok(no(Some(repository), Some(&digest), message, at));
+        }
+    };
+    let (promotion, status) = (found.promotion, found.status);
     Ok(Verification {
-        verdict: standing.verdict,
+        verdict: status.verdict,
         repository: Some(repository.clone()),
-        digest: Some(digest.clone()),
-        index: case.child.map(|_| promotion.manifest.clone()),
+        digest: Some(digest),
+        index: found.case.child.as_ref().map(|_| promotion.manifest.clone()),
+        current,
+        evaluated_at: found.case.at,
         version: promotion.version.clone(),
         promoted_at: Some(promotion.promoted_at),
         decision_id: Some(promotion.decision.clone()),
-        reasons: reasons(&standing.gates),
-        gates: standing.gates,
-        warnings: standing.warnings,
+        reasons: reasons(&status.gates),
+        gates: status.gates,
+        warnings: status.warnings,
+        at_risk: status.at_risk,
+        would_not_be_promoted_today: status.would_not_be_promoted_today,
+        promoted_by_override: PromotedByOverride::of(&found.case, &promotion),
     })
 }
 
@@ -91,6 +102,7 @@ pub(super) fn no(
     repository: Option<&RepositoryName>,
     digest: Option<&Digest>,
     message: String,
+    evaluated_at: DateTime<Utc>,
 ) -> Verification {
     let gates = vec![never_promoted(message)];
     Verification {
@@ -98,11 +110,16 @@ pub(super) fn no(
         repository: repository.cloned(),
         digest: digest.cloned(),
         index: None,
+        current: false,
+        evaluated_at,
         version: None,
         promoted_at: None,
         decision_id: None,
         reasons: reasons(&gates),
         gates,
         warnings: Vec::new(),
+        at_risk: Vec::new(),
+        would_not_be_promoted_today: Vec::new(),
+        promoted_by_override: Vec::new(),
     }
 }

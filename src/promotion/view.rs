@@ -1,17 +1,16 @@
-//! Views: a repository as an environment sees it. Read only; each question is judged now, as the
+//! Views: a repository as an environment sees it. Read only; each question is evaluated now, as the
 //! deployer's is, and writes nothing.
 
-use super::facts::{self, Wanted};
-use super::resolve::{self, NoKnownGood, Purpose, Question, known_good};
+use super::evaluate::{self, Evaluation};
+use super::resolve::{NoKnownGood, Purpose, Question, known_good};
 use super::store::{environments, promotions, views as store};
 use crate::access::{Grant, Lane, Pull};
 use crate::content;
 use crate::failure::Failure;
 use crate::names::{Digest, Reference, Tag};
-use crate::policy::{Verdict, reasons};
+use crate::policy::reasons;
 use crate::postgres::Db;
 use sqlx::PgConnection;
-use std::sync::Arc;
 
 /// The tag of a view that follows promotion: the known-good version.
 pub const CURRENT: &str = "current";
@@ -57,34 +56,29 @@ pub async fn view(db: &Db, grant: &Grant<Pull, Lane>, reference: &Reference) -> 
     if matches!(reference, Reference::Tag(tag) if tag.as_str() == CURRENT) {
         return current(db, grant).await;
     }
-    let mut connection = db.acquire().await?;
-    let (digest, promotion) = match reference {
+    let mut snapshot = db.snapshot().await?;
+    let (digest, by_tag) = match reference {
         Reference::Tag(tag) => {
-            let digest = promotions::digest_of_version(&mut connection, &lane.repository, tag).await?;
-            let digest = digest.ok_or_else(never)?;
-            let (repository, environment) = (&lane.repository, &lane.environment);
-            let promotion = promotions::carrying(&mut connection, repository, environment, &digest).await?;
-            (digest, promotion)
+            let digest = promotions::digest_of_version(&mut snapshot, &lane.repository, tag).await?;
+            (digest.ok_or_else(never)?, true)
         }
         Reference::Digest(_) => {
-            // Whichever digest of the bytes is asked for: the one that they are stored under was promoted.
-            let found = content::find(&mut connection, &grant.of_repository(), reference).await?;
-            let digest = found.ok_or_else(never)?.digest;
-            let promotion = store::promoted_with(&mut connection, lane, &digest).await?;
-            (digest, promotion)
+            // By any digest of the bytes: the one that they are stored under was promoted.
+            let found = content::find(&mut snapshot, &grant.of_repository(), reference).await?;
+            (found.ok_or_else(never)?.digest, false)
         }
     };
-    match judge(&mut connection, lane, promotion, &digest).await? {
+    match shown(&mut snapshot, lane, &digest, by_tag).await? {
         None => Err(never()),
         Some(reasons) if reasons.is_empty() => Ok(match reference {
-            Reference::Digest(asked) => asked.clone(),
+            Reference::Digest(requested) => requested.clone(),
             Reference::Tag(_) => digest,
         }),
         Some(reasons) => Err(NotShown::NotGood { lane: lane.clone(), reasons }),
     }
 }
 
-/// The known-good version, by the same judgement as the deployers' question.
+/// The known-good version, by the same evaluation as the deployers' question.
 async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown> {
     let lane = grant.scope();
     let question = Question { purpose: Purpose::Deploy, platform: None, registry: "" };
@@ -103,31 +97,37 @@ async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown>
     }
 }
 
-/// Judges, today, the promotion that the digest came with. `None` where there is none; no reasons where it
-/// is good.
-async fn judge(
+/// Evaluates the digest, or what it refers to where it is no image itself. `None` where nothing of that was
+/// promoted; no reasons where it is shown.
+async fn shown(
     connection: &mut PgConnection,
     lane: &Lane,
-    promotion: Option<i64>,
     digest: &Digest,
+    by_tag: bool,
 ) -> Result<Option<Vec<String>>, Failure> {
-    if promotion.is_none() {
-        return Ok(None);
+    let mut of = digest.clone();
+    // A signature of a signature of an image is as deep as it gets in practice.
+    for _ in 0..6 {
+        match evaluate::digest(connection, lane, &of, by_tag).await? {
+            Evaluation::Found(found, _) if found.is_allowed() => {
+                if by_tag && found.skipped && !found.is_current() {
+                    return Ok(Some(vec!["a rollback went back over this version".to_owned()]));
+                }
+                return Ok(Some(Vec::new()));
+            }
+            Evaluation::Found(found, _) => return Ok(Some(reasons(&found.status.gates))),
+            // A document that an index holds beside its images is shown while the index is.
+            Evaluation::NotAnImage(index) if index != of && !by_tag => of = index,
+            Evaluation::NotAnImage(_) | Evaluation::NeverPromoted => {
+                // A tag names a version; what only refers to one, or lies in it, is read by digest.
+                match store::subject_of(connection, lane, &of).await? {
+                    Some(subject) if !by_tag => of = subject,
+                    Some(_) | None => return Ok(None),
+                }
+            }
+        }
     }
-    let wanted =
-        Wanted { repository: &lane.repository, environment: &lane.environment, digest: None, promotion };
-    let Some(gathered) = facts::gather(connection, wanted).await? else { return Ok(None) };
-    let release = Arc::clone(&gathered.release);
-    let Some(promotion) = &release.promotion else { return Ok(None) };
-    // An image of an index is judged for itself; the index, and what is no image, for all of it.
-    let platforms = &gathered.facts.subject.platforms;
-    let child = platforms.iter().find(|p| !p.is_document() && (p.digest == *digest || p.sha256 == *digest));
-    let child = child.map(|platform| platform.digest.clone());
-    let (_, standing) = resolve::judge(connection, promotion, gathered, child).await?;
-    Ok(Some(match standing.verdict {
-        Verdict::Allow => Vec::new(),
-        Verdict::Deny | Verdict::Defer { .. } => reasons(&standing.gates),
-    }))
+    Ok(None)
 }
 
 /// A page of the view's tags, sorted, behind `last`, and whether more follow: `current` where there is a
@@ -179,9 +179,18 @@ pub struct ViewTags {
     pub read_to: Option<Tag>,
 }
 
-/// Whether the blob is part of something that was promoted in the lane. Bytes alone are not judged: who
-/// asks for them has the manifest that names them, which was.
+/// Manifests that name one blob and are looked at for it.
+const MAX_MANIFESTS_OF_A_BLOB: i64 = 100;
+
+/// Whether a manifest that the view shows now names the blob.
 pub async fn view_has_blob(db: &Db, grant: &Grant<Pull, Lane>, digest: &Digest) -> Result<bool, Failure> {
-    let mut connection = db.acquire().await?;
-    store::promoted_blob(&mut connection, grant.scope(), digest).await
+    let lane = grant.scope();
+    let mut snapshot = db.snapshot().await?;
+    let manifests = store::promoted_with_blob(&mut snapshot, lane, digest, MAX_MANIFESTS_OF_A_BLOB).await?;
+    for manifest in manifests {
+        if shown(&mut snapshot, lane, &manifest, false).await?.is_some_and(|reasons| reasons.is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

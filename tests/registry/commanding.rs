@@ -118,6 +118,7 @@ fn signed_summary(registry: &Registry, file: &Digest) -> Vec<u8> {
         levels: &[],
         time_verified: now,
         valid_until: now + chrono::TimeDelta::hours(1),
+        running: false,
     };
     let payload = summary::build(registry.app.keys.trust(), &verification).unwrap();
     registry.app.keys.sign_summary("application/vnd.in-toto+json", &payload)

@@ -115,6 +115,7 @@ async fn openssl_alone_checks_what_the_registry_signed() {
             levels: &[],
             time_verified: at,
             valid_until: "2099-02-01T00:00:00Z".parse().unwrap(),
+            running: false,
         },
     )
     .unwrap();

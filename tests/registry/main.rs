@@ -48,6 +48,7 @@ mod resolving;
 mod retaining;
 mod rolling_back;
 mod rooms;
+mod running;
 mod scanning;
 mod storing;
 mod tags_never_move;

@@ -3,7 +3,7 @@
 use crate::harness::{Client, Found, Registry, expect, header};
 use proofmark::access::Role;
 use proofmark::names::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 struct Scene {
     registry: Registry,
@@ -111,18 +111,21 @@ async fn a_block_takes_the_answer_back_to_the_version_before_and_says_why() {
 }
 
 #[tokio::test]
-async fn todays_policy_and_todays_facts_judge_what_was_promoted_yesterday() {
+async fn a_stricter_policy_and_an_old_scan_are_told_and_end_nothing() {
     let scene = scene("").await;
     let digest = scene.builder.push_release("app", "1.0", "one").await;
     scene.registry.scanned(&digest, "trivy", 120, &[]).await;
     expect(scene.promoter.promote("app", &digest, "prod").await, 201).await;
     expect(scene.deployer.known_good("app", "prod").await, 200).await;
     scene.registry.policy("prod", "scan: {max_age: 1h}").await;
-    let expired = expect(scene.deployer.known_good("app", "prod").await, 404).await;
-    let reason = expired["candidates"][0]["reasons"][0].as_str().unwrap();
-    assert!(reason.contains("a scan counts for 1h"), "{reason}");
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    let told = good["would_not_be_promoted_today"][0]["message"].as_str().unwrap();
+    assert!(told.contains("a scan counts for 1h"), "{good}");
+    assert_eq!(good["at_risk"], json!([]), "the recorded policy does not ask for a newer scan");
+    expect(scene.promoter.promote("app", &digest, "prod").await, 409).await;
     scene.registry.scanned(&digest, "trivy", 1, &[]).await;
-    expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["would_not_be_promoted_today"], json!([]));
     scene.registry.check().await;
 }
 
@@ -135,13 +138,22 @@ async fn what_runs_is_tolerated_for_the_grace_and_what_is_new_is_not() {
     let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
     assert!(good["warnings"][0].as_str().unwrap().contains("tolerated until"), "{good}");
     expect(scene.promoter.promote("app", &running, "prod").await, 409).await;
+    let risk = &good["at_risk"][0];
+    assert_eq!((&risk["reason"], risk["ends_at"].is_string()), (&json!("denied_finding"), true), "{good}");
+    let strict = "/api/v1/known-good?repository=app&environment=prod&at_risk=deny";
+    let refused = expect(scene.deployer.get(strict).send().await.unwrap(), 409).await;
+    assert_eq!(refused["code"], "at-risk");
     scene.registry.policy("prod", "scan: {max_age: 24h, deny: {severity: high}}").await;
-    expect(scene.deployer.known_good("app", "prod").await, 404).await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["at_risk"][0]["ends_at"], Value::Null, "no grace is stated: a risk without end");
+    scene.registry.policy("prod", "scan: {max_age: 24h, deny: {severity: high}, grace: {high: 0s}}").await;
+    let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
+    assert!(good["at_risk"][0]["ends_at"].is_string(), "the recorded wording is more favourable: {good}");
     scene.registry.check().await;
 }
 
 #[tokio::test]
-async fn an_expired_summary_is_not_known_good_until_it_is_promoted_again() {
+async fn an_expired_summary_is_warned_of_and_renewed_by_the_job() {
     let registry = Registry::with(|settings| settings.summary_validity_seconds = Some(1)).await;
     let longer = registry.replica().await;
     let builder = registry.client(Role::Pusher, "**").await;
@@ -151,11 +163,21 @@ async fn an_expired_summary_is_not_known_good_until_it_is_promoted_again() {
     expect(promoter.promote("app", &digest, "prod").await, 201).await;
     let over = "select pg_sleep_until(valid_until) from promotions";
     sqlx::query(over).execute(&mut *registry.sql().await).await.unwrap();
-    let none = expect(promoter.known_good("app", "prod").await, 404).await;
-    let reason = none["candidates"][0]["reasons"][0].as_str().unwrap();
-    assert!(reason.starts_with("summary: its verification summary was valid until"), "{reason}");
-    expect(promoter.at(&longer.url).promote("app", &digest, "prod").await, 201).await;
-    expect(promoter.known_good("app", "prod").await, 200).await;
+    let old = expect(promoter.known_good("app", "prod").await, 200).await;
+    let warned = old["warnings"][0].as_str().unwrap();
+    assert!(warned.starts_with("summary-expired: the verification summary was valid until"), "{warned}");
+    assert_eq!(longer.app.renew_summaries().await.unwrap(), 1);
+    assert_eq!(longer.app.renew_summaries().await.unwrap(), 0, "it is renewed once");
+    let renewed = expect(promoter.known_good("app", "prod").await, 200).await;
+    assert_eq!((&renewed["warnings"], &renewed["decision"]), (&json!([]), &old["decision"]));
+    assert_ne!(renewed["summary"], old["summary"]);
+    let payload = renewed["summary"]["payload"].as_str().unwrap();
+    let payload = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).unwrap();
+    assert!(String::from_utf8(payload).unwrap().contains(r#"/evaluation":"running""#));
+    promoter.block("app", &digest, None).await;
+    let due = "update release_channels set summary_until = '2001-01-01Z'";
+    sqlx::query(due).execute(&mut *registry.sql().await).await.unwrap();
+    assert_eq!(longer.app.renew_summaries().await.unwrap(), 0, "what is blocked gets no summary");
     longer.check().await;
     registry.check().await;
 }
@@ -243,8 +265,8 @@ async fn versions_that_went_to_and_fro_are_looked_at_once_and_never_answered_as_
 }
 
 #[tokio::test]
-async fn whose_approval_counts_is_told_once_and_without_the_author() {
-    let scene = scene("").await;
+async fn the_approvals_that_the_promotion_counted_are_told_whatever_becomes_of_them() {
+    let scene = scene("approvals: {count: 2}").await;
     let author = scene.registry.named("carol", Role::Admin, "**", None).await;
     let digest = author.push_release("app", "1.0", "one").await;
     let body = json!({"repository": "app", "digest": digest, "environment": "prod", "reason": "looked"});
@@ -255,10 +277,11 @@ async fn whose_approval_counts_is_told_once_and_without_the_author() {
     }
     expect(scene.promoter.promote("app", &digest, "prod").await, 201).await;
     let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
-    assert_eq!(good["approvals"], json!(["ann", "eve"]));
-    scene.registry.policy("prod", "approvals: {count: 1, from: [ann]}").await;
+    assert_eq!(good["approvals"], json!(["ann", "eve"]), "the author's own does not count");
+    scene.registry.policy("prod", "approvals: {count: 9, from: [ann]}").await;
     let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
-    assert_eq!(good["approvals"], json!(["ann"]));
+    assert_eq!(good["approvals"], json!(["ann", "eve"]));
+    assert_eq!(good["would_not_be_promoted_today"][0]["gate"], "approvals");
     scene.registry.check().await;
 }
 
@@ -286,15 +309,18 @@ async fn an_environment_that_is_not_there_is_told_apart_from_one_without_promoti
 
 #[tokio::test]
 async fn times_in_messages_are_written_as_in_the_rest_of_the_answer() {
-    let scene = scene("min_age: 0s").await;
-    scene.promoted("1.0").await;
+    let scene = scene("scan: {max_age: 24h, deny: {severity: high}, grace: {high: 10d}}").await;
+    let digest = scene.promoted("1.0").await;
+    let found = [Found { vulnerability: "CVE-1", severity: "high" }];
+    scene.registry.scanned(&digest, "trivy", 1, &found).await;
     let good = expect(scene.deployer.known_good("app", "prod").await, 200).await;
     let message = |gate: &str| {
         let gates = good["gates"].as_array().unwrap();
         gates.iter().find(|one| one["gate"] == gate).unwrap()["message"].as_str().unwrap().to_owned()
     };
     assert!(message("summary").ends_with(good["valid_until"].as_str().unwrap()), "{good}");
-    assert!(message("min_age").ends_with('Z') && !message("min_age").contains("+00:00"), "{good}");
+    let warning = good["warnings"][0].as_str().unwrap();
+    assert!(warning.ends_with('Z') && !warning.contains("+00:00"), "{good}");
     scene.registry.check().await;
 }
 

@@ -54,6 +54,7 @@ impl Case {
                 levels: &["PROOFMARK_PROMOTED".into()],
                 time_verified: at("2026-11-23T10:00:00Z"),
                 valid_until: at("2026-12-23T10:00:00Z"),
+                running: false,
             },
         )
         .unwrap();

@@ -1,7 +1,7 @@
 //! Rows of `pins`, and what else holds a manifest.
 
 use crate::failure::Failure;
-use crate::names::Digest;
+use crate::names::{Digest, EnvironmentName, Tag};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -52,6 +52,24 @@ pub async fn open(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("reading pins", error))
+}
+
+/// The environments in which the newest promotion is of this version.
+pub async fn current_in(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    tag: &Tag,
+) -> Result<Vec<EnvironmentName>, Failure> {
+    sqlx::query_scalar!(
+        r#"select e.name as "name: EnvironmentName" from release_channels c
+           join promotions p on p.id = c.promotion_id join environments e on e.id = c.environment_id
+           where c.repository_id = $1 and p.version = $2 order by e.name"#,
+        repository_id,
+        tag as &Tag,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading where a version is current", error))
 }
 
 /// The indexes that list the manifest.

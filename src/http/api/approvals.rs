@@ -4,16 +4,17 @@ use super::Problem;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Approve, Lane};
+use crate::access::{Approve, Lane, Pull};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, ApprovalRow, NewApproval, Reason};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
+use crate::promotion::{self, PendingApproval};
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -73,21 +74,66 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
     once.answer(&app, &caller, act).await
 }
 
-/// Approvals in a repository, the newest first. Those for environments that the caller has no right in are
-/// left out.
-#[utoipa::path(get, path = "/api/v1/approvals", tag = "promotion", params(FactsAsked),
-    responses((status = 200, body = Page<ApprovalRow>), (status = 404)))]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ApprovalsAsked {
+    /// The repository; not needed with `pending`.
+    repository: Option<RepositoryName>,
+    /// Only for this environment; with `pending` only.
+    environment: Option<EnvironmentName>,
+    /// Promotions of the last 30 days that were refused for want of approvals, each with what it still waits
+    /// for; the newest 100 [default: false].
+    #[serde(default)]
+    pending: bool,
+    /// Ended ones too [default: false].
+    #[serde(default)]
+    ended: bool,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Items at the most [default: 100, at most 1000].
+    limit: Option<i64>,
+}
+
+/// Approvals in a repository, the newest first; or promotions that wait for approvals. Those for environments
+/// that the caller has no right in are left out.
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "promotion", params(ApprovalsAsked),
+    responses((status = 200, content((Page<ApprovalRow> = "application/json"), (Page<PendingApproval> = "application/json"))),
+        (status = 404)))]
 async fn list_approvals(
     State(app): State<App>,
     caller: Caller,
-    Query(asked): Query<FactsAsked>,
-) -> Result<Json<Page<ApprovalRow>>, Problem> {
-    let grant = caller.may(&asked.repository)?;
+    Query(asked): Query<ApprovalsAsked>,
+) -> Result<Response, Problem> {
+    if asked.pending {
+        return pending(&app, &caller, asked).await;
+    }
+    let Some(repository) = asked.repository else {
+        return Err(Problem::invalid("name a repository, or ask for pending=true"));
+    };
+    let grant = caller.may(&repository)?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = exceptions::approvals(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
     page.items.retain(|row| caller.sees(&row.repository, Some(&row.environment)));
-    Ok(Json(page))
+    Ok(Json(page).into_response())
+}
+
+/// Promotions that are looked at for one list.
+const PENDING: i64 = 100;
+
+async fn pending(app: &App, caller: &Caller, asked: ApprovalsAsked) -> Result<Response, Problem> {
+    match &asked.repository {
+        Some(repository) => {
+            caller.may::<Pull, _>(repository)?;
+        }
+        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
+        None => {}
+    }
+    let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
+    let may = |lane: &Lane| caller.may::<Pull, _>(lane).ok();
+    let items = promotion::pending_approvals(&app.db, repository, environment, PENDING, may).await?;
+    Ok(Json(Page { items, next: None }).into_response())
 }
 
 /// Takes an approval back.

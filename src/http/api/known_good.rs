@@ -9,8 +9,9 @@ use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use crate::promotion::{self, KnownGood, NoKnownGood, Purpose, Question};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::SecondsFormat;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -37,6 +38,17 @@ struct KnownGoodAsked {
     /// `text` is the reference alone [default: json].
     #[serde(default)]
     format: Format,
+    /// `deny`: a version at risk is no answer; 409 `at-risk` with its risks [default: allow].
+    #[serde(default)]
+    at_risk: OnRisk,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnRisk {
+    #[default]
+    Allow,
+    Deny,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
@@ -62,9 +74,11 @@ enum Format {
 #[utoipa::path(get, path = "/api/v1/known-good", tag = "deployers",
     params(KnownGoodAsked, ("If-None-Match" = Option<String>, Header, description = "the ETag of an earlier answer")),
     responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
-            headers(("ETag" = String, description = "changes when the answer does"))),
+            headers(("ETag" = String, description = "changes when the answer does"),
+                ("Proofmark-Evaluated-At" = String, description = "when the answer was evaluated (RFC 3339)"))),
         (status = 304, description = "the answer is still the one with this ETag"),
         (status = 403, description = "`forbidden`: no right in this environment"),
+        (status = 409, description = "`at-risk` with the risks, where the question says `at_risk=deny`"),
         (status = 404, description = "`no-known-good` with the reasons for each candidate; `environment-unknown` with \
             those that there are; `not-found`")))]
 async fn known_good(
@@ -85,13 +99,24 @@ async fn known_good(
     };
     let good = promotion::known_good(&app.db, &grant, &question).await;
     let good = good.map_err(|none| refusal(none, &caller, &asked))?;
+    if asked.at_risk == OnRisk::Deny && !good.at_risk.is_empty() {
+        let detail = format!("{} is at risk in {}", good.reference, asked.environment);
+        return Err(Problem::new(StatusCode::CONFLICT, "at-risk", detail)
+            .with("reference", json!(good.reference))
+            .with("at_risk", json!(good.at_risk)));
+    }
+    let evaluated_at = good.evaluated_at.to_rfc3339_opts(SecondsFormat::Micros, true);
     let (kind, body) = match asked.format {
         Format::Text => ("text/plain; charset=utf-8", format!("{}\n", good.reference).into_bytes()),
         Format::Json => ("application/json", json_of(&good)?),
     };
     let etag = format!("\"{}\"", &Digest::sha256(&body).hex()[..32]);
     // Kept answers must be asked about again: a block counts at once.
-    let headers_out = [(header::ETAG, etag.as_str()), (header::CACHE_CONTROL, "private, no-cache")];
+    let headers_out = [
+        (header::ETAG, etag.as_str()),
+        (header::CACHE_CONTROL, "private, no-cache"),
+        (HeaderName::from_static("proofmark-evaluated-at"), evaluated_at.as_str()),
+    ];
     if matches(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
     }

@@ -8,10 +8,10 @@ use crate::app::App;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::policy::{Policy, PolicyName};
-use crate::promotion::{self, PolicyRow, PutPolicy, Reason, Refused};
+use crate::promotion::{self, Consequences, PolicyRow, PutPolicy, Reason, Refused};
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(put_policy, list_policies))
+        .routes(routes!(simulate))
         .routes(routes!(end_policy))
         .routes(routes!(policy_schema))
 }
@@ -27,22 +28,65 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Puts a policy (YAML or JSON) in force for its environment.
 ///
 /// It takes the place of the policy with the same name; every version is kept and named by its
-/// digest. What is unknown is refused with its line and column and what would be accepted.
-#[utoipa::path(put, path = "/api/v1/policies", tag = "promotion",
+/// digest. What is unknown is refused with its line and column and what would be accepted. The answer says what
+/// the policy changes for what runs.
+#[utoipa::path(put, path = "/api/v1/policies", tag = "promotion", params(PolicyPut),
     request_body(content((Policy = "application/yaml"), (Policy = "application/json"))),
     responses((status = 200, body = PutPolicy, description = "it was in force already"),
         (status = 201, body = PutPolicy), (status = 404),
+        (status = 409, description = "`policy-ends-running`: a gate counts for what runs from a time in the past, and \
+            `ends` is not the number of versions that it ends"),
         (status = 422, description = "`invalid-policy` with line and column")))]
 async fn put_policy(
     State(app): State<App>,
     caller: Caller,
+    Query(put): Query<PolicyPut>,
     Document(body): Document,
 ) -> Result<(StatusCode, Json<PutPolicy>), Problem> {
     let policy = Policy::parse(&body).map_err(Refused::Policy)?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
-    let put = promotion::put_policy(&app.db, &grant, &policy, &String::from_utf8_lossy(&body)).await?;
+    let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
+    let source = String::from_utf8_lossy(&body);
+    let put = promotion::put_policy(&app.db, &grant, &policy, &source, put.ends, sees).await?;
     let status = if put.changed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(put)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct PolicyPut {
+    /// How many running versions the policy ends at once, as `simulate` counts them.
+    ends: Option<usize>,
+}
+
+/// Says what a policy would change for what runs now, and puts nothing in force.
+///
+/// Computed on one snapshot. Release channels that the caller may not see are counted and not named.
+#[utoipa::path(post, path = "/api/v1/policies/simulate", tag = "promotion",
+    request_body(content((Policy = "application/yaml"), (Policy = "application/json"))),
+    responses((status = 200, body = Simulated), (status = 404),
+        (status = 422, description = "`invalid-policy` with line and column")))]
+async fn simulate(
+    State(app): State<App>,
+    caller: Caller,
+    Document(body): Document,
+) -> Result<Json<Simulated>, Problem> {
+    let policy = Policy::parse(&body).map_err(Refused::Policy)?;
+    let grant = caller.may::<Administer, _>(&policy.environment)?;
+    let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
+    let consequences = promotion::simulate(&app.db, &grant, &policy, sees).await?;
+    let warnings = promotion::policy_warnings(&app.db, &policy).await?;
+    Ok(Json(Simulated { warnings, consequences }))
+}
+
+/// What a policy would change.
+#[derive(Debug, Serialize, ToSchema)]
+struct Simulated {
+    /// What it names that is not there, and what is probably not meant.
+    warnings: Vec<String>,
+    /// What it changes for what runs now.
+    consequences: Consequences,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

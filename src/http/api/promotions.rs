@@ -11,10 +11,10 @@ use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Decision, Verdict};
 use crate::postgres::Db;
-use crate::promotion::{self, Asked, Promoted, PromotionRow, Reason, Refused, What};
+use crate::promotion::{self, Asked, DryRun, Promoted, PromotionRow, Reason, Refused, What};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -87,7 +87,7 @@ impl PromotionMade {
             environment: lane.environment,
             digest: promoted.digest,
             version: promoted.version,
-            warnings: promoted.decision.warnings(),
+            warnings: promoted.decision.warnings().into_iter().chain(promoted.warnings).collect(),
             decision: promoted.decision,
             summary,
             valid_until: promoted.valid_until,
@@ -97,19 +97,47 @@ impl PromotionMade {
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct PromotionMode {
+    /// Say what would be decided, and promote nothing; needs the right to pull there [default: false].
+    #[serde(default)]
+    dry_run: bool,
+}
+
 /// Promotes a release to an environment, if the policies allow it.
 ///
 /// The answer carries the decision with every gate and the signed verification summary. A refusal
-/// is recorded as a decision too.
+/// is recorded as a decision too. A dry run answers 200 with the decision that there would be now, records
+/// nothing and takes no lock.
 #[utoipa::path(post, path = "/api/v1/promotions", tag = "promotion", request_body = PromotionRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
-    responses((status = 201, body = PromotionMade),
+    params(PromotionMode,
+        ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 201, body = PromotionMade), (status = 200, body = DryRun, description = "a dry run"),
         (status = 404, description = "`not-found`, `environment-unknown`, `artifact-unknown`"),
+        (status = 429, description = "`too-many-requests`: so many dry runs of the caller are under way"),
         (status = 409, description = "`promotion-denied` with every gate, or `promotion-deferred` with Retry-After"),
         (status = 422, description = "`invalid-request`, `idempotency-key-reused`")))]
-async fn promote(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn promote(
+    State(app): State<App>,
+    caller: Caller,
+    Query(mode): Query<PromotionMode>,
+    once: Once,
+) -> Result<Response, Problem> {
     let request: PromotionRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
+    if mode.dry_run {
+        let grant = caller.may::<Pull, _>(&lane)?;
+        let what = what(request.digest, request.version)?;
+        let slot = app.dry_runs.take(caller.principal().id);
+        let _slot = slot.ok_or_else(|| {
+            let detail = "so many dry runs are under way; ask again when one has ended";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+                .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        })?;
+        return Ok(Json(promotion::dry_run(&app.db, &grant, &what).await?).into_response());
+    }
     let grant = caller.may::<Promote, _>(&lane)?;
     let what = what(request.digest, request.version)?;
     let reason = Reason::optional(&request.reason).map_err(Refused::Reason)?;
@@ -175,6 +203,9 @@ impl From<Refused> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", invalid.message)
                     .with("line", invalid.line)
                     .with("column", invalid.column)
+            }
+            Refused::PolicyEndsRunning(count) => {
+                Self::new(StatusCode::CONFLICT, "policy-ends-running", detail).with("ends", count)
             }
             Refused::Denied(decision) => denied(&decision, detail),
             Refused::NothingToGoBackTo(reasons) => {

@@ -72,7 +72,7 @@ async fn verify(
             let may_pull = |repository: &RepositoryName| may_pull(repository.clone()).ok();
             promotion::verify_anywhere(&app.db, &environment, &digest, may_pull).await?
         }
-        Wanted::InAnotherRegistry(host) => promotion::in_another_registry(&host),
+        Wanted::InAnotherRegistry(host) => promotion::in_another_registry(&app.db, &host).await?,
     }))
 }
 

@@ -1,21 +1,23 @@
 //! People said yes.
 
 use super::{Finding, list};
-use crate::policy::Case;
 use crate::policy::gate::Approvals;
+use crate::policy::{Case, Evidence, EvidenceKind};
 use std::collections::BTreeMap;
 
 pub(in crate::policy) fn approvals(gate: &Approvals, case: &Case) -> Finding {
     let mut counted = BTreeMap::new();
-    let mut passed_over = Vec::new();
+    let mut ignored = Vec::new();
     for approval in &case.facts.approvals {
         let name = approval.by.as_str();
         if approval.until.is_some_and(|until| case.at >= until) {
-            passed_over.push(format!("{name}'s has ended"));
+            ignored.push(format!("{name}'s has ended"));
+        } else if !approval.authorized {
+            ignored.push(format!("{name} no longer has the right to approve here"));
         } else if gate.not_author && case.facts.subject.authors.contains(name) {
-            passed_over.push(format!("{name} is its author"));
+            ignored.push(format!("{name} is its author"));
         } else if gate.from.as_ref().is_some_and(|from| !from.0.iter().any(|pattern| pattern.matches(name))) {
-            passed_over.push(format!("{name} is not among the approvers"));
+            ignored.push(format!("{name} is not among the approvers"));
         } else {
             counted.insert(name, approval.id);
         }
@@ -25,10 +27,15 @@ pub(in crate::policy) fn approvals(gate: &Approvals, case: &Case) -> Finding {
         0 => format!("not approved, {} needed", gate.count),
         n => format!("approved by {} ({n} of {} needed)", list(counted.keys().copied()), gate.count),
     };
-    if !enough && !passed_over.is_empty() {
+    if !enough && !ignored.is_empty() {
         message.push_str("; not counted: ");
-        message.push_str(&passed_over.join(", "));
+        message.push_str(&ignored.join(", "));
     }
-    let found = if enough { Finding::pass(message) } else { Finding::fail(message) };
-    counted.values().fold(found, |found, id| found.saw("approval", id))
+    let mut found = if enough { Finding::pass(message) } else { Finding::fail(message) };
+    found.evidence.extend(counted.into_iter().map(|(name, id)| Evidence {
+        kind: EvidenceKind::Approval,
+        id: id.to_string(),
+        by: [name.to_owned()].into(),
+    }));
+    found
 }

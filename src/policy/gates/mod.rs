@@ -1,15 +1,15 @@
 //! Each gate against the facts.
 
 mod approvals;
-mod origin;
-mod scanned;
+pub(super) mod origin;
+pub(super) mod scanned;
 pub(super) mod timing;
 
 pub(super) use approvals::approvals;
-pub(super) use origin::{attested, provenance, signed_by};
+pub(super) use origin::{Basis, origin};
 pub(super) use scanned::scanned;
 
-use super::{Evidence, GateResult, Mode, Outcome};
+use super::{Evidence, EvidenceKind, GateResult, Mode, Outcome, WaivedFinding};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 
@@ -18,6 +18,7 @@ pub(super) struct Finding {
     outcome: Outcome,
     messages: Vec<String>,
     warnings: BTreeSet<String>,
+    waived: BTreeSet<WaivedFinding>,
     pub(super) evidence: BTreeSet<Evidence>,
 }
 
@@ -27,6 +28,7 @@ impl Finding {
             outcome: Outcome::Pass,
             messages: vec![message.into()],
             warnings: BTreeSet::new(),
+            waived: BTreeSet::new(),
             evidence: BTreeSet::new(),
         }
     }
@@ -55,18 +57,41 @@ impl Finding {
         self
     }
 
+    /// Both: what `other` says is put behind this prefix.
+    fn and(mut self, prefix: &str, other: Self) -> Self {
+        self.warnings.extend(other.warnings);
+        self.waived.extend(other.waived);
+        self.evidence.extend(other.evidence);
+        let message = format!("{prefix}{}", other.messages.join("; "));
+        match other.outcome {
+            Outcome::Pass => self,
+            Outcome::Fail => self.and_fail(message),
+            Outcome::Wait { until } => self.and_wait(until, message),
+        }
+    }
+
+    pub(super) fn passes(&self) -> bool {
+        self.outcome == Outcome::Pass
+    }
+
+    pub(super) fn message(&self) -> String {
+        self.messages.join("; ")
+    }
+
     fn drop_pass(&mut self) {
         if self.outcome == Outcome::Pass {
             self.messages.clear();
         }
     }
 
-    fn warn(&mut self, message: impl Into<String>) {
-        self.warnings.insert(message.into());
+    pub(super) fn waive(&mut self, finding: WaivedFinding) {
+        let id = finding.waiver.to_string();
+        self.evidence.insert(Evidence { kind: EvidenceKind::Waiver, id, by: BTreeSet::new() });
+        self.waived.insert(finding);
     }
 
-    fn saw(mut self, kind: &'static str, id: &impl ToString) -> Self {
-        self.evidence.insert(Evidence { kind, id: id.to_string() });
+    pub(super) fn saw(mut self, kind: EvidenceKind, id: &impl ToString) -> Self {
+        self.evidence.insert(Evidence { kind, id: id.to_string(), by: BTreeSet::new() });
         self
     }
 
@@ -85,6 +110,8 @@ impl Finding {
             outcome: self.outcome,
             message: self.messages.join("; "),
             warnings: self.warnings.into_iter().collect(),
+            waived: self.waived.into_iter().collect(),
+            overridden: None,
             evidence: self.evidence.into_iter().collect(),
             solution,
         }

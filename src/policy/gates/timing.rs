@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::policy::gate::{MinAge, PromotedIn};
-use crate::policy::{Case, Outcome, in_words};
+use crate::policy::{Case, EvidenceKind, Outcome, in_words};
 
 pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding {
     let mut found = Finding::pass("");
@@ -12,7 +12,7 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
         if let Some(block) = blocked {
             found = found
                 .and_fail(format!("it is blocked in {environment}: {}", block.why))
-                .saw("block", &block.id);
+                .saw(EvidenceKind::Block, &block.id);
             continue;
         }
         let stays = case.facts.stays.iter().filter(|stay| stay.environment == *environment);
@@ -43,7 +43,7 @@ pub(in crate::policy) fn promoted_in(gate: &PromotedIn, case: &Case) -> Finding 
         } else {
             passed.push(format!("it stood in {environment} since {}", in_words(stay.since)));
         }
-        found = found.saw("promotion", environment);
+        found = found.saw(EvidenceKind::Promotion, environment);
     }
     if found.outcome == Outcome::Pass {
         found.messages = passed;

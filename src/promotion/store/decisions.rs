@@ -25,7 +25,7 @@ pub struct Row {
 /// Records a decision, yes or no. The same inputs are the same decision.
 pub async fn insert(connection: &mut PgConnection, judged: &Judged, by: i64) -> Result<(), Failure> {
     let subject = &judged.case.facts.subject;
-    let inputs = judged.case.inputs(&judged.policies)?;
+    let inputs = judged.case.inputs(&judged.policies.in_force)?;
     let result = serde_json::to_value(&judged.decision)
         .map_err(|error| Failure::new("writing a decision as JSON", error))?;
     sqlx::query!(
@@ -87,7 +87,7 @@ pub async fn find(connection: &mut PgConnection, id: &Digest) -> Result<Option<R
 /// What a set of findings holds that is not suppressed.
 pub async fn findings(connection: &mut PgConnection, set: &Digest) -> Result<Vec<Finding>, Failure> {
     let rows = sqlx::query!(
-        r#"select severity, vulnerability, package, installed, cardinality(fixed_in) > 0 as "fixable!"
+        r#"select severity, vulnerability, package, installed, cardinality(fixed_in) > 0 as "fixable!", aliases, purl
            from findings where finding_set = $1 and suppressed is null"#,
         set as &Digest,
     )
@@ -104,6 +104,8 @@ pub async fn findings(connection: &mut PgConnection, set: &Digest) -> Result<Vec
                 package: row.package,
                 installed: row.installed,
                 fixable: row.fixable,
+                aliases: row.aliases.into_iter().collect(),
+                purl: row.purl,
             })
         })
         .collect()

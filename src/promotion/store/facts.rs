@@ -3,14 +3,15 @@
 //! about these very bytes, so the rows it reads do not grow with history.
 
 use super::releases::Release;
+use crate::access::Role;
 use crate::failure::Failure;
-use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Approval, Attestation, Block, Finding, Stay};
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
+use crate::policy::{Attestation, Block, Finding, Known, Override, Policy, Stay, Waiver};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What the facts are wanted for.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub struct Wanted<'a> {
     pub digest: Option<&'a Digest>,
     /// The newest promotion up to this id.
     pub promotion: Option<i64>,
+    /// A policy that is not in force and whose gates are to find their facts as well.
+    pub also: Option<&'a Policy>,
 }
 
 /// The row, as it comes.
@@ -30,15 +33,24 @@ pub struct Row {
     pub now: DateTime<Utc>,
     /// The lane's newest promotion, by its decision, which pins all that it was made of.
     pub newest: Option<Digest>,
-    /// The SHA-256 of its bytes.
-    pub present: Option<Digest>,
+    /// The decision of the promotion in question: what is remembered may be of another database.
+    pub decision: Option<Digest>,
+    /// The renewed summary of the promotion in question, if there is one.
+    pub summary_id: Option<i64>,
+    /// The promotion of other bytes that came after the one in question: when, and of which kind.
+    pub later_at: Option<DateTime<Utc>>,
+    pub later_kind: Option<String>,
+    /// A rollback went back over it.
+    pub skipped: bool,
     /// Who pushed it, or a part of it, or gave either a version.
     pub authors: Json<BTreeSet<String>>,
     pub blocks: Json<BTreeSet<Block>>,
     pub attestations: Json<BTreeSet<Attestation>>,
     pub scans: Json<Vec<Run>>,
     pub stays: Json<BTreeSet<Stay>>,
-    pub approvals: Json<BTreeSet<Approval>>,
+    pub approvals: Json<Vec<ApprovalSeen>>,
+    pub waivers: Json<BTreeSet<Waiver>>,
+    pub overrides: Json<BTreeSet<Override>>,
     /// The policies in force in the environment.
     pub policies: Vec<Digest>,
 }
@@ -54,14 +66,38 @@ pub struct Run {
     pub report: Digest,
     pub finding_set: Digest,
     pub findings: BTreeSet<Finding>,
-    pub known_since: BTreeMap<String, DateTime<Utc>>,
+    pub known: BTreeSet<Known>,
 }
 
-/// Gathers.
+/// An approval, with what its author may do now.
+#[derive(Debug, Deserialize)]
+pub struct ApprovalSeen {
+    pub id: i64,
+    pub by: String,
+    pub until: Option<DateTime<Utc>>,
+    pub grants: Vec<GrantSeen>,
+}
+
+/// A role that somebody holds.
+#[derive(Debug, Deserialize)]
+pub struct GrantSeen {
+    pub role: Role,
+    pub repositories: Pattern,
+    pub environments: Option<BTreeSet<EnvironmentName>>,
+}
+
+/// Gathers; findings of these severities and stays in these environments, beside those that the policies in
+/// force look at.
 #[allow(clippy::too_many_lines, reason = "one statement, read from top to bottom")]
-pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<Row, Failure> {
+pub async fn gather(
+    connection: &mut PgConnection,
+    release: &Release,
+    severities: &[&str],
+    environments: &[&EnvironmentName],
+) -> Result<Row, Failure> {
     let (bytes, images) = (release.bytes(), release.images());
-    let about = [&release.sha256, &release.sha512];
+    let (about, about_of) = release.about();
+    let promotion = release.promotion.as_ref().map(|promotion| promotion.id);
     sqlx::query_as!(
         Row,
         r#"with recursive
@@ -69,10 +105,15 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
         -- one for these very values, and the statement is not planned anew for every question.
         asked as materialized (
           select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as sha256,
-            $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about
+            $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about,
+            $7::text[] collate "C" as about_of, $8::bigint as promotion_id, $9::text[] collate "C" as severities,
+            $10::text[] collate "C" as environments
         ),
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
+        ),
+        wanted(severity) as materialized (
+          select unnest(p.denied_severities) from policy p union select unnest(a.severities) from asked a
         ),
         scanner(repository_id, sha256, name) as (
           select a.repository_id, t.sha256, (
@@ -83,8 +124,25 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
             select min(r.scanner) from scan_runs r
             where r.repository_id = c.repository_id and r.sha256 = c.sha256 and r.scanner > c.name)
           from scanner c where c.name is not null
+        ),
+        run as materialized (
+          select r.* from scanner c cross join lateral (
+            select * from scan_runs n
+            where n.repository_id = c.repository_id and n.sha256 = c.sha256 and n.scanner = c.name
+            order by n.scanned_at desc, n.id desc limit 1
+          ) r
+        ),
+        found as materialized (
+          select r.id as run_id, f.* from run r join findings f on f.finding_set = r.finding_set
+          where f.suppressed is null and f.severity in (select severity from wanted)
         )
-        select clock_timestamp() as "now!", newest.decision as "newest?: Digest", newest.sha256 as "present?: Digest",
+        select clock_timestamp() as "now!", newest.decision as "newest?: Digest",
+          (select p.decision from promotions p where p.id = q.promotion_id) as "decision?: Digest",
+          (select s.id from summaries s where s.promotion_id = q.promotion_id order by s.id desc limit 1) as "summary_id?",
+          later.promoted_at as "later_at?", later.kind as "later_kind?",
+          coalesce(later.id is not null and exists (select from promotions b
+            where b.repository_id = q.repository_id and b.environment_id = q.environment_id and b.kind = 'rollback'
+              and b.id > later.id and b.target_id < q.promotion_id), false) as "skipped!",
           (select coalesce(json_agg(w.name), '[]') from principals w where w.id in (
             select m.pushed_by from manifests m where m.repository_id = q.repository_id and m.sha256 = any(q.bytes)
             union all
@@ -98,10 +156,15 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
             from blocks b join principals w on w.id = b.by
             left join environments e on e.id = b.environment_id
             where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<BTreeSet<Block>>",
-          (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope, 'predicate_type', t.uri,
+          (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope, 'about', about.sha256s, 'predicate_type', t.uri,
               'builder', a.builder, 'source', a.source, 'source_ref', a.source_ref, 'result', a.result,
               'configuration', a.configuration, 'received_at', a.received_at, 'signatures', g.signatures)), '[]')
-            from attestation_subjects about
+            from (
+              select s.attestation_id, array_agg(distinct x.sha256) as sha256s
+              from unnest(q.about, q.about_of) x(digest, sha256)
+              join attestation_subjects s on s.repository_id = q.repository_id and s.digest = x.digest
+              group by s.attestation_id
+            ) about
             join attestations a on a.id = about.attestation_id
             join predicate_types t on t.id = a.predicate_type_id
             cross join lateral (
@@ -113,26 +176,20 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
               left join signer_revocations v on v.signer_id = n.id
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
-            where about.repository_id = q.repository_id and about.digest = any(q.about)
-              and g.signatures is not null) as "attestations!: Json<BTreeSet<Attestation>>",
+            where g.signatures is not null) as "attestations!: Json<BTreeSet<Attestation>>",
           (select coalesce(json_agg(json_build_object('id', r.id, 'sha256', r.sha256, 'scanner', r.scanner,
               'scanned_at', r.scanned_at, 'database_updated_at', r.database_updated_at, 'report', r.report,
-              'finding_set', r.finding_set, 'findings', f.findings, 'known_since', f.known_since)), '[]')
-            from scanner c
-            cross join lateral (
-              select * from scan_runs n
-              where n.repository_id = c.repository_id and n.sha256 = c.sha256 and n.scanner = c.name
-              order by n.scanned_at desc, n.id desc limit 1
-            ) r
-            cross join lateral (
-              select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
-                  'package', f.package, 'installed', f.installed, 'fixable', cardinality(f.fixed_in) > 0)), '[]') as findings,
-                coalesce(json_object_agg(f.vulnerability, k.since) filter (where k.since is not null), '{}') as known_since
-              from findings f left join vulnerabilities_known k on k.repository_id = r.repository_id
-                and k.sha256 = r.sha256 and k.vulnerability = f.vulnerability
-              where f.finding_set = r.finding_set and f.suppressed is null
-                and f.severity in (select unnest(p.denied_severities) from policy p)
-            ) f) as "scans!: Json<Vec<Run>>",
+              'finding_set', r.finding_set, 'findings', (
+                select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
+                  'package', f.package, 'installed', f.installed, 'fixable', cardinality(f.fixed_in) > 0,
+                  'aliases', f.aliases, 'purl', f.purl)), '[]') from found f where f.run_id = r.id),
+              'known', (
+                select coalesce(json_agg(json_build_object('vulnerability', k.vulnerability, 'severity', k.severity,
+                  'fixable', k.fixable, 'since', k.since, 'unsuppressed_at', k.unsuppressed_at)), '[]')
+                from (select distinct f.vulnerability from found f where f.run_id = r.id) f
+                join vulnerabilities_known k on k.repository_id = r.repository_id and k.sha256 = r.sha256
+                  and k.vulnerability = f.vulnerability))), '[]')
+            from run r) as "scans!: Json<Vec<Run>>",
           (select coalesce(json_agg(json_build_object('environment', e.name, 'since', stay.standing_since,
               'until', later.promoted_at, 'rolled_back', coalesce(later.kind = 'rollback', false))), '[]')
             from environments e
@@ -146,21 +203,51 @@ pub async fn gather(connection: &mut PgConnection, release: &Release) -> Result<
               where n.repository_id = q.repository_id and n.environment_id = e.id and n.id > stay.id
               order by n.id limit 1
             ) later on true
-            where e.name in (select unnest(p.earlier_environments) from policy p)) as "stays!: Json<BTreeSet<Stay>>",
-          (select coalesce(json_agg(json_build_object('id', y.id, 'by', w.name, 'until', y.until)), '[]')
+            where e.name in (select unnest(p.earlier_environments) from policy p)
+              or e.name = any(q.environments)) as "stays!: Json<BTreeSet<Stay>>",
+          (select coalesce(json_agg(json_build_object('id', y.id, 'by', w.name, 'until', y.until, 'grants', (
+              select coalesce(json_agg(json_build_object('role', g.role, 'repositories', g.repositories,
+                'environments', g.environments)), '[]')
+              from grants g where g.principal_id = y.by and g.ended_at is null))), '[]')
             from approvals y join principals w on w.id = y.by
             where y.repository_id = q.repository_id and y.sha256 = q.sha256 and y.environment_id = q.environment_id
-              and y.ended_at is null) as "approvals!: Json<BTreeSet<Approval>>",
+              and y.ended_at is null) as "approvals!: Json<Vec<ApprovalSeen>>",
+          (select coalesce(json_agg(json_build_object('id', v.id, 'repositories', v.repositories, 'sha256', v.sha256,
+              'vulnerabilities', (select array_agg(n.vulnerability) from waiver_vulnerabilities n where n.waiver_id = v.id),
+              'package', v.package, 'status', v.status, 'reason', v.reason, 'created_by', c.name, 'approved_by', y.name,
+              'approved_at', v.approved_at, 'expires_at', v.expires_at, 'ended_at', v.ended_at)), '[]')
+            from (
+              select distinct n.waiver_id from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
+              join waiver_vulnerabilities n on n.vulnerability in (x.name, upper(x.name), lower(x.name))
+            ) hit
+            join waivers v on v.id = hit.waiver_id
+            join principals c on c.id = v.created_by join principals y on y.id = v.approved_by
+            where (v.sha256 is null or v.sha256 = any(q.bytes))
+              and (v.environment_id is null or v.environment_id = q.environment_id)) as "waivers!: Json<BTreeSet<Waiver>>",
+          (select coalesce(json_agg(json_build_object('id', v.id, 'gates', v.gates, 'reason', v.reason,
+              'created_by', c.name, 'created_at', v.created_at, 'expires_at', v.expires_at, 'ended_at', v.ended_at,
+              'reviewed_by', y.name)), '[]')
+            from overrides v join principals c on c.id = v.created_by left join principals y on y.id = v.reviewed_by
+            where v.repository_id = q.repository_id and v.sha256 = q.sha256
+              and v.environment_id = q.environment_id) as "overrides!: Json<BTreeSet<Override>>",
           array(select digest from policy) as "policies!: Vec<Digest>"
         from asked q
-        left join lateral (select p.decision, p.sha256 from promotions p
-          where p.repository_id = q.repository_id and p.environment_id = q.environment_id order by p.id desc limit 1) newest on true"#,
+        left join lateral (select p.decision from promotions p
+          where p.repository_id = q.repository_id and p.environment_id = q.environment_id order by p.id desc limit 1) newest on true
+        left join lateral (select p.id, p.promoted_at, p.kind from promotions p
+          where p.repository_id = q.repository_id and p.environment_id = q.environment_id and p.id > q.promotion_id
+            and p.sha256 <> q.sha256
+          order by p.id limit 1) later on true"#,
         release.repository_id,
         release.environment_id,
         &release.sha256 as &Digest,
         &bytes as &[&Digest],
         &images as &[&Digest],
         &about as &[&Digest],
+        &about_of as &[&Digest],
+        promotion,
+        severities as &[&str],
+        environments as &[&EnvironmentName],
     )
     .fetch_one(connection)
     .await

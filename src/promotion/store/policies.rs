@@ -1,5 +1,6 @@
 //! Rows of `policies` and `policy_documents`.
 
+use crate::access::{Action, Role};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern};
 use crate::policy::Policy;
@@ -134,6 +135,20 @@ pub async fn insert(
     .await
     .map_err(|error| Failure::new("putting a policy in force", error))?;
     Ok(())
+}
+
+/// The names of all who hold a role that includes approving.
+pub async fn approvers(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
+    let roles: Vec<&str> =
+        Role::ALL.into_iter().filter(|role| role.includes(Action::Approve)).map(Role::as_str).collect();
+    sqlx::query_scalar!(
+        "select distinct w.name from grants g join principals w on w.id = g.principal_id
+         where g.ended_at is null and g.role = any($1)",
+        &roles as &[&str],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for a policy's approvers", error))
 }
 
 /// Those of the names that no signer has.

@@ -5,6 +5,7 @@ use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::promotion::lane::Place;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
@@ -198,6 +199,9 @@ pub struct NewPromotion<'a> {
     pub event_id: i64,
     pub by: i64,
     pub at: DateTime<Utc>,
+    pub recorded: Value,
+    /// The promotion that a rollback goes back to.
+    pub target: Option<i64>,
 }
 
 /// Writes it behind the lane's newest, under the lane's exclusive lock: a renewal keeps the time
@@ -215,15 +219,21 @@ pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Res
              union all
              select p.id, p.sha256, p.previous_id, b.step + 1
              from back b cross join newest n join promotions p on p.id = b.previous_id
-             where b.sha256 in ($4, n.sha256) and b.step < $14)
+             where b.sha256 in ($4, n.sha256) and b.step < $14),
+           written as (
            insert into promotions(repository_id, environment_id, manifest, sha256, version, decision, kind, reason,
-             summary, valid_until, event_id, promoted_by, promoted_at, standing_since, previous_id)
+             summary, valid_until, event_id, promoted_by, promoted_at, standing_since, previous_id, recorded, target_id)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::timestamptz,
              case when n.sha256 = $4 then n.standing_since else $13 end,
              case when n.sha256 = $4 then n.previous_id
                   when $7 = 'rollback' then (select b.id from back b where b.sha256 not in ($4, n.sha256))
-                  else n.id end
-           from (select) always left join newest n on true returning id"#,
+                  else n.id end, $15, $16
+           from (select) always left join newest n on true returning id, repository_id, environment_id, valid_until)
+           insert into release_channels(environment_id, repository_id, promotion_id, summary_until)
+           select environment_id, repository_id, id, valid_until from written
+           on conflict (environment_id, repository_id) do update
+             set promotion_id = excluded.promotion_id, summary_until = excluded.summary_until
+           returning promotion_id"#,
         new.place.repository_id,
         new.place.environment_id,
         new.digest as &Digest,
@@ -238,43 +248,57 @@ pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Res
         new.by,
         new.at,
         MAX_CHANGES,
+        new.recorded,
+        new.target,
     )
     .fetch_one(connection)
     .await
     .map_err(|error| Failure::new("writing a promotion", error))
 }
 
-/// The newest promotion, in this lane, of these bytes or of an index that holds them.
+/// A promotion that carries a digest.
+pub struct Carrying {
+    pub promotion: i64,
+    /// The platform under which an index holds it.
+    pub platform: Option<String>,
+}
+
+/// The promotions, in this lane, of these bytes or of an index that holds them: for each manifest its newest
+/// one, the newest first.
 pub async fn carrying(
     connection: &mut PgConnection,
     repository: &RepositoryName,
     environment: &EnvironmentName,
     digest: &Digest,
-) -> Result<Option<i64>, Failure> {
-    sqlx::query_scalar!(
+    limit: i64,
+) -> Result<Vec<Carrying>, Failure> {
+    sqlx::query_as!(
+        Carrying,
         r#"with recursive lane as (
              select r.id as repository_id, e.id as environment_id from repositories r cross join environments e
              where r.name = $1 and e.name = $2),
-           above(digest, depth) as (
-             select m.digest, 0 from lane l join manifests m on m.repository_id = l.repository_id
+           above(digest, platform, depth) as (
+             select m.digest, null::text collate "C", 0 from lane l join manifests m on m.repository_id = l.repository_id
                and (m.digest = $3 or m.sha256 = $3)
              union
-             select c.manifest, a.depth + 1 from above a cross join lane l
+             select c.manifest, coalesce(a.platform, c.platform), a.depth + 1 from above a cross join lane l
              join manifest_children c on c.repository_id = l.repository_id and c.child = a.digest
              where a.depth < 4)
-           select max(p.id) from lane l cross join (select distinct digest from above) a
+           select p.id as "promotion!", min(a.platform) as platform from lane l cross join above a
            join manifests m on m.repository_id = l.repository_id and m.digest = a.digest
            cross join lateral (
              select q.id from promotions q where q.repository_id = l.repository_id
                and q.environment_id = l.environment_id and q.sha256 = m.sha256
-             order by q.id desc limit 1) p"#,
+             order by q.id desc limit 1) p
+           group by p.id order by p.id desc limit $4"#,
         repository as &RepositoryName,
         environment as &EnvironmentName,
         digest as &Digest,
+        limit,
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await
-    .map_err(|error| Failure::new("looking for a promotion of a digest", error))
+    .map_err(|error| Failure::new("looking for promotions of a digest", error))
 }
 
 /// An earlier version of a lane.
@@ -326,23 +350,23 @@ pub async fn earlier(
     .map_err(|error| Failure::new("reading earlier promotions", error))
 }
 
-/// Whether the lane can go back to these bytes: they stood there before what stands there now, and
-/// are no version that it went back from.
+/// The newest promotion of these bytes, where the lane can go back to them: they stood there before what
+/// stands there now, and are no version that it went back from.
 pub async fn lies_behind(
     connection: &mut PgConnection,
     place: &Place,
     digest: &Digest,
-) -> Result<bool, Failure> {
+) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"with recursive back(sha256, previous_id, step) as (
-             (select sha256, previous_id, 0 from promotions
+        r#"with recursive back(id, sha256, previous_id, step) as (
+             (select id, sha256, previous_id, 0 from promotions
               where repository_id = $1 and environment_id = $2 order by id desc limit 1)
              union all
-             select p.sha256, p.previous_id, b.step + 1
+             select p.id, p.sha256, p.previous_id, b.step + 1
              from back b join promotions p on p.id = b.previous_id where b.step < $4)
-           select exists (select from manifests m join back b on b.sha256 = m.sha256
+           select max(b.id) from manifests m join back b on b.sha256 = m.sha256
              where m.repository_id = $1 and m.digest = $3
-               and m.sha256 <> (select sha256 from back where step = 0)) as "there!""#,
+               and m.sha256 <> (select sha256 from back where step = 0)"#,
         place.repository_id,
         place.environment_id,
         digest as &Digest,
@@ -353,31 +377,36 @@ pub async fn lies_behind(
     .map_err(|error| Failure::new("looking for an earlier version of a digest", error))
 }
 
-/// Critical vulnerabilities that the newest run of some scanner found in the manifest or in what it
-/// holds, whatever the policies look at; three at the most, to be named.
-pub async fn known_criticals(
+/// A version that another one is older than.
+pub struct Newer {
+    pub manifest: Digest,
+    pub version: Option<Tag>,
+}
+
+/// The channel's newest promotion, where the manifest is older than it: first pushed before it, or promoted
+/// before.
+pub async fn newer_than(
     connection: &mut PgConnection,
-    repository_id: i64,
+    place: &Place,
     digest: &Digest,
-) -> Result<Vec<String>, Failure> {
-    sqlx::query_scalar!(
-        r#"with recursive family(digest, depth) as (
-             select $2::text collate "C", 0
-             union
-             select c.child, f.depth + 1 from family f
-             join manifest_children c on c.repository_id = $1 and c.manifest = f.digest where f.depth < 4),
-           newest as (
-             select distinct on (r.sha256, r.scanner) r.finding_set
-             from (select distinct digest from family) f
-             join manifests m on m.repository_id = $1 and m.digest = f.digest
-             join scan_runs r on r.repository_id = $1 and r.sha256 = m.sha256
-             order by r.sha256, r.scanner, r.scanned_at desc, r.id desc)
-           select distinct f.vulnerability from newest n join findings f on f.finding_set = n.finding_set
-           where f.severity = 'critical' and f.suppressed is null order by 1 limit 3"#,
-        repository_id,
+) -> Result<Option<Newer>, Failure> {
+    sqlx::query_as!(
+        Newer,
+        r#"select n.manifest as "manifest: Digest", n.version as "version: Tag"
+           from manifests m
+           cross join lateral (
+             select * from promotions p where p.repository_id = $1 and p.environment_id = $2
+             order by p.id desc limit 1) n
+           join manifests current on current.repository_id = $1 and current.digest = n.manifest
+           where m.repository_id = $1 and m.digest = $3 and m.sha256 <> n.sha256
+             and (m.pushed_at < current.pushed_at
+               or exists (select from promotions p where p.repository_id = $1 and p.environment_id = $2
+                            and p.sha256 = m.sha256))"#,
+        place.repository_id,
+        place.environment_id,
         digest as &Digest,
     )
-    .fetch_all(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(|error| Failure::new("reading the critical findings of a version", error))
+    .map_err(|error| Failure::new("looking for a newer version", error))
 }

@@ -3,7 +3,7 @@
 use super::facts::Wanted;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, MediaType, RepositoryName, Tag};
-use crate::policy::Platform;
+use crate::policy::{Platform, Recorded};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -27,6 +27,8 @@ pub struct Release {
     /// The SHA-256 of every manifest below it.
     pub below: Vec<Digest>,
     pub promotion: Option<Json<Promotion>>,
+    /// The newest summary: the renewed one with this id, or that of the promotion.
+    pub summary_id: Option<i64>,
     pub summary: Option<Vec<u8>>,
     pub leaf: Option<Vec<u8>>,
 }
@@ -38,10 +40,14 @@ pub struct Promotion {
     pub manifest: Digest,
     pub version: Option<Tag>,
     pub decision: Digest,
+    pub recorded: Recorded,
+    /// Until when the newest summary is valid.
     pub valid_until: DateTime<Utc>,
     pub event_id: i64,
     pub promoted_by: String,
     pub promoted_at: DateTime<Utc>,
+    /// Since when the same bytes stand there without a break.
+    pub standing_since: DateTime<Utc>,
     pub previous: Option<Previous>,
 }
 
@@ -67,10 +73,22 @@ impl Release {
         self.platforms.iter().map(|platform| &platform.sha256).collect()
     }
 
+    /// The digests by which a statement can be about it or an image of it, and for each the SHA-256 of the
+    /// same bytes.
+    pub fn about(&self) -> (Vec<&Digest>, Vec<&Digest>) {
+        let own = [(&self.sha256, &self.sha256), (&self.sha512, &self.sha256)];
+        let images = self.platforms.iter().flat_map(|platform| {
+            let other = (platform.digest != platform.sha256).then_some((&platform.digest, &platform.sha256));
+            std::iter::once((&platform.sha256, &platform.sha256)).chain(other)
+        });
+        own.into_iter().chain(images).unzip()
+    }
+
     /// About how much memory it takes.
     pub fn size_bytes(&self) -> usize {
         let papers = [&self.summary, &self.leaf].into_iter().flatten().map(Vec::len).sum::<usize>();
-        papers + 1500 + 300 * (self.platforms.len() + self.below.len())
+        let recorded = self.promotion.as_ref().map_or(0, |promotion| promotion.recorded.gates.len());
+        papers + 1500 + 300 * (self.platforms.len() + self.below.len()) + 1000 * recorded
     }
 }
 
@@ -120,13 +138,18 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
             from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
           array(select distinct sha256 from members) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
-            'version', l.version, 'decision', l.decision, 'valid_until', l.valid_until, 'event_id', l.event_id,
+            'version', l.version, 'decision', l.decision, 'recorded', l.recorded,
+            'valid_until', coalesce(renewed.valid_until, l.valid_until), 'event_id', l.event_id,
             'promoted_by', (select name from principals where id = l.promoted_by), 'promoted_at', l.promoted_at,
-            'previous', (select json_build_object('manifest', b.manifest, 'version', b.version,
+            'standing_since', l.standing_since, 'previous', (select json_build_object('manifest', b.manifest, 'version', b.version,
                            'promoted_at', b.promoted_at) from promotions b where b.id = l.previous_id)
           ) end as "promotion: Json<Promotion>",
-          l.summary as "summary?", (select leaf from events where id = l.event_id) as "leaf?"
-        from subject s cross join lane l"#,
+          renewed.id as "summary_id?", coalesce(renewed.envelope, l.summary) as "summary?",
+          (select leaf from events where id = l.event_id) as "leaf?"
+        from subject s cross join lane l
+        left join lateral (
+          select * from summaries u where u.promotion_id = l.promotion_id order by u.id desc limit 1
+        ) renewed on true"#,
         wanted.repository as &RepositoryName,
         wanted.environment as &EnvironmentName,
         wanted.digest as Option<&Digest>,
@@ -135,4 +158,24 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
     .fetch_optional(connection)
     .await
     .map_err(|error| Failure::new("reading a release", error))
+}
+
+/// The repositories of an environment to which something was promoted, by name after `after`.
+pub async fn channels(
+    connection: &mut PgConnection,
+    environment_id: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<RepositoryName>, Failure> {
+    sqlx::query_scalar!(
+        r#"select r.name as "name: RepositoryName" from release_channels c
+           join repositories r on r.id = c.repository_id
+           where c.environment_id = $1 and r.name > $2 order by r.name limit $3"#,
+        environment_id,
+        after,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("listing the repositories of an environment", error))
 }

@@ -6,20 +6,40 @@ use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use sqlx::PgConnection;
 
-/// The newest promotion that the manifest came with: of itself, of an index that holds it, or of what it
-/// refers to. Walks up from the manifest, a few steps, so it reads no history.
-pub async fn promoted_with(
+/// What the manifest refers to, where it is none that could run.
+pub async fn subject_of(
     connection: &mut PgConnection,
     lane: &Lane,
     digest: &Digest,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Option<Digest>, Failure> {
+    let found = sqlx::query_scalar!(
+        r#"select m.subject as "subject: Digest" from repositories r
+           join manifests m on m.repository_id = r.id and m.digest = $2
+           where r.name = $1 and m.subject is not null and not can_run(m)"#,
+        &lane.repository as &RepositoryName,
+        digest as &Digest,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what a manifest refers to", error))?;
+    Ok(found.flatten())
+}
+
+/// The manifests that name the blob and that were promoted, or came with something that was, those of the
+/// newest promotions first.
+pub async fn promoted_with_blob(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    digest: &Digest,
+    limit: i64,
+) -> Result<Vec<Digest>, Failure> {
     sqlx::query_scalar!(
-        r#"with recursive up(repository_id, digest, depth) as (
-             select m.repository_id, m.digest, 0 from repositories r
-             join manifests m on m.repository_id = r.id and m.digest = $3
+        r#"with recursive up(repository_id, named_by, digest, depth) as (
+             select b.repository_id, b.manifest, b.manifest, 0 from repositories r
+             join manifest_blobs b on b.repository_id = r.id and b.blob = $3
              where r.name = $1
              union
-             select up.repository_id, above.digest, up.depth + 1 from up cross join lateral (
+             select up.repository_id, up.named_by, above.digest, up.depth + 1 from up cross join lateral (
                select c.manifest as digest from manifest_children c
                where c.repository_id = up.repository_id and c.child = up.digest
                union all
@@ -28,53 +48,20 @@ pub async fn promoted_with(
                  and not can_run(m)
              ) above where up.depth < 6
            )
-           select max(p.id) from up
+           select up.named_by as "manifest!: Digest" from up
            join manifests m on m.repository_id = up.repository_id and m.digest = up.digest
            join environments e on e.name = $2
            cross join lateral (
              select q.id from promotions q where q.repository_id = up.repository_id
                and q.environment_id = e.id and q.sha256 = m.sha256
-             order by q.id desc limit 1) p"#,
+             order by q.id desc limit 1) p
+           group by up.named_by order by max(p.id) desc limit $4"#,
         &lane.repository as &RepositoryName,
         &lane.environment as &EnvironmentName,
         digest as &Digest,
+        limit,
     )
-    .fetch_one(connection)
-    .await
-    .map_err(|error| Failure::new("looking for what a manifest was promoted with", error))
-}
-
-/// Whether the blob belongs to a manifest that was promoted, or came with one that was.
-pub async fn promoted_blob(
-    connection: &mut PgConnection,
-    lane: &Lane,
-    digest: &Digest,
-) -> Result<bool, Failure> {
-    sqlx::query_scalar!(
-        r#"with recursive up(repository_id, digest, depth) as (
-             select b.repository_id, b.manifest, 0 from repositories r
-             join manifest_blobs b on b.repository_id = r.id and b.blob = $3
-             where r.name = $1
-             union
-             select up.repository_id, above.digest, up.depth + 1 from up cross join lateral (
-               select c.manifest as digest from manifest_children c
-               where c.repository_id = up.repository_id and c.child = up.digest
-               union all
-               select m.subject from manifests m
-               where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
-                 and not can_run(m)
-             ) above where up.depth < 6
-           )
-           select exists (select from up
-             join manifests m on m.repository_id = up.repository_id and m.digest = up.digest
-             join environments e on e.name = $2
-             join promotions p on p.repository_id = up.repository_id and p.environment_id = e.id
-               and p.sha256 = m.sha256) as "there!""#,
-        &lane.repository as &RepositoryName,
-        &lane.environment as &EnvironmentName,
-        digest as &Digest,
-    )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("looking for what a blob was promoted with", error))
 }

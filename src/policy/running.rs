@@ -1,0 +1,709 @@
+//! The second evaluation: may what was promoted go on running? Every fact that concerns it is one condition
+//! of the table, and the table says what the condition does to the version in its position.
+
+use super::gate::{Attested, OnFailed, Scanned, TestResult};
+use super::gates::origin::Kept;
+use super::gates::{Basis, Finding as Found, origin, scanned};
+use super::table::{OnCandidate, OnRunning};
+use super::{
+    AtRisk, Case, Condition, Evidence, EvidenceKind, Finding, Gate, GateResult, Mode, NotToday, Outcome,
+    Policies, Policy, PolicySets, Scan, Severity, Verdict, WaivedFinding, in_words, judge,
+};
+use crate::names::Digest;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a denied finding without a stated grace leaves a version that was superseded.
+pub const SUPERSEDED_GRACE: TimeDelta = TimeDelta::hours(72);
+
+/// The least grace that a rollback gives to the findings which it accepts.
+pub const ACCEPTED_GRACE: TimeDelta = TimeDelta::hours(72);
+
+/// Where the version stands in its release channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// It is the version that known-good answers.
+    Current,
+    /// A newer version is current, since then.
+    Superseded {
+        /// When the newer one was promoted.
+        at: DateTime<Utc>,
+    },
+    /// A rollback went away from it.
+    RolledBackFrom {
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// An answer may fall back to it, or a rollback go to it.
+    Candidate {
+        /// The rollback names it.
+        named: bool,
+    },
+}
+
+/// What is recorded of the promotion of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The decision.
+    pub decision: Digest,
+    /// The policies by which it was made.
+    pub policies: BTreeSet<Digest>,
+    /// What satisfied each gate of these policies, in their order.
+    pub gates: Vec<RecordedGate>,
+    /// Findings that the rollback to it accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+}
+
+/// A gate as a decision recorded it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedGate {
+    /// The policy's name.
+    pub policy: String,
+    /// The gate's name.
+    pub gate: String,
+    /// Whether it passed, and was enforced.
+    pub passed: bool,
+    /// All evidence that satisfied it.
+    pub evidence: BTreeSet<Evidence>,
+    /// The override that passed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<i64>,
+}
+
+/// Findings that were known when somebody rolled back to the version by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Which vulnerabilities.
+    pub vulnerabilities: BTreeSet<String>,
+}
+
+/// The status of a promoted version now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Allow or deny, never defer.
+    pub verdict: Verdict,
+    /// Every gate that concerns what runs.
+    pub gates: Vec<GateResult>,
+    /// What ends it, as conditions of the table.
+    pub ended_by: BTreeSet<Condition>,
+    /// Named, dated risks.
+    pub at_risk: Vec<AtRisk>,
+    /// Gates that would refuse it today.
+    pub would_not_be_promoted_today: Vec<NotToday>,
+    /// What holds for now but will not for ever.
+    pub warnings: Vec<String>,
+    /// Vulnerabilities that a rollback to it by name accepts.
+    pub known_findings: BTreeSet<String>,
+}
+
+/// One condition that holds.
+struct Observed {
+    condition: Condition,
+    gate: &'static str,
+    policy: Option<String>,
+    message: String,
+    since: Option<DateTime<Utc>>,
+    ends_at: Option<DateTime<Utc>>,
+    evidence: Vec<Evidence>,
+}
+
+/// What becomes of a condition in a position.
+enum Effect {
+    Ends,
+    Risk(super::Risk, Option<DateTime<Utc>>),
+    Warned,
+    Nothing,
+}
+
+impl Observed {
+    fn new(condition: Condition, gate: &'static str, message: impl Into<String>) -> Self {
+        let (message, policy, since, ends_at) = (message.into(), None, None, None);
+        Self { condition, gate, policy, message, since, ends_at, evidence: Vec::new() }
+    }
+
+    fn of(self, policy: &Policy) -> Self {
+        Self { policy: Some(policy.name.as_str().to_owned()), ..self }
+    }
+
+    /// The table, read for the position.
+    fn effect(&self, position: Position, at: DateTime<Utc>) -> Effect {
+        let over = self.ends_at.is_some_and(|end| end <= at);
+        if let Position::Candidate { named } = position {
+            return match self.condition.on_candidate() {
+                OnCandidate::Denies => Effect::Ends,
+                OnCandidate::OnlyNamed if !named => Effect::Ends,
+                OnCandidate::OnlyNamedAfterGrace if over && !named => Effect::Ends,
+                OnCandidate::OnlyNamed
+                | OnCandidate::OnlyNamedAfterGrace
+                | OnCandidate::Reported
+                | OnCandidate::Nothing => Effect::Nothing,
+            };
+        }
+        match self.condition.on_running() {
+            OnRunning::Ends => Effect::Ends,
+            OnRunning::EndsAfterGrace(_) if over => Effect::Ends,
+            OnRunning::EndsAfterGrace(risk) | OnRunning::AtRisk(risk) => Effect::Risk(risk, self.ends_at),
+            OnRunning::Warned => Effect::Warned,
+            OnRunning::Told | OnRunning::Refused | OnRunning::Nothing => Effect::Nothing,
+        }
+    }
+}
+
+/// Evaluates a promoted version. Pure: the same facts, policies and time give the same answer.
+pub fn evaluate_running(
+    policies: &PolicySets,
+    case: &Case,
+    recorded: &Recorded,
+    position: Position,
+) -> Status {
+    let mut observed = blocks(case);
+    if let Position::RolledBackFrom { at } = position {
+        let message = format!("a rollback went away from it at {}", in_words(at));
+        observed.push(Observed::new(Condition::RolledBackFrom, "promoted", message));
+    }
+    let mut gates = Vec::new();
+    for policy in policies.recorded.values() {
+        let in_force = policies.in_force.values().find(|other| other.name == policy.name);
+        gates.extend(recorded_origin(policy, in_force.map(AsRef::as_ref), case, recorded, &mut observed));
+    }
+    let mut warnings = enforced_on_running(&policies.in_force, case, &mut observed);
+    other_failures(case, &mut observed);
+    let (known_findings, waived) = findings(policies, case, recorded, position, &mut observed);
+    outdated(policies, case, &mut observed);
+    let today = judge(&policies.in_force, case).1;
+    let mut status = Status {
+        verdict: Verdict::Allow,
+        gates: Vec::new(),
+        ended_by: BTreeSet::new(),
+        at_risk: Vec::new(),
+        would_not_be_promoted_today: not_today(&today),
+        warnings: Vec::new(),
+        known_findings,
+    };
+    gates.extend(scan_gates(policies, case, waived));
+    fold(&mut status, observed, gates, &mut warnings, position, case.at);
+    status.warnings = warnings;
+    status
+}
+
+/// Lays every condition on the status, by the table.
+fn fold(
+    status: &mut Status,
+    observed: Vec<Observed>,
+    mut gates: Vec<GateResult>,
+    warnings: &mut Vec<String>,
+    position: Position,
+    at: DateTime<Utc>,
+) {
+    for one in observed {
+        match one.effect(position, at) {
+            Effect::Ends => {
+                status.verdict = Verdict::Deny;
+                status.ended_by.insert(one.condition);
+                fail(&mut gates, one);
+            }
+            Effect::Risk(reason, ends_at) => {
+                let until =
+                    ends_at.map_or(String::new(), |end| format!(", tolerated until {}", in_words(end)));
+                warnings.push(format!("{}: {}{until}", one.gate, one.message));
+                status.at_risk.push(AtRisk {
+                    reason,
+                    gate: one.gate,
+                    policy: one.policy,
+                    message: one.message,
+                    since: one.since,
+                    ends_at,
+                    evidence: one.evidence,
+                });
+            }
+            Effect::Warned => warnings.push(format!("{}: {}", one.gate, one.message)),
+            Effect::Nothing => {}
+        }
+    }
+    if !gates.iter().any(|gate| gate.gate == "not_blocked") {
+        gates.insert(0, passing("not_blocked", None, "nothing blocks these bytes"));
+    }
+    status.at_risk.sort();
+    status.gates = gates;
+}
+
+fn passing(gate: &'static str, policy: Option<&Policy>, message: &str) -> GateResult {
+    let policy = policy.map(|policy| policy.name.as_str());
+    Found::pass(message).result(gate, policy, Mode::Enforce, "")
+}
+
+/// Puts a failure among the gates: the gate of that name and policy fails, or a new one is added.
+fn fail(gates: &mut Vec<GateResult>, one: Observed) {
+    let solution = match one.condition {
+        Condition::Block | Condition::BlockOnChild => {
+            "use another version; its author or a higher role can revoke the block"
+        }
+        Condition::RolledBackFrom => "promote it again",
+        Condition::EvidenceWithdrawn | Condition::EnforcedOnRunning => {
+            "record a statement that satisfies the gate, or use another version"
+        }
+        Condition::KnownCritical => "name the version in the rollback, or use another one",
+        _ => "use another version, or waive the finding",
+    };
+    let same = |gate: &&mut GateResult| gate.gate == one.gate && gate.policy == one.policy;
+    if let Some(gate) = gates.iter_mut().find(same) {
+        gate.message = match gate.outcome {
+            Outcome::Pass => one.message,
+            Outcome::Fail | Outcome::Wait { .. } => format!("{}; {}", gate.message, one.message),
+        };
+        gate.outcome = Outcome::Fail;
+        gate.mode = Mode::Enforce;
+        gate.solution = Some(solution.to_owned());
+        gate.evidence.extend(one.evidence);
+        return;
+    }
+    let mut found = Found::fail(one.message);
+    found.evidence.extend(one.evidence);
+    gates.push(found.result(one.gate, one.policy.as_deref(), Mode::Enforce, solution));
+}
+
+fn blocks(case: &Case) -> Vec<Observed> {
+    let subject = &case.facts.subject;
+    let blocks = case.blocks_in(&subject.environment).map(|block| {
+        let own = block.sha256 == subject.sha256;
+        let (condition, what) =
+            if own { (Condition::Block, "it") } else { (Condition::BlockOnChild, "a child of the index") };
+        let until = block.until.map(|until| format!(" until {}", in_words(until))).unwrap_or_default();
+        let message = format!("{what} is blocked{until} by {}: {}", block.by, block.why);
+        let evidence = Evidence { kind: EvidenceKind::Block, id: block.id.to_string(), by: BTreeSet::new() };
+        Observed { evidence: vec![evidence], ..Observed::new(condition, "not_blocked", message) }
+    });
+    blocks.collect()
+}
+
+/// The origin gates of a recorded policy: each stands on the evidence that was recorded for it, until that
+/// is withdrawn and nothing else satisfies the gate.
+fn recorded_origin(
+    policy: &Policy,
+    in_force: Option<&Policy>,
+    case: &Case,
+    recorded: &Recorded,
+    observed: &mut Vec<Observed>,
+) -> Vec<GateResult> {
+    let gates = recorded.gates.iter().filter(|gate| gate.policy == policy.name.as_str());
+    let mut results = Vec::new();
+    for (gate, record) in policy.gates.iter().zip(gates) {
+        if !gate.is_origin() || gate.name() != record.gate || !record.passed {
+            continue;
+        }
+        let (kept, withdrawn) = divide(case, record);
+        if let (Gate::Attestation(test), None) = (gate, record.overridden) {
+            counted_failures(test, policy, in_force, case, record, observed);
+        }
+        let found = if withdrawn.is_empty() {
+            let mut found = Found::pass(standing_message(gate, record));
+            found.evidence.extend(record.evidence.iter().cloned());
+            found
+        } else {
+            let basis = Basis { kept: kept.clone(), kept_fits: true, ages: false };
+            let own = origin(gate, case, &basis).unwrap_or_else(|| Found::fail(String::new()));
+            let other = in_force.is_some_and(|other| holds_in(other, gate.name(), case, &kept));
+            if !own.passes() && !other {
+                let message = format!("{}: {}", withdrawn.join("; "), own.message());
+                observed.push(Observed::new(Condition::EvidenceWithdrawn, gate.name(), message).of(policy));
+            }
+            if own.passes() { own } else { Found::pass("the policy in force is satisfied") }
+        };
+        results.push(found.result(gate.name(), Some(policy.name.as_str()), Mode::Enforce, ""));
+    }
+    results
+}
+
+fn standing_message(gate: &Gate, record: &RecordedGate) -> String {
+    let by: BTreeSet<&str> = record.evidence.iter().flat_map(|one| &one.by).map(String::as_str).collect();
+    let by = by.into_iter().collect::<Vec<_>>().join(", ");
+    match (gate, record.overridden) {
+        (_, Some(id)) => format!("override {id} passed it at the promotion"),
+        (Gate::SignedBy(_), None) => format!("signed by {by}"),
+        _ => format!("satisfied at the promotion by statements of {by}"),
+    }
+}
+
+/// Whether all gates of this name of the policy in force hold, with what is kept as evidence.
+fn holds_in(policy: &Policy, name: &str, case: &Case, kept: &Kept<'_>) -> bool {
+    let basis = Basis { kept: kept.clone(), kept_fits: false, ages: false };
+    let gates = policy.gates.iter().filter(|gate| gate.name() == name && gate.is_enforced(case.at));
+    gates.map(|gate| origin(gate, case, &basis)).all(|found| found.is_none_or(|found| found.passes()))
+}
+
+/// The recorded signatures that still count, and of the others why they were withdrawn.
+fn divide<'a>(case: &'a Case, record: &'a RecordedGate) -> (Kept<'a>, Vec<String>) {
+    let (mut kept, mut withdrawn) = (Kept::new(), Vec::new());
+    for evidence in record.evidence.iter().filter(|one| one.kind == EvidenceKind::Attestation) {
+        let Some(attestation) = case.facts.attestations.iter().find(|a| a.envelope.as_str() == evidence.id)
+        else {
+            continue;
+        };
+        for signature in attestation.signatures.iter().filter(|one| evidence.by.contains(&one.signer)) {
+            match signature.revocation {
+                Some(revocation) if revocation.compromised => {
+                    withdrawn.push(format!("the key of {} is compromised", signature.signer));
+                }
+                Some(revocation) if revocation.distrusted_from <= attestation.received_at => {
+                    let from = in_words(revocation.distrusted_from);
+                    withdrawn.push(format!("{} was revoked from {from}", signature.signer));
+                }
+                Some(_) | None => {
+                    kept.insert((&attestation.envelope, signature.signer.as_str()));
+                }
+            }
+        }
+    }
+    withdrawn.sort();
+    withdrawn.dedup();
+    (kept, withdrawn)
+}
+
+/// FAILED of a test that the decision counted, unless a newer PASSED of the same test followed.
+fn counted_failures(
+    gate: &Attested,
+    policy: &Policy,
+    in_force: Option<&Policy>,
+    case: &Case,
+    record: &RecordedGate,
+    observed: &mut Vec<Observed>,
+) {
+    if gate.result.is_none() {
+        return;
+    }
+    let counted: BTreeSet<Option<&str>> = case
+        .facts
+        .attestations
+        .iter()
+        .filter(|a| record.evidence.iter().any(|one| one.id == a.envelope.as_str()))
+        .map(|a| a.configuration.as_deref())
+        .collect();
+    let same = |other: &&Attested| other.predicate_type == gate.predicate_type;
+    let now: Vec<&Attested> = in_force.into_iter().flat_map(Policy::attestation_gates).filter(same).collect();
+    // A policy in force that no longer asks for the test counts in the version's favour.
+    let dropped = in_force.is_some() && now.is_empty();
+    let lenient = dropped
+        || gate.on_failed == OnFailed::AtRisk
+        || now.iter().any(|now| now.on_failed == OnFailed::AtRisk);
+    let condition = if lenient { Condition::CountedTestFailedAtRisk } else { Condition::CountedTestFailed };
+    let by = |name: &str| {
+        let among = |gate: &Attested| gate.by.as_ref().is_none_or(|by| by.0.contains(name));
+        among(gate) || now.iter().any(|now| among(now))
+    };
+    // A newer result of the same test by a signer of the gate decides; nobody else's does.
+    let mut newest: BTreeMap<Option<&str>, Signed<'_>> = BTreeMap::new();
+    for (attestation, signers) in results(case) {
+        let configuration = attestation.configuration.as_deref();
+        let signers: BTreeSet<&str> = signers.into_iter().filter(|name| by(name)).collect();
+        let same = attestation.predicate_type == gate.predicate_type && counted.contains(&configuration);
+        if same && !signers.is_empty() {
+            newest.insert(configuration, (attestation, signers));
+        }
+    }
+    for (attestation, signers) in newest.into_values().filter(|(attestation, _)| is_failed(attestation)) {
+        observed.push(failure(condition, attestation, &signers).of(policy));
+    }
+}
+
+fn failure(condition: Condition, attestation: &super::Attestation, signers: &BTreeSet<&str>) -> Observed {
+    let what = attestation.configuration.as_deref().unwrap_or(&attestation.predicate_type);
+    let by = signers.iter().copied().collect::<Vec<_>>().join(", ");
+    let message = format!("the newest result for {what} by {by} is FAILED");
+    let evidence = Evidence {
+        kind: EvidenceKind::Attestation,
+        id: attestation.envelope.to_string(),
+        by: signers.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    Observed {
+        since: Some(attestation.received_at),
+        evidence: vec![evidence],
+        ..Observed::new(condition, "attestation", message)
+    }
+}
+
+/// A result with the signers that vouch for it.
+type Signed<'a> = (&'a super::Attestation, BTreeSet<&'a str>);
+
+/// The results about the subject or an image in question that count, in their order. A FAILED that came
+/// before its signer was revoked counts, a compromised one's too; of the others only what is trusted today.
+fn results(case: &Case) -> Vec<Signed<'_>> {
+    let images = case.images();
+    let concerned = |a: &super::Attestation| {
+        a.about.contains(&case.facts.subject.sha256)
+            || images.iter().any(|(_, image)| a.about.contains(*image))
+    };
+    let mut results = Vec::new();
+    for attestation in case.facts.attestations.iter().filter(|a| a.result.is_some() && concerned(a)) {
+        let failed = is_failed(attestation);
+        let repository = &case.facts.subject.repository;
+        let counts = |signature: &&super::Signature| {
+            let mut signature = (*signature).clone();
+            if let Some(revocation) = signature.revocation.as_mut().filter(|_| failed) {
+                revocation.compromised = false;
+            }
+            let (kind, at) = (&attestation.predicate_type, attestation.received_at);
+            signature.trusted_for(repository, kind, at).is_ok()
+        };
+        let signers: BTreeSet<&str> =
+            attestation.signatures.iter().filter(counts).map(|one| one.signer.as_str()).collect();
+        if !signers.is_empty() {
+            results.push((attestation, signers));
+        }
+    }
+    results.sort_by_key(|(attestation, _)| attestation.id);
+    results
+}
+
+fn is_failed(attestation: &super::Attestation) -> bool {
+    attestation.result.as_deref() == Some(TestResult::Failed.as_str())
+}
+
+/// FAILED of any test that no counted gate has told of already, and after which nobody recorded another
+/// result of the same test.
+fn other_failures(case: &Case, observed: &mut Vec<Observed>) {
+    let mut newest: BTreeMap<(&str, Option<&str>), Signed<'_>> = BTreeMap::new();
+    for (attestation, signers) in results(case) {
+        let test = (attestation.predicate_type.as_str(), attestation.configuration.as_deref());
+        newest.insert(test, (attestation, signers));
+    }
+    for (attestation, signers) in newest.into_values().filter(|(attestation, _)| is_failed(attestation)) {
+        let id = attestation.envelope.as_str();
+        if !observed.iter().any(|one| one.evidence.iter().any(|evidence| evidence.id == id)) {
+            observed.push(failure(Condition::OtherTestFailed, attestation, &signers));
+        }
+    }
+}
+
+/// The gates in force whose `enforce_on_running_from` has come; of those for which it is still to come, what
+/// it will end.
+fn enforced_on_running(in_force: &Policies, case: &Case, observed: &mut Vec<Observed>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for policy in in_force.values() {
+        for gate in policy.gates.iter().filter(|gate| gate.is_enforced(case.at)) {
+            let Some(from) = gate.enforce_on_running_from() else { continue };
+            let Some(found) = origin(gate, case, &Basis::RUNNING).filter(|found| !found.passes()) else {
+                continue;
+            };
+            if from <= case.at {
+                let message = found.message();
+                observed.push(Observed::new(Condition::EnforcedOnRunning, gate.name(), message).of(policy));
+            } else {
+                let (name, at) = (gate.name(), in_words(from));
+                warnings.push(format!(
+                    "{name}: ends at {at} by policy {}: {}",
+                    policy.name.as_str(),
+                    found.message()
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// How a policy's wording denies a finding: the less, the more favourable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Denial {
+    /// Until then it is tolerated.
+    Until(DateTime<Utc>),
+    /// It is denied, and no grace is stated.
+    WithoutGrace,
+    /// It is not denied.
+    Not,
+}
+
+/// Every finding of the images in question: those that a waiver accepts, and of the others when they end
+/// the version.
+fn findings(
+    policies: &PolicySets,
+    case: &Case,
+    recorded: &Recorded,
+    position: Position,
+    observed: &mut Vec<Observed>,
+) -> (BTreeSet<String>, BTreeSet<WaivedFinding>) {
+    let mut grouped: BTreeMap<(Denial, &str), (BTreeSet<String>, Option<DateTime<Utc>>, BTreeSet<Evidence>)> =
+        BTreeMap::new();
+    let (mut criticals, mut known, mut waived) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let names: BTreeSet<&str> =
+        policies.recorded.values().chain(policies.in_force.values()).map(|p| p.name.as_str()).collect();
+    for (_, sha256) in case.images() {
+        for run in case.facts.scans.iter().filter(|scan| scan.sha256 == *sha256) {
+            for finding in &run.findings {
+                if let Some(waiver) = case.waiver(finding, sha256) {
+                    if denied_by_any(policies, case, run, finding) {
+                        waived.insert(scanned::waived(finding, waiver));
+                    }
+                    continue;
+                }
+                if finding.severity == Severity::Critical {
+                    criticals.insert(scanned::name(finding));
+                    known.insert(finding.vulnerability.clone());
+                }
+                for policy in &names {
+                    let denial = denial(policies, policy, case, recorded, run, finding);
+                    if denial == Denial::Not {
+                        continue;
+                    }
+                    known.insert(finding.vulnerability.clone());
+                    let group = grouped.entry((denial, policy)).or_default();
+                    group.0.insert(scanned::name(finding));
+                    let since = first_known(run, finding, Severity::Unknown, false);
+                    group.1 = Some(group.1.map_or(since, |earlier| earlier.min(since)));
+                    let id = run.report.to_string();
+                    group.2.insert(Evidence { kind: EvidenceKind::Scan, id, by: BTreeSet::new() });
+                }
+            }
+        }
+    }
+    if !criticals.is_empty() {
+        let message = format!("it has known critical vulnerabilities: {}", scanned::named(&criticals));
+        observed.push(Observed::new(Condition::KnownCritical, "scan", message));
+    }
+    for ((denial, policy), (names, since, evidence)) in grouped {
+        let (condition, ends_at) = match (denial, position) {
+            (Denial::Until(end), _) => (Condition::DeniedFinding, Some(end)),
+            (Denial::WithoutGrace, Position::Superseded { at }) => {
+                let end = at + SUPERSEDED_GRACE;
+                let over = end <= case.at;
+                let condition =
+                    if over { Condition::SupersededUnfixed } else { Condition::DeniedFindingWithoutGrace };
+                (condition, Some(end))
+            }
+            _ => (Condition::DeniedFindingWithoutGrace, None),
+        };
+        let message = format!("found {}", scanned::named(&names));
+        observed.push(Observed {
+            policy: Some(policy.to_owned()),
+            since,
+            ends_at,
+            evidence: evidence.into_iter().collect(),
+            ..Observed::new(condition, "scan", message)
+        });
+    }
+    (known, waived)
+}
+
+fn denied_by_any(policies: &PolicySets, case: &Case, run: &Scan, finding: &Finding) -> bool {
+    let all = policies.recorded.values().chain(policies.in_force.values());
+    all.flat_map(|policy| policy.scan_gates(case.at))
+        .any(|gate| counts(gate, run) && scanned::denies(gate, finding))
+}
+
+fn counts(gate: &Scanned, run: &Scan) -> bool {
+    gate.scanners.as_ref().is_none_or(|some| some.0.contains(&run.scanner))
+}
+
+/// How the policy of this name denies the finding: by the wording that is more favourable to what runs, of
+/// the recorded one and the one in force; and by each gate in force from its `enforce_on_running_from` on.
+fn denial(
+    policies: &PolicySets,
+    name: &str,
+    case: &Case,
+    recorded: &Recorded,
+    run: &Scan,
+    finding: &Finding,
+) -> Denial {
+    let of = |policies: &Policies| policies.values().find(|p| p.name.as_str() == name).cloned();
+    let wording = |policy: &Policy| {
+        let gates = policy.scan_gates(case.at);
+        gates.map(|gate| by_gate(gate, case, recorded, run, finding)).min().unwrap_or(Denial::Not)
+    };
+    let in_force = of(&policies.in_force);
+    let favourable = match (of(&policies.recorded), &in_force) {
+        (Some(recorded), Some(in_force)) => wording(&recorded).max(wording(in_force)),
+        (Some(recorded), None) => wording(&recorded),
+        (None, _) => Denial::Not,
+    };
+    let enforced = in_force.iter().flat_map(|policy| policy.scan_gates(case.at)).filter_map(|gate| {
+        let from = gate.enforce_on_running_from?;
+        match by_gate(gate, case, recorded, run, finding) {
+            Denial::Until(end) => Some(Denial::Until(end.max(from))),
+            Denial::WithoutGrace => (from <= case.at).then_some(Denial::WithoutGrace),
+            Denial::Not => None,
+        }
+    });
+    enforced.min().map_or(favourable, |enforced| enforced.min(favourable))
+}
+
+fn by_gate(gate: &Scanned, case: &Case, recorded: &Recorded, run: &Scan, finding: &Finding) -> Denial {
+    if !counts(gate, run) || !scanned::denies(gate, finding) {
+        return Denial::Not;
+    }
+    let accepted = recorded.accepted.as_ref().filter(|a| a.vulnerabilities.contains(&finding.vulnerability));
+    let Some(grace) = gate.grace_of(finding.severity) else { return Denial::WithoutGrace };
+    let denied = gate.deny.map_or(Severity::Unknown, |deny| deny.severity);
+    let known = first_known(run, finding, denied, gate.fixable_only);
+    let again = run.known.iter().filter(|k| k.vulnerability == finding.vulnerability);
+    let again = again.filter_map(|known| known.unsuppressed_at).max();
+    let waiver = case.waiver_end(finding, &run.sha256);
+    let from = [Some(known), again, waiver].into_iter().flatten().max().unwrap_or(known);
+    let end = from + grace.delta();
+    Denial::Until(accepted.map_or(end, |a| end.max(a.at + grace.delta().max(ACCEPTED_GRACE))))
+}
+
+/// When the vulnerability was first known for these bytes at such a severity (with a fix, where asked).
+fn first_known(run: &Scan, finding: &Finding, severity: Severity, fixable_only: bool) -> DateTime<Utc> {
+    let known = run.known.iter().filter(|known| {
+        known.vulnerability == finding.vulnerability
+            && known.severity >= severity
+            && (known.fixable || !fixable_only)
+    });
+    known.map(|known| known.since).min().unwrap_or(run.scanned_at)
+}
+
+/// Scans that are not recent enough, by every wording of the policy.
+fn outdated(policies: &PolicySets, case: &Case, observed: &mut Vec<Observed>) {
+    for policy in policies.recorded.values() {
+        let in_force = policies.in_force.values().find(|other| other.name == policy.name);
+        let of = |policy: &Policy| {
+            let mut found = policy.scan_gates(case.at).flat_map(|gate| {
+                let images = case.images().into_iter();
+                images.filter_map(move |(digest, sha256)| {
+                    scanned::outdated(gate, case.at, digest, &scanned::runs(gate, case, sha256))
+                })
+            });
+            found.next()
+        };
+        let now = in_force.map(|policy| of(policy));
+        let Some(outdated) = of(policy).filter(|_| !matches!(now, Some(None))) else { continue };
+        let since = outdated.since;
+        let observation = Observed::new(Condition::ScanOutdated, "scan", outdated.message).of(policy);
+        observed.push(Observed { since, ..observation });
+    }
+}
+
+/// The scan gates as they are shown, passing; what ends the version is laid on them afterwards.
+fn scan_gates(policies: &PolicySets, case: &Case, waived: BTreeSet<WaivedFinding>) -> Vec<GateResult> {
+    let mut results = Vec::new();
+    for policy in policies.recorded.values() {
+        for gate in policy.scan_gates(case.at).take(1) {
+            let mut found = Found::pass("no finding ends what runs");
+            for (_, sha256) in case.images() {
+                for run in scanned::runs(gate, case, sha256) {
+                    found = found.saw(EvidenceKind::Scan, &run.report);
+                }
+            }
+            for one in &waived {
+                found.waive(one.clone());
+            }
+            results.push(found.result("scan", Some(policy.name.as_str()), Mode::Enforce, ""));
+        }
+    }
+    results
+}
+
+/// What today's rules would refuse, but for what is asked at the moment of a promotion only.
+fn not_today(gates: &[GateResult]) -> Vec<NotToday> {
+    let refusing = gates.iter().filter(|gate| gate.stands_in_the_way());
+    let lasting =
+        refusing.filter(|gate| !matches!(gate.gate, "not_blocked" | "not_held" | "min_age" | "window"));
+    lasting
+        .map(|gate| NotToday { gate: gate.gate, policy: gate.policy.clone(), message: gate.message.clone() })
+        .collect()
+}
