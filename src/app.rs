@@ -306,6 +306,7 @@ async fn open_keys(db: &Db, config: &Config, source: &Source, store: &Store) -> 
             environment: None,
             digest: None,
             facts: serde_json::json!({"trust": trust}),
+            changes: vec![],
         };
         ledger::append(&mut tx, event).await?;
         tracing::info!(verifier_id = trust.verifier_id, "the registry's identity was written");

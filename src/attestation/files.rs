@@ -21,16 +21,17 @@ pub(super) async fn named(
     content::artifacts_of_files(connection, repository_id, &digests).await
 }
 
-/// Makes a recorded statement count for the artifacts of the files that it names.
+/// Makes a recorded statement count for the artifacts of the files that it names; returns those for which it
+/// counts only now.
 pub(super) async fn link(
     connection: &mut PgConnection,
     repository_id: i64,
     id: i64,
     statement: &Statement,
-) -> Result<(), Failure> {
+) -> Result<Vec<Digest>, Failure> {
     let found = named(connection, repository_id, statement).await?;
     if found.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let (artifacts, files): (Vec<Digest>, Vec<Digest>) =
         found.into_iter().map(|(manifest, file)| (manifest.sha256, file)).unzip();

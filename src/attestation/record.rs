@@ -14,7 +14,7 @@ use crate::content::Repository;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, Generation, Tx, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -118,52 +118,58 @@ pub(super) struct Content {
 /// attestation, however often and by whatever manifest it comes. The same message in another envelope
 /// is listed, and counts from when it came first. Appends an event for a new one.
 pub async fn record(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     carrier: Carrier<'_>,
     received: &Received,
     known: &Known,
 ) -> Result<Recorded, Failure> {
     let content = content(received, known);
-    if let Some(known) = store::find(connection, carrier, received).await? {
+    if let Some(known) = store::find(tx, carrier, received).await? {
         if let Some(statement) = &content.statement {
-            files::link(connection, carrier.repository.id, known.id, statement).await?;
+            let linked = files::link(tx, carrier.repository.id, known.id, statement).await?;
+            tx.raise(linked.iter().map(Generation::bytes));
         }
-        return sign(connection, known, &content).await;
+        return sign(tx, carrier, known, &content).await;
     }
-    store::keep_envelope(connection, received).await?;
+    store::keep_envelope(tx, received).await?;
     let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
-    let Some(receipt) = store::insert(connection, carrier, received, &content, &facts).await? else {
-        let known = store::find(connection, carrier, received).await?;
+    let Some(receipt) = store::insert(tx, carrier, received, &content, &facts).await? else {
+        let known = store::find(tx, carrier, received).await?;
         let known =
             known.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
-        return sign(connection, known, &content).await;
+        return sign(tx, carrier, known, &content).await;
     };
     let id = receipt.id;
     if let Some(statement) = &content.statement {
-        store::insert_subjects(connection, carrier.repository.id, id, statement).await?;
-        files::link(connection, carrier.repository.id, id, statement).await?;
+        store::insert_subjects(tx, carrier.repository.id, id, statement).await?;
+        let linked = files::link(tx, carrier.repository.id, id, statement).await?;
+        tx.raise(linked.iter().map(Generation::bytes));
         // What nobody known signed is listed, and cannot make the index long.
         if !content.signers.is_empty() {
-            store::insert_materials(connection, id, &facts.materials).await?;
+            store::insert_materials(tx, id, &facts.materials).await?;
         }
     }
-    let recorded = sign(connection, receipt, &content).await?;
-    append(connection, carrier, id, received.digest(), &content).await?;
+    let recorded = sign(tx, carrier, receipt, &content).await?;
+    append(tx, carrier, id, received.digest(), &content).await?;
     Ok(recorded)
 }
 
 /// Notes who signed it, and whether it waits for another key. Of what is known this is noted already
-/// when all is well, and costs little to make sure of.
+/// when all is well, and costs little to make sure of; where it was not, it can change answers without an event.
 async fn sign(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
+    carrier: Carrier<'_>,
     receipt: store::Receipt,
     content: &Content,
 ) -> Result<Recorded, Failure> {
     let store::Receipt { id, received_at } = receipt;
-    let first = signatures::insert(connection, &[id], &content.signers).await?;
-    let earlier = if first { BTreeMap::new() } else { signatures::received_earlier(connection, id).await? };
+    let noted = signatures::insert(tx, &[id], &content.signers).await?;
+    if noted.any {
+        tx.raise(content.changes(carrier));
+    }
+    let earlier = if noted.first { BTreeMap::new() } else { signatures::received_earlier(tx, id).await? };
     if content.waits {
-        waiting::insert(connection, id).await?;
+        waiting::insert(tx, id).await?;
     }
     Ok(Recorded { id, received_at, earlier })
 }
@@ -233,17 +239,25 @@ impl Content {
         let why = Some(why.to_owned());
         Self { form, why, statement: None, message: None, signers: Vec::new(), waits: false }
     }
+
+    /// The bytes that it is about, here or not: those that are pushed later find it. What it came for is listed
+    /// with it.
+    fn changes(&self, carrier: Carrier<'_>) -> Vec<Generation> {
+        let named = self.statement.iter().flat_map(Statement::digests);
+        let named = named.map(|digest| Generation::bytes(&digest));
+        named.chain([Generation::bytes(carrier.subject)]).collect()
+    }
 }
 
 async fn append(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     carrier: Carrier<'_>,
     id: i64,
     envelope: &Digest,
     content: &Content,
 ) -> Result<(), Failure> {
     let predicate_type = content.statement.as_ref().map(|statement| &statement.predicate_type);
-    let at = database_time(connection).await?;
+    let at = database_time(tx).await?;
     let event = Event {
         kind: Kind::AttestationRecorded,
         at,
@@ -253,8 +267,9 @@ async fn append(
         digest: Some(carrier.subject),
         facts: json!({"attestation": id, "envelope": envelope, "manifest": carrier.manifest,
             "form": content.form, "predicate_type": predicate_type, "signers": content.signers}),
+        changes: content.changes(carrier),
     };
-    ledger::append(connection, event).await.map(|_| ())
+    ledger::append(tx, event).await.map(|_| ())
 }
 
 /// The predicate as gates read it; documents that other rooms read stay in their envelopes.

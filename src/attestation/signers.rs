@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
-use crate::postgres::{Db, Scopes, act, constraint, database_time, refusal};
+use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -246,7 +246,16 @@ fn event(
     grant: &Grant<Administer, Everything>,
     facts: serde_json::Value,
 ) -> Event<'_> {
-    Event { kind, at, principal: grant.principal(), repository: None, environment: None, digest: None, facts }
+    Event {
+        kind,
+        at,
+        principal: grant.principal(),
+        repository: None,
+        environment: None,
+        digest: None,
+        facts,
+        changes: vec![Generation::signers()],
+    }
 }
 
 /// The part of a revocation that trust is judged by.

@@ -8,7 +8,7 @@ use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, act, database_time};
+use crate::postgres::{Db, Generation, act, database_time};
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -68,11 +68,18 @@ async fn try_repair(
     by: &Principal,
 ) -> Result<bool, Failure> {
     let mut tx = db.begin().await?;
-    let (done, digest) = match (repair, damaged) {
-        (Repair::Usage { repository_id }, _) => (store::count_anew(&mut tx, *repository_id).await?, None),
-        (Repair::HiddenTags, _) => (store::hide_by_history(&mut tx).await?, None),
-        (Repair::Blob { digest }, Some(blob)) => (store::mark_damaged(&mut tx, blob).await?, Some(digest)),
-        (Repair::Blob { .. }, None) => (false, None),
+    let (done, digest, repositories) = match (repair, damaged) {
+        (Repair::Usage { repository_id }, _) => {
+            (store::count_anew(&mut tx, *repository_id).await?, None, Vec::new())
+        }
+        (Repair::HiddenTags, _) => {
+            let repositories = store::hide_by_history(&mut tx).await?;
+            (!repositories.is_empty(), None, repositories)
+        }
+        (Repair::Blob { digest }, Some(blob)) if store::mark_damaged(&mut tx, blob).await? => {
+            (true, Some(digest), store::having(&mut tx, digest).await?)
+        }
+        (Repair::Blob { .. }, _) => (false, None, Vec::new()),
     };
     if done {
         let event = Event {
@@ -83,6 +90,7 @@ async fn try_repair(
             environment: None,
             digest,
             facts: json!({"repair": repair, "done": repair.to_string()}),
+            changes: repositories.iter().map(Generation::repository).collect(),
         };
         ledger::append(&mut tx, event).await?;
         tx.commit().await.map_err(|error| Failure::new("repairing", error))?;

@@ -10,7 +10,7 @@ use crate::access::{Delete, Grant, Pull, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, act, constraint, database_time, refusal};
+use crate::postgres::{Db, Generation, act, constraint, database_time, refusal};
 use crate::storage::{ByteStream, Location, OwnRoom, Store, StoredBlob};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -193,6 +193,8 @@ async fn try_mount(
             environment: None,
             digest: Some(digest),
             facts: json!({"size_bytes": size_bytes, "mounted_from": source.repository()}),
+            // Answers are about manifests, which name no blob before it is here.
+            changes: vec![],
         };
         ledger::append(&mut tx, event).await?;
     }
@@ -230,6 +232,7 @@ async fn try_delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(
         environment: None,
         digest: Some(digest),
         facts: json!({}),
+        changes: vec![Generation::repository(grant.repository())],
     };
     ledger::append(&mut tx, event).await?;
     Ok(tx.commit().await.map_err(Failure::from)?)

@@ -6,9 +6,9 @@ use super::{DeleteRefused, Holder, Repository, repositories, tags};
 use crate::access::{Delete, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
-use crate::names::{Digest, Reference, Tag};
-use crate::postgres::{Db, Scopes, act, constraint, database_time};
-use serde_json::{Value, json};
+use crate::names::{Digest, Reference, RepositoryName, Tag};
+use crate::postgres::{Db, Generation, Scopes, Tx, act, constraint, database_time};
+use serde_json::json;
 use sqlx::PgConnection;
 
 /// Deletes a tag, or a manifest with the tags that name it; nothing on a refusal. A write-once name
@@ -24,16 +24,17 @@ async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Resul
     let repository = repository.ok_or(DeleteRefused::Unknown)?;
     Scopes::push(repository.id).lock(&mut tx).await?;
     let principal = grant.principal();
-    let (kind, digest, facts) = match reference {
+    let (kind, digest, tags, facts) = match reference {
         Reference::Tag(tag) => {
             let digest = delete_tag(&mut tx, &repository, principal, tag).await?;
-            (Kind::TagDeleted, digest, json!({"tag": tag}))
+            (Kind::TagDeleted, digest, vec![tag.clone()], json!({"tag": tag}))
         }
         Reference::Digest(digest) => {
             let known = super::known(&mut tx, repository.id, digest).await?;
             let digest = known.ok_or(DeleteRefused::Unknown)?;
-            let facts = delete_manifest(&mut tx, &repository, principal, &digest).await?;
-            (Kind::ManifestDeleted, digest, facts)
+            let tags = delete_manifest(&mut tx, &repository, principal, &digest).await?;
+            let facts = json!({"tags": tags});
+            (Kind::ManifestDeleted, digest, tags, facts)
         }
     };
     let at = database_time(&mut tx).await?;
@@ -45,10 +46,21 @@ async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Resul
         environment: None,
         digest: Some(&digest),
         facts,
+        changes: changes(&repository.name, &digest, &tags),
     };
     ledger::append(&mut tx, event).await?;
     tx.commit().await.map_err(|error| Failure::new("deleting", error))?;
     Ok(())
+}
+
+/// What goes with a manifest, or with names of it.
+pub(super) fn changes<'a>(
+    repository: &RepositoryName,
+    digest: &Digest,
+    tags: impl IntoIterator<Item = &'a Tag>,
+) -> Vec<Generation> {
+    let tags = tags.into_iter().map(|tag| Generation::tag(repository, tag));
+    tags.chain([Generation::bytes(digest)]).collect()
 }
 
 /// Lets go of the name; returns what it named by then, read under its lock.
@@ -76,27 +88,30 @@ async fn delete_tag(
 /// Locks the manifest first: pushes, promotions and indexes that lock it before are then seen, and
 /// those that come after find it gone.
 async fn delete_manifest(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     repository: &Repository,
     principal: &Principal,
     digest: &Digest,
-) -> Result<Value, DeleteRefused> {
-    if !manifests::lock(connection, repository.id, digest).await? {
+) -> Result<Vec<Tag>, DeleteRefused> {
+    if !manifests::lock(tx, repository.id, digest).await? {
         return Err(DeleteRefused::Unknown);
     }
-    let holders = holders(connection, repository.id, digest).await?;
+    let holders = holders(tx, repository.id, digest).await?;
     if !holders.is_empty() {
         return Err(DeleteRefused::Held(holders));
     }
     let mut gone = Vec::new();
-    for name in tags::tags_of(connection, repository.id, digest).await? {
+    for name in tags::tags_of(tx, repository.id, digest).await? {
         // One that floated away meanwhile names another manifest now, and stays.
-        if tags::remove(connection, repository, principal, &name.tag, Some(digest)).await?.is_some() {
+        if tags::remove(tx, repository, principal, &name.tag, Some(digest)).await?.is_some() {
             gone.push(name.tag);
         }
     }
-    match manifests::delete(connection, repository.id, digest).await {
-        Ok(()) => Ok(json!({"tags": gone})),
+    match manifests::delete(tx, repository.id, digest).await {
+        Ok(subject) => {
+            tx.raise(subject.iter().map(Generation::bytes));
+            Ok(gone)
+        }
         Err(error) => match constraint(&error).filter(|_| is_foreign_key(&error)) {
             Some(name) => Err(DeleteRefused::Held(vec![Holder::Reference(name.to_owned())])),
             None => Err(Failure::new("deleting a manifest", error).into()),

@@ -5,7 +5,7 @@ use crate::access::{Grant, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName, Tag};
-use crate::postgres::database_time;
+use crate::postgres::{Generation, Tx, database_time};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -53,21 +53,18 @@ pub async fn repository(
 
 /// The repository that the grant carries; the first push makes it, with the default rules and its
 /// event. Two first pushes at once make one: the second waits for the first to commit.
-pub async fn ensure_repository(
-    connection: &mut PgConnection,
-    grant: &Grant<Push>,
-) -> Result<Repository, Failure> {
+pub async fn ensure_repository(tx: &mut Tx, grant: &Grant<Push>) -> Result<Repository, Failure> {
     let name = grant.repository();
-    if let Some(found) = store::find(connection, name).await? {
+    if let Some(found) = store::find(tx, name).await? {
         return Ok(found);
     }
     let floating = default_floating()?;
-    let made = store::insert(connection, name, "", &floating, None, None, grant.principal().id).await?;
+    let made = store::insert(tx, name, "", &floating, None, None, grant.principal().id).await?;
     let Some(id) = made else {
-        let found = store::find(connection, name).await?;
+        let found = store::find(tx, name).await?;
         return found.ok_or_else(|| Failure::new("making a repository", "it was taken and is not there"));
     };
-    let at = database_time(connection).await?;
+    let at = database_time(tx).await?;
     let event = Event {
         kind: Kind::RepositoryCreated,
         at,
@@ -76,8 +73,9 @@ pub async fn ensure_repository(
         environment: None,
         digest: None,
         facts: json!({"floating": floating}),
+        changes: vec![Generation::repository(name)],
     };
-    ledger::append(connection, event).await?;
+    ledger::append(tx, event).await?;
     Ok(Repository { id, name: name.clone(), floating, quota_bytes: None })
 }
 

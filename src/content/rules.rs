@@ -7,7 +7,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Pattern, Tag};
-use crate::postgres::{Db, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, database_time};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -103,6 +103,7 @@ async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<Pu
         facts: json!({"floating": record.floating, "description": record.description, "frozen": frozen,
                       "quota_bytes": record.quota_bytes,
                       "retention": record.retention.as_ref().map(|json| &json.0)}),
+        changes: vec![Generation::repository(name)],
     };
     ledger::append(&mut tx, event).await?;
     tx.commit().await.map_err(|error| Failure::new("putting a repository", error))?;

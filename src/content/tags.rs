@@ -6,7 +6,7 @@ use crate::access::{Administer, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, RepositoryName, Tag};
-use crate::postgres::{Db, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -239,6 +239,11 @@ async fn attempt_reservation(
             environment: None,
             digest: names.get(tag),
             facts: json!({"tag": tag}),
+            // Who reserves a name is an author of the bytes that it names.
+            changes: [Generation::tag(&repository.name, tag)]
+                .into_iter()
+                .chain(names.get(tag).map(Generation::bytes))
+                .collect(),
         };
         ledger::append(&mut tx, event).await?;
     }

@@ -78,7 +78,7 @@ pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, 
 
 /// Writes a hold and its event, under locks that the caller holds.
 async fn place(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     target: &Target,
     by: &Principal,
     new: &NewHold,
@@ -94,7 +94,7 @@ async fn place(
 /// Holds after a rollback, under the locks of its transaction. One such hold is enough, however many
 /// rollbacks follow each other.
 pub async fn hold_after_rollback(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     target: &Target,
     by: &Principal,
     reason: Reason,

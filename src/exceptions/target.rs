@@ -6,7 +6,7 @@ use crate::access::Principal;
 use crate::content;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::postgres::Scopes;
+use crate::postgres::{Generation, Scopes};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -58,6 +58,17 @@ impl Target {
         }
     }
 
+    /// What its answers depend on. What is about no repository and no environment of its own is a waiver.
+    fn generation(&self) -> Generation {
+        match (&self.repository, &self.environment) {
+            (Some((_, repository)), Some((_, environment))) => Generation::channel(repository, environment),
+            (Some((_, repository)), None) => Generation::repository(repository),
+            (None, Some((_, environment))) => Generation::environment(environment),
+            (None, None) => Generation::waivers(),
+        }
+    }
+
+    /// An event about it, or about bytes there: answers about these bytes change, where there are any.
     pub(super) fn event<'a>(
         &'a self,
         kind: Kind,
@@ -74,6 +85,7 @@ impl Target {
             environment: self.environment.as_ref().map(|(id, name)| (*id, name)),
             digest,
             facts,
+            changes: vec![digest.map_or_else(|| self.generation(), Generation::bytes)],
         }
     }
 }

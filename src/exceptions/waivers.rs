@@ -7,7 +7,7 @@ use super::target::Target;
 use super::{Reason, Refused, WaiverRow};
 use crate::access::{Administer, Grant, Matching, Waive};
 use crate::failure::Failure;
-use crate::ledger::{self, Kind};
+use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Justification, WaiverStatus, package_accepts};
 use crate::postgres::{Db, Tx, act, database_time};
@@ -140,7 +140,8 @@ pub async fn create_waiver(
             "expires_at": new.expires_at,
             "origin": super::Origin::Manual,
         });
-        ledger::append(&mut tx, target.event(Kind::WaiverCreated, at, by, digest, facts)).await?;
+        let event = target.event(Kind::WaiverCreated, at, by, digest, facts);
+        ledger::append(&mut tx, Event { changes: vec![], ..event }).await?;
         let row = read(&mut tx, id).await?;
         tx.commit().await?;
         Ok(row)

@@ -2,11 +2,11 @@
 
 use super::store;
 use super::tokens::Refused;
-use crate::access::{Administer, Binding, Everything, Grant, Role};
+use crate::access::{Administer, Binding, Everything, Grant, PrincipalId, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{EnvironmentName, Pattern};
-use crate::postgres::{Db, act, database_time};
+use crate::postgres::{Db, Generation, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -62,7 +62,7 @@ pub async fn give(
         store::grants::raise_generation(&mut tx).await?;
         let facts = json!({ "grant": id, "to": principal_id, "to_name": principal, "role": binding.role,
             "repositories": binding.repositories, "environments": binding.environments });
-        ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, facts)).await?;
+        ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, principal_id, facts)).await?;
         tx.commit().await?;
         Ok(Given::New(id))
     })
@@ -74,9 +74,11 @@ pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) 
     act(|| async {
         let mut tx = db.begin().await?;
         let at = database_time(&mut tx).await?;
-        store::grants::end(&mut tx, id, grant.principal().id, at).await?.ok_or(Refused::Unknown)?;
+        let ended = store::grants::end(&mut tx, id, grant.principal().id, at).await?;
+        let principal_id = ended.ok_or(Refused::Unknown)?;
         store::grants::raise_generation(&mut tx).await?;
-        ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, json!({ "grant": id }))).await?;
+        let facts = json!({ "grant": id });
+        ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, principal_id, facts)).await?;
         tx.commit().await?;
         Ok(())
     })
@@ -98,7 +100,17 @@ fn event(
     kind: Kind,
     at: DateTime<Utc>,
     grant: &Grant<Administer, Everything>,
+    of: PrincipalId,
     facts: serde_json::Value,
 ) -> Event<'_> {
-    Event { kind, at, principal: grant.principal(), repository: None, environment: None, digest: None, facts }
+    Event {
+        kind,
+        at,
+        principal: grant.principal(),
+        repository: None,
+        environment: None,
+        digest: None,
+        facts,
+        changes: vec![Generation::rights(of)],
+    }
 }

@@ -6,7 +6,7 @@ use crate::access::{Administer, Binding, Everything, Grant, Principal, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Pattern;
-use crate::postgres::{Db, Tx, act, database_time, refusal};
+use crate::postgres::{Db, Generation, Tx, act, database_time, refusal};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::fs;
@@ -137,7 +137,8 @@ async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) ->
         .collect();
     let facts = json!({ "token": id, "for": principal_id, "for_name": new.principal, "grants": grants,
         "expires_at": expires_at });
-    ledger::append(tx, event(Kind::TokenCreated, at, by, facts)).await?;
+    let changes = if new.grants.is_empty() { vec![] } else { vec![Generation::rights(principal_id)] };
+    ledger::append(tx, Event { changes, ..event(Kind::TokenCreated, at, by, facts) }).await?;
     Ok(Issued { id, secret: secret.clone(), expires_at })
 }
 
@@ -214,5 +215,7 @@ pub(super) fn check_principal(name: &str) -> Result<(), Refused> {
 }
 
 fn event(kind: Kind, at: DateTime<Utc>, principal: &Principal, facts: serde_json::Value) -> Event<'_> {
-    Event { kind, at, principal, repository: None, environment: None, digest: None, facts }
+    // A token changes nothing that is recorded; who calls with it is looked up by its own generation.
+    let changes = vec![];
+    Event { kind, at, principal, repository: None, environment: None, digest: None, facts, changes }
 }

@@ -7,7 +7,7 @@ use crate::attestation::{self, Carrier, Known, Malformed, Received, Signer, Stat
 use crate::content::{self, Attachment, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
-use crate::postgres::{self, Db, database_time, refusal};
+use crate::postgres::{self, Db, Tx, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -158,14 +158,14 @@ impl Act<'_> {
     /// attestation from every one; returns the first subject with its manifest.
     async fn attach(
         &self,
-        connection: &mut PgConnection,
+        tx: &mut Tx,
         received: &Received,
         blob: &StoredBlob,
         statement: &Statement,
     ) -> Result<(Digest, Digest), AttestRefused> {
         let mut first = None;
-        for digest in attestation::subjects_here(connection, self.repository.id, statement).await? {
-            let Some(subject) = content::manifest(connection, self.repository.id, &digest).await? else {
+        for digest in attestation::subjects_here(tx, self.repository.id, statement).await? {
+            let Some(subject) = content::manifest(tx, self.repository.id, &digest).await? else {
                 continue;
             };
             let attachment = Attachment {
@@ -177,7 +177,7 @@ impl Act<'_> {
                     ("dev.sigstore.bundle.predicateType".to_owned(), statement.predicate_type.clone()),
                 ]),
             };
-            let manifest = push::attach(connection, self.repository, self.principal, attachment).await?;
+            let manifest = push::attach(tx, self.repository, self.principal, attachment).await?;
             first.get_or_insert((digest, manifest));
         }
         first.ok_or_else(|| AttestRefused::SubjectUnknown(statement.digests().take(10).collect()))

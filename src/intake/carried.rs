@@ -8,10 +8,9 @@ use crate::content::blobs::{self, Blob};
 use crate::content::{self, Repository, StoredLayer};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
-use crate::postgres::{Db, Scopes};
+use crate::postgres::{Db, Scopes, Tx};
 use crate::storage::{OwnRoom, Store, Taken};
 use bytes::Bytes;
-use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -132,26 +131,26 @@ impl Carried {
     /// registered key signed is listed as that, and never counts.
     pub(super) async fn index(
         &self,
-        connection: &mut PgConnection,
+        tx: &mut Tx,
         repository: &Repository,
         grant: &Grant<Push>,
         manifest: &Digest,
     ) -> Result<(), Failure> {
         let principal = grant.principal();
         if !self.received.is_empty() {
-            let known = Known::read(connection, &self.received).await?;
+            let known = Known::read(tx, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
             let mut received: Vec<_> = self.received.iter().zip(&self.origins).collect();
             received.sort_by_key(|(one, origin)| (one.digest(), &origin.subject));
             for (one, Origin { manifest, subject }) in received {
                 let carrier = Carrier { repository, principal, manifest, subject };
-                attestation::record(connection, carrier, one, &known).await?;
+                attestation::record(tx, carrier, one, &known).await?;
             }
         }
         match &self.opaque {
             Some((subject, why)) => {
                 let carrier = Carrier { repository, principal, manifest, subject };
-                attestation::record_opaque(connection, carrier, why).await
+                attestation::record_opaque(tx, carrier, why).await
             }
             None => Ok(()),
         }

@@ -8,9 +8,8 @@ use crate::content::{self, Attached, Attachment, ParsedManifest, PushRefused, Re
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Tag};
-use crate::postgres::{Db, Mode, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Mode, Scopes, Tx, act, database_time};
 use serde_json::json;
-use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
 /// A manifest and the tags that are to name it: all of them, or nothing is pushed.
@@ -76,46 +75,46 @@ async fn attempt(
 /// The grant's repository under its scopes, with the rules read after the lock: no change of
 /// rule can come between them and this transaction's end.
 pub(super) async fn enter(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     grant: &Grant<Push>,
     scopes: impl FnOnce(i64) -> Scopes,
 ) -> Result<Repository, PushRefused> {
-    let found = content::ensure_repository(connection, grant).await?;
-    scopes(found.id).lock(connection).await?;
-    let now = content::repository(connection, grant.repository()).await?;
+    let found = content::ensure_repository(tx, grant).await?;
+    scopes(found.id).lock(tx).await?;
+    let now = content::repository(tx, grant.repository()).await?;
     Ok(now.ok_or_else(|| Failure::new("pushing", "the repository has gone"))?)
 }
 
 /// Inside a transaction that entered the repository and linked what the manifest refers to: stores
 /// the manifest, puts its tags, and appends the event. A push that changes nothing leaves no event.
 pub(super) async fn push_within(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     grant: &Grant<Push>,
     repository: &Repository,
     push: &PushManifest,
 ) -> Result<Pushed, PushRefused> {
     let (manifest, principal) = (&push.manifest, grant.principal());
-    let stored = content::put_manifest(connection, repository, principal, manifest).await?;
-    let changed = content::put_tags(connection, repository, principal, &manifest.digest, &push.tags).await?;
+    let stored = content::put_manifest(tx, repository, principal, manifest).await?;
+    let changed = content::put_tags(tx, repository, principal, &manifest.digest, &push.tags).await?;
     if stored == Stored::New {
-        attestation::link_pushed(connection, repository.id, manifest).await?;
+        attestation::link_pushed(tx, repository.id, manifest).await?;
     }
     if stored == Stored::Known && changed.is_empty() {
         return Ok(Pushed { stored, changed });
     }
     if stored == Stored::New {
         let new_bytes = manifest.body.len() as u64;
-        if let Some(over) = content::over_quota(connection, repository, new_bytes).await? {
+        if let Some(over) = content::over_quota(tx, repository, new_bytes).await? {
             return Err(over.into());
         }
     }
-    note_pushed(connection, repository, principal, manifest, &changed).await?;
+    note_pushed(tx, repository, principal, manifest, &changed).await?;
     Ok(Pushed { stored, changed })
 }
 
 /// The event of a manifest that was stored, or got names.
 pub(super) async fn note_pushed(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     repository: &Repository,
     principal: &Principal,
     manifest: &ParsedManifest,
@@ -123,7 +122,7 @@ pub(super) async fn note_pushed(
 ) -> Result<(), Failure> {
     let event = Event {
         kind: Kind::ManifestPushed,
-        at: database_time(connection).await?,
+        at: database_time(tx).await?,
         principal,
         repository: Some((repository.id, &repository.name)),
         environment: None,
@@ -135,21 +134,27 @@ pub(super) async fn note_pushed(
             "subject": manifest.subject,
             "tags": tags,
         }),
+        changes: changes(repository, manifest, tags),
     };
-    ledger::append(connection, event).await.map(|_| ())
+    ledger::append(tx, event).await.map(|_| ())
+}
+
+/// The manifest, what it refers to, since that has one more referrer, and the names.
+fn changes(repository: &Repository, manifest: &ParsedManifest, tags: &[Tag]) -> Vec<Generation> {
+    let bytes = [&manifest.digest].into_iter().chain(&manifest.subject).map(Generation::bytes);
+    bytes.chain(tags.iter().map(|tag| Generation::tag(&repository.name, tag))).collect()
 }
 
 /// Keeps evidence beside its subject, with the event of the manifest that does so, if it is new.
 pub(super) async fn attach(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     repository: &Repository,
     principal: &Principal,
     attachment: Attachment<'_>,
 ) -> Result<Digest, Failure> {
-    let Attached { manifest, stored } =
-        content::attach(connection, repository, principal, attachment).await?;
+    let Attached { manifest, stored } = content::attach(tx, repository, principal, attachment).await?;
     if stored == Stored::New {
-        note_pushed(connection, repository, principal, &manifest, &[]).await?;
+        note_pushed(tx, repository, principal, &manifest, &[]).await?;
     }
     Ok(manifest.digest)
 }

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
 use crate::policy::in_words;
-use crate::postgres::{self, Db, Scopes, database_time, refusal};
+use crate::postgres::{self, Db, Generation, Scopes, Tx, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -233,7 +233,7 @@ impl Act<'_> {
 
     async fn attach(
         &self,
-        connection: &mut sqlx::PgConnection,
+        tx: &mut Tx,
         repository: &Repository,
         subject: &Manifest,
     ) -> Result<Digest, Failure> {
@@ -246,7 +246,7 @@ impl Act<'_> {
             layers: vec![(self.blob.clone(), media_type("application/json")?, "report.json")],
             annotations: BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]),
         };
-        push::attach(connection, repository, self.grant.principal(), attachment).await
+        push::attach(tx, repository, self.grant.principal(), attachment).await
     }
 
     fn recorded(&self, run: Recorded, report: Digest, findings: &FindingSet) -> RecordedScan {
@@ -284,6 +284,7 @@ impl Act<'_> {
                 "finding_set": recorded.finding_set,
                 "counts": recorded.counts,
             }),
+            changes: vec![Generation::bytes(&self.scan.subject)],
         }
     }
 }

@@ -3,9 +3,9 @@
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::postgres::{Generation, Tx};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -137,6 +137,8 @@ pub struct Event<'a> {
     pub digest: Option<&'a Digest>,
     /// What else belongs to it, as a JSON object.
     pub facts: Value,
+    /// The generations of the answers that it can change, for better or worse; none where it can change no answer.
+    pub changes: Vec<Generation>,
 }
 
 /// An event as it was appended.
@@ -148,9 +150,9 @@ pub struct Recorded {
     pub leaf: Vec<u8>,
 }
 
-/// Appends the event and its pending leaf. The last write of a transaction: the log's order
-/// follows commits, and nothing waits behind this row.
-pub async fn append(connection: &mut PgConnection, event: Event<'_>) -> Result<Recorded, Failure> {
+/// Appends the event and its pending leaf. The last write of a transaction but for the generations, which
+/// are raised when it commits: the log's order follows commits, and nothing waits behind this row.
+pub async fn append(tx: &mut Tx, event: Event<'_>) -> Result<Recorded, Failure> {
     let leaf = leaf(&event)?;
     let id = sqlx::query_scalar!(
         r#"with appended as (
@@ -165,9 +167,10 @@ pub async fn append(connection: &mut PgConnection, event: Event<'_>) -> Result<R
         event.digest as Option<&Digest>,
         leaf,
     )
-    .fetch_one(connection)
+    .fetch_one(&mut **tx)
     .await
     .map_err(|error| Failure::new("appending an event", error))?;
+    tx.raise(event.changes);
     Ok(Recorded { id, leaf })
 }
 

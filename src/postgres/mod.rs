@@ -6,6 +6,7 @@
 
 mod act;
 mod db;
+mod generations;
 pub mod local;
 mod names;
 pub mod queue;
@@ -16,6 +17,7 @@ mod wake;
 pub(crate) use act::refusal;
 pub use act::{Refusal, act};
 pub use db::{Db, Options, constraint, database_time};
+pub use generations::Generation;
 pub use scopes::{Mode, QUOTA, Scopes};
 pub use tx::{Kept, Tx};
 pub use wake::{Growing, Wake};

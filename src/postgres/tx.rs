@@ -1,7 +1,9 @@
 //! Transactions, and those that their caller ends.
 
+use super::generations::{self, Generation};
 use super::wake::Growing;
 use sqlx::{Error, PgConnection, Postgres, Transaction};
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Tx {
     open: Transaction<'static, Postgres>,
+    raised: BTreeSet<Generation>,
     kept: Option<Kept>,
     commits: Growing,
 }
@@ -20,12 +23,18 @@ pub struct Kept(Arc<Mutex<Option<Tx>>>);
 
 impl Tx {
     pub(super) fn new(open: Transaction<'static, Postgres>, kept: Option<Kept>, commits: Growing) -> Self {
-        Self { open, kept, commits }
+        Self { open, raised: BTreeSet::new(), kept, commits }
     }
 
-    /// Commits; in an act that is kept, leaves that to its caller.
+    /// Raises these generations when it commits: what it writes can change answers that depend on them.
+    pub fn raise(&mut self, generations: impl IntoIterator<Item = Generation>) {
+        self.raised.extend(generations);
+    }
+
+    /// Raises the generations and commits; in an act that is kept, leaves that to its caller.
     pub async fn commit(mut self) -> Result<(), Error> {
         let Some(kept) = self.kept.take() else {
+            generations::raise(&mut self.open, &self.raised).await?;
             self.open.commit().await?;
             self.commits.increment();
             return Ok(());

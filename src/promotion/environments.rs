@@ -6,7 +6,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::EnvironmentName;
-use crate::postgres::{Db, act, database_time};
+use crate::postgres::{Db, Generation, act, database_time};
 use serde_json::json;
 
 pub use store::{EnvironmentRow, Put};
@@ -31,6 +31,7 @@ pub async fn put_environment(
             environment: Some((put.id, name)),
             digest: None,
             facts: json!({"description": put.description, "new": put.new}),
+            changes: vec![Generation::environment(name)],
         };
         ledger::append(&mut tx, event).await?;
         tx.commit().await?;

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Action, Case, Decision, Mode, PolicySets, Recorded, RecordedGate, Yes, decide};
-use crate::postgres::{Scopes, Tx};
+use crate::postgres::{Generation, Scopes, Tx};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -32,7 +32,7 @@ impl Place {
         Ok(Self { repository_id, repository, environment_id, environment })
     }
 
-    /// An event of this lane.
+    /// An event that changes what holds in this lane.
     pub fn event<'a>(
         &'a self,
         kind: Kind,
@@ -49,6 +49,7 @@ impl Place {
             environment: Some((self.environment_id, &self.environment)),
             digest: Some(digest),
             facts,
+            changes: vec![Generation::channel(&self.repository, &self.environment)],
         }
     }
 }
@@ -105,6 +106,10 @@ impl<'tx> LockedLane<'tx> {
     }
 
     pub fn connection(&mut self) -> &mut PgConnection {
+        self.tx
+    }
+
+    pub fn tx(&mut self) -> &mut Tx {
         self.tx
     }
 
@@ -187,6 +192,10 @@ impl Judged {
 
 impl Allowance<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.lane.tx
+    }
+
+    pub(super) fn tx(&mut self) -> &mut Tx {
         self.lane.tx
     }
 

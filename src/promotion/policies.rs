@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Gate, Policy, PolicyName};
-use crate::postgres::{Db, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, database_time};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -86,6 +86,7 @@ pub async fn put_policy(
                 environment: Some((environment_id, environment)),
                 digest: Some(&digest),
                 facts: json!({"name": name, "before": before}),
+                changes: vec![Generation::environment(environment)],
             };
             ledger::append(&mut tx, event).await?;
         }
@@ -148,6 +149,7 @@ pub async fn end_policy(
             environment: Some((environment_id, environment)),
             digest: Some(&digest),
             facts: json!({"name": name, "ended": true, "reason": reason.as_str()}),
+            changes: vec![Generation::environment(environment)],
         };
         ledger::append(&mut tx, event).await?;
         tx.commit().await?;

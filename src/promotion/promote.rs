@@ -8,10 +8,10 @@ use crate::access::{Grant, Lane, Principal, Promote, Pull};
 use crate::content;
 use crate::failure::Failure;
 use crate::keys::Keys;
-use crate::ledger::{self, Kind};
+use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Tag};
 use crate::policy::{Decision, EvidenceKind, Recorded};
-use crate::postgres::{Db, act};
+use crate::postgres::{Db, Generation, act};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -182,7 +182,7 @@ pub(super) async fn write(
         facts["accepted_findings"] = json!(accepted.vulnerabilities);
     }
     let event = place.event(kind, at, by, &digest, facts);
-    let event_id = ledger::append(allowance.connection(), event).await?.id;
+    let event_id = ledger::append(allowance.tx(), event).await?.id;
     let row = store::NewPromotion {
         place: &place,
         digest: &digest,
@@ -200,7 +200,11 @@ pub(super) async fn write(
             .map_err(|error| Failure::new("recording a promotion's evidence", error))?,
         target,
     };
-    let id = store::insert(allowance.connection(), row).await?;
+    let store::Inserted { id, first } = store::insert(allowance.connection(), row).await?;
+    if first {
+        // The environment has one more release channel.
+        allowance.tx().raise([Generation::environment(&place.environment)]);
+    }
     let warnings = Vec::new();
     Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at, warnings })
 }
@@ -231,8 +235,9 @@ pub(super) async fn refuse(
 ) -> Result<(), Failure> {
     let place = lane.place().clone();
     let facts = json!({"decision": decision.id, "verdict": decision.verdict.as_str()});
-    let event = place.event(Kind::PromotionRefused, at, by, digest, facts);
-    ledger::append(lane.connection(), event).await?;
+    // Nothing was promoted.
+    let event = Event { changes: vec![], ..place.event(Kind::PromotionRefused, at, by, digest, facts) };
+    ledger::append(lane.tx(), event).await?;
     Ok(())
 }
 

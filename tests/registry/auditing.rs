@@ -23,6 +23,7 @@ async fn append(registry: &Registry, n: usize, commit: bool) {
         environment: None,
         digest: None,
         facts: json!({ "n": n }),
+        changes: vec![],
     };
     ledger::append(&mut tx, event).await.unwrap();
     if commit {

@@ -24,6 +24,7 @@ mod enduring;
 mod entering;
 mod exceptions;
 mod filling;
+mod generations;
 mod growing;
 mod hostile_lengths;
 mod job_queue;

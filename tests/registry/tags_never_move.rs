@@ -200,6 +200,7 @@ async fn told(tx: &mut Tx, kind: Kind, digest: &str, facts: serde_json::Value) {
         environment: None,
         digest: Some(&digest.parse().unwrap()),
         facts,
+        changes: vec![],
     };
     ledger::append(tx, event).await.unwrap();
 }

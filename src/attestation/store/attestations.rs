@@ -173,27 +173,26 @@ pub async fn insert_subjects(
     Ok(())
 }
 
-/// The artifacts that are just a file which the statement names, each with that file.
+/// The artifacts that are just a file which the statement names, each with that file; returns those that are new.
 pub async fn insert_files(
     connection: &mut PgConnection,
     repository_id: i64,
     id: i64,
     artifacts: &[Digest],
     files: &[Digest],
-) -> Result<(), Failure> {
-    sqlx::query!(
-        "insert into attestation_subjects(repository_id, digest, attestation_id, file)
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"insert into attestation_subjects(repository_id, digest, attestation_id, file)
          select $1, artifact, $2, file from unnest($3::text[], $4::text[]) found(artifact, file)
-         on conflict do nothing",
+         on conflict do nothing returning digest as "digest: Digest""#,
         repository_id,
         id,
         artifacts as &[Digest],
         files as &[Digest],
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
-    .map_err(|error| Failure::new(RECORDING, error))?;
-    Ok(())
+    .map_err(|error| Failure::new(RECORDING, error))
 }
 
 /// The artifact is just this file: what is said about the file is said about it.

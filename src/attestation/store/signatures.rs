@@ -7,8 +7,15 @@ use std::collections::BTreeMap;
 
 const RECORDING: &str = "recording who signed an attestation";
 
-/// These signers' keys signed exactly these bytes. Says whether each signature of each message came
-/// for the first time.
+/// What was noted of signatures.
+pub struct Noted {
+    /// Whether each signature of each message came for the first time.
+    pub first: bool,
+    /// Whether any is new.
+    pub any: bool,
+}
+
+/// These signers' keys signed exactly these bytes.
 ///
 /// What comes first is settled by a unique index, which waits for whoever is about to record the same.
 /// So what was found to be taken is read in a statement of its own, whose snapshot is newer.
@@ -16,7 +23,7 @@ pub async fn insert(
     connection: &mut PgConnection,
     attestations: &[i64],
     signers: &[i64],
-) -> Result<bool, Failure> {
+) -> Result<Noted, Failure> {
     let first = sqlx::query!(
         "insert into attestation_signatures(attestation_id, signer_id, repository_id, message, counts_from)
          select a.id, s.id, a.repository_id, a.message, a.id
@@ -27,11 +34,12 @@ pub async fn insert(
     )
     .execute(&mut *connection)
     .await
-    .map_err(|error| Failure::new(RECORDING, error))?;
-    if first.rows_affected() == (attestations.len() * signers.len()) as u64 {
-        return Ok(true);
+    .map_err(|error| Failure::new(RECORDING, error))?
+    .rows_affected();
+    if first == (attestations.len() * signers.len()) as u64 {
+        return Ok(Noted { first: true, any: first > 0 });
     }
-    sqlx::query!(
+    let known = sqlx::query!(
         "insert into attestation_signatures(attestation_id, signer_id, repository_id, message, counts_from)
          select a.id, f.signer_id, a.repository_id, a.message, f.attestation_id
          from attestations a join attestation_signatures f
@@ -43,8 +51,9 @@ pub async fn insert(
     )
     .execute(connection)
     .await
-    .map_err(|error| Failure::new(RECORDING, error))?;
-    Ok(false)
+    .map_err(|error| Failure::new(RECORDING, error))?
+    .rows_affected();
+    Ok(Noted { first: false, any: first + known > 0 })
 }
 
 /// The signers of an attestation whose signature of the same message came before it, and when.

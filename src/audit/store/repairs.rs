@@ -1,7 +1,7 @@
 //! What repairs write.
 
 use crate::failure::Failure;
-use crate::names::Digest;
+use crate::names::{Digest, RepositoryName};
 use crate::storage::Location;
 use sqlx::PgConnection;
 
@@ -51,6 +51,18 @@ pub async fn mark_damaged(connection: &mut PgConnection, blob: &BlobRow) -> Resu
     .map_err(|error| Failure::new("marking a damaged blob", error))
 }
 
+/// The repositories that have the blob.
+pub async fn having(connection: &mut PgConnection, digest: &Digest) -> Result<Vec<RepositoryName>, Failure> {
+    sqlx::query_scalar!(
+        r#"select r.name as "name: RepositoryName" from blob_links l join repositories r on r.id = l.repository_id
+           where l.digest = $1"#,
+        digest as &Digest
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading which repositories have a blob", error))
+}
+
 /// Appends what is missing between what a repository holds and what is counted; one statement, one
 /// snapshot.
 pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Result<bool, Failure> {
@@ -72,27 +84,28 @@ pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Re
 }
 
 /// Makes `tags_hidden` what `tag_visibility` says. Whoever hides a name or shows it locks that one; all of them are
-/// looked at here, so the tables are locked, or one that is shown meanwhile would be hidden.
-pub async fn hide_by_history(connection: &mut PgConnection) -> Result<bool, Failure> {
+/// looked at here, so the tables are locked, or one that is shown meanwhile would be hidden. Returns the
+/// repositories in which that changed anything.
+pub async fn hide_by_history(connection: &mut PgConnection) -> Result<Vec<RepositoryName>, Failure> {
     sqlx::query!("lock table tag_visibility, tags_hidden in share row exclusive mode")
         .execute(&mut *connection)
         .await
         .map_err(|error| Failure::new("locking the names that are hidden", error))?;
-    sqlx::query!(
-        "with history as (
+    sqlx::query_scalar!(
+        r#"with history as (
            select distinct on (repository_id, name) repository_id, name, hidden from tag_visibility
            order by repository_id, name, id desc),
          shown as (
            delete from tags_hidden h where not exists (
              select from history v where v.repository_id = h.repository_id and v.name = h.name and v.hidden)
-           returning 1),
+           returning repository_id),
          hidden as (
            insert into tags_hidden(repository_id, name)
-           select repository_id, name from history where hidden on conflict do nothing returning 1)
-         select from shown union all select from hidden"
+           select repository_id, name from history where hidden on conflict do nothing returning repository_id)
+         select r.name as "name: RepositoryName" from repositories r
+         where r.id in (select repository_id from shown union all select repository_id from hidden)"#
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
-    .map(|done| done.rows_affected() > 0)
     .map_err(|error| Failure::new("hiding tags by their history", error))
 }

@@ -20,7 +20,7 @@ use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, RepositoryName};
-use crate::postgres::{Db, database_time};
+use crate::postgres::{Db, Tx, database_time};
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -162,22 +162,22 @@ impl Collection {
     /// has done it.
     pub async fn batch(
         &mut self,
-        connection: &mut PgConnection,
+        tx: &mut Tx,
         deleted: DeletedObjects,
         by: &Principal,
     ) -> Result<(), Failure> {
         self.next = match &self.next {
             Next::Links { repository_id, digest } => {
-                let page = store::links_page(connection, *repository_id, digest, WINDOW).await?;
-                self.links(connection, page, by).await?
+                let page = store::links_page(tx, *repository_id, digest, WINDOW).await?;
+                self.links(tx, page, by).await?
             }
             Next::Blobs { digest } => {
-                let page = store::blobs_page(connection, digest, WINDOW).await?;
-                self.blobs(connection, page).await?
+                let page = store::blobs_page(tx, digest, WINDOW).await?;
+                self.blobs(tx, page).await?
             }
-            Next::Objects { .. } => self.objects(connection, deleted).await?,
+            Next::Objects { .. } => self.objects(tx, deleted).await?,
             Next::Usage { repository_id } => {
-                let last = quotas::fold_page(connection, *repository_id, FOLDED).await?;
+                let last = quotas::fold_page(tx, *repository_id, FOLDED).await?;
                 last.map_or(Next::End, |repository_id| Next::Usage { repository_id })
             }
             Next::End => Next::End,
@@ -187,7 +187,7 @@ impl Collection {
 
     async fn links(
         &mut self,
-        connection: &mut PgConnection,
+        tx: &mut Tx,
         page: Vec<store::LinkSeen>,
         by: &Principal,
     ) -> Result<Next, Failure> {
@@ -202,13 +202,13 @@ impl Collection {
         if digests.is_empty() {
             return Ok(next);
         }
-        let locked = store::lock_links(connection, &repositories, &digests).await?;
+        let locked = store::lock_links(tx, &repositories, &digests).await?;
         let (repositories, digests): (Vec<i64>, Vec<Digest>) =
             locked.into_iter().map(|link| (link.repository_id, link.digest)).unzip();
-        let gone = store::delete_links(connection, &repositories, &digests).await?;
+        let gone = store::delete_links(tx, &repositories, &digests).await?;
         self.collected.links += gone.len() as u64;
         metrics::counter!("proofmark_collected_total", "what" => "links").increment(gone.len() as u64);
-        record(connection, gone, by).await?;
+        record(tx, gone, by).await?;
         Ok(next)
     }
 
@@ -252,12 +252,8 @@ impl Collection {
 }
 
 /// One event for each repository: which blobs it does not have any more.
-async fn record(
-    connection: &mut PgConnection,
-    gone: Vec<store::LinkGone>,
-    by: &Principal,
-) -> Result<(), Failure> {
-    let at = database_time(connection).await?;
+async fn record(tx: &mut Tx, gone: Vec<store::LinkGone>, by: &Principal) -> Result<(), Failure> {
+    let at = database_time(tx).await?;
     for repository in gone.chunk_by(|a, b| a.repository_id == b.repository_id) {
         let Some(first) = repository.first() else { continue };
         let digests: Vec<&Digest> = repository.iter().map(|link| &link.digest).collect();
@@ -271,8 +267,10 @@ async fn record(
             environment: None,
             digest: None,
             facts: json!({"digests": digests, "size_bytes": size_bytes}),
+            // No manifest needs them, and the time until which somebody may rely on them is over.
+            changes: vec![],
         };
-        ledger::append(connection, event).await?;
+        ledger::append(tx, event).await?;
     }
     Ok(())
 }

@@ -11,12 +11,12 @@ pub use rules::{Expired, Named, Retention, RetentionRule};
 
 use super::referrers::subject_of_tag;
 use super::store::{manifests, retention as store};
-use super::{Holder, Repository, repositories, tags};
+use super::{Holder, Repository, deletes, repositories, tags};
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, RepositoryName, Tag};
-use crate::postgres::{Scopes, database_time};
+use crate::postgres::{Generation, Scopes, Tx, database_time};
 use family::family;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -107,29 +107,29 @@ pub async fn plan(
 /// was judged has changed, however long ago that was. The order is that of every delete: the repository's
 /// scope, the manifests by digest, their tags by name, the events.
 pub async fn expire(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     enforced: &Enforced,
     digest: &Digest,
     expired: &Expired,
     by: &Principal,
 ) -> Result<Expiry, Failure> {
-    Scopes::push(enforced.repository_id).lock(connection).await?;
-    let repository = repositories::repository(connection, &enforced.repository).await?;
+    Scopes::push(enforced.repository_id).lock(tx).await?;
+    let repository = repositories::repository(tx, &enforced.repository).await?;
     let Some(repository) = repository else { return Ok(Expiry::Changed) };
-    if store::retention(connection, repository.id).await?.as_ref() != Some(&enforced.retention) {
+    if store::retention(tx, repository.id).await?.as_ref() != Some(&enforced.retention) {
         return Ok(Expiry::Changed);
     }
-    let seen = family(connection, repository.id, digest).await?;
+    let seen = family(tx, repository.id, digest).await?;
     for member in seen.members.keys() {
-        manifests::lock(connection, repository.id, member).await?;
+        manifests::lock(tx, repository.id, member).await?;
     }
     // Again, behind the locks: what was tagged, listed, pinned or attached before them is seen now, and
     // what comes later finds them gone.
-    let family = family(connection, repository.id, digest).await?;
+    let family = family(tx, repository.id, digest).await?;
     let own = family.members.get(digest).cloned().unwrap_or_default();
     let same = family.members.keys().eq(seen.members.keys());
     let unnamed = own.iter().all(|tag| expired.tags.contains(tag) || subject_of_tag(tag).is_some());
-    if !same || !unnamed || !stands(connection, enforced, digest, expired).await? {
+    if !same || !unnamed || !stands(tx, enforced, digest, expired).await? {
         return Ok(Expiry::Changed);
     }
     if !family.holders.is_empty() {
@@ -143,12 +143,13 @@ pub async fn expire(
     named.sort_unstable();
     let mut gone: BTreeMap<&Digest, Vec<&Tag>> = members.iter().map(|member| (member, Vec::new())).collect();
     for (tag, member) in named {
-        if tags::remove(connection, &repository, by, tag, Some(member)).await?.is_some() {
+        if tags::remove(tx, &repository, by, tag, Some(member)).await?.is_some() {
             gone.entry(member).or_default().push(tag);
         }
     }
-    store::delete(connection, repository.id, &members).await?;
-    record(connection, &repository, (digest, &expired.why), &gone, by).await?;
+    let subjects = store::delete(tx, repository.id, &members).await?;
+    tx.raise(subjects.iter().map(Generation::bytes));
+    record(tx, &repository, (digest, &expired.why), &gone, by).await?;
     Ok(Expiry::Gone(members.len()))
 }
 
@@ -175,13 +176,13 @@ async fn stands(
 /// An event for every manifest that went, with the tags that went with it, so that each one's story has
 /// its end.
 async fn record(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     repository: &Repository,
     (digest, why): (&Digest, &[String]),
     gone: &BTreeMap<&Digest, Vec<&Tag>>,
     by: &Principal,
 ) -> Result<(), Failure> {
-    let at = database_time(connection).await?;
+    let at = database_time(tx).await?;
     for (member, tags) in gone {
         let facts = if *member == digest {
             json!({"tags": tags, "why": why})
@@ -196,8 +197,9 @@ async fn record(
             environment: None,
             digest: Some(member),
             facts,
+            changes: deletes::changes(&repository.name, member, tags.iter().copied()),
         };
-        ledger::append(connection, event).await?;
+        ledger::append(tx, event).await?;
     }
     Ok(())
 }

@@ -282,24 +282,24 @@ pub async fn lock(
 }
 
 /// Deletes the manifest with what it refers to and the pins that have run out. A foreign key of
-/// another room that still names it fails the statement.
+/// another room that still names it fails the statement. Returns what it referred to.
 pub async fn delete(
     connection: &mut PgConnection,
     repository_id: i64,
     digest: &Digest,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Option<Digest>, sqlx::Error> {
+    let subject = sqlx::query_scalar!(
         r#"with blobs as (delete from manifest_blobs where repository_id = $1 and manifest = $2),
                 children as (delete from manifest_children where repository_id = $1 and manifest = $2),
                 over as (delete from pins where repository_id = $1 and digest = $2
                          and until <= clock_timestamp())
-           delete from manifests where repository_id = $1 and digest = $2"#,
+           delete from manifests where repository_id = $1 and digest = $2 returning subject as "subject: Digest""#,
         repository_id,
         digest as &Digest
     )
-    .execute(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(())
+    Ok(subject.flatten())
 }
 
 /// An artifact's row, its tags not read yet.

@@ -165,18 +165,19 @@ pub async fn delete(
     connection: &mut PgConnection,
     repository_id: i64,
     digests: &[Digest],
-) -> Result<(), Failure> {
-    sqlx::query!(
+) -> Result<Vec<Digest>, Failure> {
+    let subjects = sqlx::query_scalar!(
         r#"with blobs as (delete from manifest_blobs where repository_id = $1 and manifest = any($2)),
                 children as (delete from manifest_children where repository_id = $1 and manifest = any($2)),
                 over as (delete from pins where repository_id = $1 and digest = any($2)
                          and until <= clock_timestamp())
-           delete from manifests where repository_id = $1 and digest = any($2)"#,
+           delete from manifests where repository_id = $1 and digest = any($2)
+           returning subject as "subject: Digest""#,
         repository_id,
         digests as &[Digest]
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("letting go of manifests", error))?;
-    Ok(())
+    Ok(subjects.into_iter().flatten().collect())
 }

@@ -321,6 +321,8 @@ impl Uploads {
                 environment: None,
                 digest: Some(blob.digest()),
                 facts: json!({"size_bytes": blob.size_bytes()}),
+                // Answers are about manifests, which name no blob before it is here.
+                changes: vec![],
             };
             ledger::append(&mut tx, event).await?;
         }

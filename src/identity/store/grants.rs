@@ -91,16 +91,15 @@ pub async fn list(
     .await
 }
 
-/// Ends the grant; `None` when there is no such grant that is still open.
+/// Ends the grant and returns whose it was; `None` when there is no such grant that is still open.
 pub async fn end(
     connection: &mut PgConnection,
     id: i64,
     by: i64,
     at: DateTime<Utc>,
-) -> sqlx::Result<Option<String>> {
+) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar!(
-        r#"update grants g set ended_at = $3, ended_by = $2 from principals p
-           where g.id = $1 and g.ended_at is null and p.id = g.principal_id returning p.name"#,
+        "update grants set ended_at = $3, ended_by = $2 where id = $1 and ended_at is null returning principal_id",
         id,
         by,
         at

@@ -204,11 +204,19 @@ pub struct NewPromotion<'a> {
     pub target: Option<i64>,
 }
 
+/// A promotion that was written.
+pub struct Inserted {
+    pub id: i64,
+    /// Whether nothing was promoted there before.
+    pub first: bool,
+}
+
 /// Writes it behind the lane's newest, under the lane's exclusive lock: a renewal keeps the time
 /// since when the bytes stand and the way back. A rollback takes over the way back of the promotion
 /// that it goes back to, so that nothing it went away from ever lies behind it.
-pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Result<i64, Failure> {
-    sqlx::query_scalar!(
+pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Result<Inserted, Failure> {
+    sqlx::query_as!(
+        Inserted,
         r#"with recursive newest as (
              select id, sha256, standing_since, previous_id from promotions
              where repository_id = $1 and environment_id = $2 order by id desc limit 1),
@@ -233,7 +241,7 @@ pub async fn insert(connection: &mut PgConnection, new: NewPromotion<'_>) -> Res
            select environment_id, repository_id, id, valid_until from written
            on conflict (environment_id, repository_id) do update
              set promotion_id = excluded.promotion_id, summary_until = excluded.summary_until
-           returning promotion_id"#,
+           returning promotion_id as "id!", not exists (select from newest) as "first!""#,
         new.place.repository_id,
         new.place.environment_id,
         new.digest as &Digest,
