@@ -2,11 +2,11 @@
 
 use super::store;
 use super::tokens::Refused;
-use crate::access::{Administer, Binding, Everything, Grant, PrincipalId, Role};
+use crate::access::{Action, Administer, Binding, Everything, Grant, PrincipalId, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{EnvironmentName, Pattern};
-use crate::postgres::{Db, Generation, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -69,10 +69,15 @@ pub async fn give(
     .await
 }
 
-/// Takes a role back.
+/// Takes a role back. With the right to approve its holder's approvals end to count, so it takes the whole registry:
+/// no promotion is decided with them once this is answered.
 pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) -> Result<(), Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
+        let role = store::grants::role(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        if role.includes(Action::Approve) {
+            Scopes::everything().lock(&mut tx).await?;
+        }
         let at = database_time(&mut tx).await?;
         let ended = store::grants::end(&mut tx, id, grant.principal().id, at).await?;
         let principal_id = ended.ok_or(Refused::Unknown)?;

@@ -1,6 +1,7 @@
 //! Access: tokens, roles, docker's token flow, and the public.
 
-use crate::harness::{Registry, expect};
+use crate::attesting::somebody_waits_for_a_scope;
+use crate::harness::{Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::identity::{self, Caller, Callers, DockerToken, Requested, Secret};
 use serde_json::json;
@@ -265,6 +266,27 @@ async fn the_same_role_given_again_is_the_same_grant() {
     expect(admin.delete(&taken).send().await.unwrap(), 204).await;
     let anew = admin.post_document("/api/v1/grants", &give(json!(["prod", "staging"])), 201).await;
     assert_ne!(first["id"], anew["id"]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn taking_back_the_right_to_approve_waits_for_decisions_and_taking_back_another_does_not() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let give = |role: &str| json!({"principal": "ann", "role": role, "repositories": "app"});
+    let reader = admin.post_document("/api/v1/grants", &give("reader"), 201).await;
+    let approver = admin.post_document("/api/v1/grants", &give("approver"), 201).await;
+    let mut decision = registry.app.db.begin().await.unwrap();
+    proofmark::postgres::Scopes::promote(1, 1).lock(&mut decision).await.unwrap();
+    expect(admin.delete(&format!("/api/v1/grants/{}", reader["id"])).send().await.unwrap(), 204).await;
+    let waiting = tokio::spawn(admin.delete(&format!("/api/v1/grants/{}", approver["id"])).send());
+    eventually("the right is taken back after the decision", async || {
+        assert!(!waiting.is_finished(), "an approval stopped counting between a decision and its facts");
+        somebody_waits_for_a_scope(&registry).await
+    })
+    .await;
+    decision.commit().await.unwrap();
+    expect(waiting.await.unwrap().unwrap(), 204).await;
     registry.check().await;
 }
 

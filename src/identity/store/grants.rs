@@ -91,6 +91,13 @@ pub async fn list(
     .await
 }
 
+/// The role of an open grant; it never changes.
+pub async fn role(connection: &mut PgConnection, id: i64) -> sqlx::Result<Option<Role>> {
+    sqlx::query_scalar!(r#"select role as "role: Role" from grants where id = $1 and ended_at is null"#, id)
+        .fetch_optional(connection)
+        .await
+}
+
 /// Ends the grant and returns whose it was; `None` when there is no such grant that is still open.
 pub async fn end(
     connection: &mut PgConnection,
