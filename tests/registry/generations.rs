@@ -435,7 +435,7 @@ async fn every_event_raises_the_generations_of_the_answers_that_it_can_change_an
     let first = watched.release("v1").await;
     let second = watched.release("v2").await;
     watched.evidence(&first).await;
-    watched.promotions([&first, &second]).await;
+    Box::pin(watched.promotions([&first, &second])).await;
     watched.second_persons(&first).await;
     watched.rights().await;
     watched.upkeep().await;
