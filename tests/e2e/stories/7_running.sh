@@ -54,8 +54,10 @@ Y
 
 # _push VERSION: an image of new bytes, signed and scanned.
 _push() {
-  make_image "$storage-$1" amd64
-  sk builder copy -q --format v2s2 "${copy_insecure[@]}" --digestfile "$1.digest" "oci:$WORK/images/$storage-$1" "docker://$image:$1"
+  local name
+  name=$(basename "$here")-$1
+  make_image "$name" amd64
+  sk builder copy -q --format v2s2 "${copy_insecure[@]}" --digestfile "$1.digest" "oci:$WORK/images/$name" "docker://$image:$1"
   echo '{}' > predicate.json
   _exits 0 builder attest "$repository:$1" --type $signature --predicate predicate.json --key ci.key
   _scan "$1"
