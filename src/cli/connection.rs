@@ -231,7 +231,7 @@ impl Registry {
                 Err(stop) if stop.is("request-in-progress") => {
                     (Instant::now() < patience).then_some(UNANSWERED[0])
                 }
-                Ok(_) | Err(Stop::Refused(_) | Stop::Usage(_)) => return answer,
+                Ok(_) | Err(Stop::Refused(_) | Stop::Usage(_) | Stop::Error(..)) => return answer,
             };
             match (pause, answer) {
                 (Some(pause), _) => tokio::time::sleep(pause).await,

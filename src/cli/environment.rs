@@ -34,6 +34,7 @@ enum EnvironmentCommand {
 }
 
 #[derive(clap::Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 struct Show {
     /// The environment
     name: EnvironmentName,

@@ -127,7 +127,7 @@ impl Ask {
             };
             let until = match &stop {
                 Stop::Refused(problem) => at(problem, "/until").parse::<DateTime<Utc>>().ok(),
-                Stop::Usage(_) | Stop::Unanswered(_) => None,
+                Stop::Usage(_) | Stop::Unanswered(_) | Stop::Error(..) => None,
             };
             let now = crate::clock::now();
             let Some(until) = until.filter(|until| *until <= give_up) else { return Err(stop) };

@@ -22,6 +22,9 @@ pub enum Stop {
     Usage(String),
     /// The question could not be put: no connection, no valid token, a fault of the server. Exit code 3.
     Unanswered(String),
+    /// The question was put, and asking again does not help: no right, no valid token, a summary past its
+    /// validity. A code and the reason. Exit code 3.
+    Error(&'static str, String),
 }
 
 impl Stop {
@@ -32,7 +35,11 @@ impl Stop {
 
     /// Whether it is a no of this code.
     pub fn is(&self, code: &str) -> bool {
-        matches!(self, Self::Refused(problem) if at(problem, "/code") == code)
+        match self {
+            Self::Refused(problem) => at(problem, "/code") == code,
+            Self::Error(found, _) => *found == code,
+            Self::Usage(_) | Self::Unanswered(_) => false,
+        }
     }
 
     /// What a problem document of this status means to the caller, who showed a token or none.
@@ -40,10 +47,13 @@ impl Stop {
         match status.as_u16() {
             400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
             401 if showed_token && at(&problem, "/code") == "UNAUTHORIZED" => {
-                Self::Unanswered(format!("{}\n  {ASK_WHO}", in_words(&problem)))
+                Self::Error("unauthenticated", format!("{}\n  {ASK_WHO}", in_words(&problem)))
             }
-            401 => Self::Unanswered(format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
-            403 => Self::Unanswered(format!("{}\n  {ASK_WHO}", in_words(&problem))),
+            401 => Self::Error("unauthenticated", format!("{}\n  {GIVE_A_TOKEN}", in_words(&problem))),
+            // A push over a quota is refused for what it is, not for who pushes.
+            403 if at(&problem, "/code") != "DENIED" => {
+                Self::Error("forbidden", format!("{}\n  {ASK_WHO}", in_words(&problem)))
+            }
             408 | 429 | 500.. => Self::Unanswered(in_words(&problem)),
             _ => Self::Refused(problem),
         }
@@ -56,7 +66,7 @@ impl Stop {
             Self::Refused(problem) if at(&problem, "/code") == "not-found" => {
                 Self::Unanswered(format!("{}\n  no token was given: {GIVE_A_TOKEN}", in_words(&problem)))
             }
-            other @ (Self::Refused(_) | Self::Usage(_) | Self::Unanswered(_)) => other,
+            other @ (Self::Refused(_) | Self::Usage(_) | Self::Unanswered(_) | Self::Error(..)) => other,
         }
     }
 
@@ -66,13 +76,14 @@ impl Stop {
             Self::Refused(problem) => (1, problem.clone()),
             Self::Usage(why) => (2, json!({ "code": "usage", "detail": why })),
             Self::Unanswered(why) => (3, json!({ "code": "could-not-ask", "detail": why })),
+            Self::Error(code, why) => (3, json!({ "code": code, "detail": why })),
         };
         if output.is_json() {
             output.print(&as_json(&document));
         } else {
             let words = match self {
                 Self::Refused(problem) => format!("no: {}", in_words(problem)),
-                Self::Usage(why) | Self::Unanswered(why) => format!("error: {why}"),
+                Self::Usage(why) | Self::Unanswered(why) | Self::Error(_, why) => format!("error: {why}"),
             };
             output.remark(&words);
         }
@@ -242,6 +253,7 @@ mod tests {
         assert!(matches!(nobody("no-known-good"), Stop::Refused(_)));
         assert!(matches!(stop(408), Stop::Unanswered(_)));
         assert!(matches!(stop(400), Stop::Usage(_)));
-        assert!(matches!(stop(401), Stop::Unanswered(_)));
+        assert!(matches!(stop(401), Stop::Error("unauthenticated", _)));
+        assert!(matches!(stop(403), Stop::Error("forbidden", _)));
     }
 }

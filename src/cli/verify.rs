@@ -7,9 +7,10 @@ use super::known_good::FailOn;
 use super::output::{Output, at};
 use super::stop::{Stop, gates_in_words, risks_in_words};
 use super::time::Lifetime;
-use crate::attestation::summary::{self, Checked, Expectations, SubjectKind};
+use crate::attestation::summary::{self, Checked, Expectations, Refused, SubjectKind};
 use crate::keys::Trust;
 use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,9 @@ struct Offline {
     /// A level that must have been verified
     #[arg(long, requires = "trust")]
     level: Option<String>,
+    /// Take a summary whose validity is over; without this, that is exit code 3
+    #[arg(long, requires = "trust", conflicts_with = "max_age")]
+    allow_expired_summary: bool,
     /// How long ago it may have been verified, e.g. 12h
     #[arg(long, value_name = "DURATION", requires = "trust")]
     max_age: Option<Lifetime>,
@@ -105,8 +109,21 @@ impl Verify {
             max_age: self.offline.max_age.map(Lifetime::span),
             at: crate::clock::now(),
         };
-        let checked = summary::check(&envelope, &trust, &expected)
-            .map_err(|refused| Stop::no("summary-refused", refused.to_string()))?;
+        let checked = match summary::check(&envelope, &trust, &expected) {
+            // The validity is the last thing that is checked: everything else holds.
+            Err(Refused::Expired(until)) if self.offline.allow_expired_summary => {
+                let at = until - TimeDelta::seconds(1);
+                summary::check(&envelope, &trust, &Expectations { at, ..expected })
+            }
+            other => other,
+        };
+        let checked = checked.map_err(|refused| {
+            if matches!(refused, Refused::Expired(_)) {
+                Stop::Error("summary-expired", refused.to_string())
+            } else {
+                Stop::no("summary-refused", refused.to_string())
+            }
+        })?;
         let document = json!({ "verdict": "allow", "summary": checked });
         output.answer(&document, || in_words(repository, environment, &checked));
         Ok(())

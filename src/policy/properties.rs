@@ -465,6 +465,7 @@ fn a_rollback_accepts_the_findings_of_the_version_that_it_names() {
 struct Change(Facts, Policies);
 
 /// Every change, laid on facts, policies and time: ordinary acts elsewhere, new evidence, the passing of time.
+#[allow(clippy::too_many_lines, reason = "one arm for each row")]
 fn change(condition: Condition, facts: &Facts, in_force: &Policies, minutes: i64) -> Option<Change> {
     let (mut facts, mut in_force) = (facts.clone(), in_force.clone());
     match condition {
@@ -510,13 +511,32 @@ fn change(condition: Condition, facts: &Facts, in_force: &Policies, minutes: i64
         }
         Condition::PolicyDeleted => in_force.clear(),
         Condition::LaxerPolicy => {
-            in_force = policies(&[&RECORDED.replace("severity: high }", "severity: critical }")])
+            in_force = policies(&[&RECORDED.replace("severity: high }", "severity: critical }")]);
         }
         Condition::EvidenceManifestLost
         | Condition::OverrideExpired
         | Condition::SummaryKeyChanged
         | Condition::ServiceUpgraded => {}
-        _ => return None,
+        Condition::BlockOnChild
+        | Condition::FreezeWindow
+        | Condition::Budget
+        | Condition::Requires
+        | Condition::Expr
+        | Condition::CountedTestFailedAtRisk
+        | Condition::DeniedFindingWithoutGrace
+        | Condition::KnownCritical
+        | Condition::WaivedFinding
+        | Condition::ScanIncomplete
+        | Condition::ScanIncompleteWarned
+        | Condition::EnforcedOnRunning
+        | Condition::ScopeDeleted
+        | Condition::TagDeleted
+        | Condition::RolledBackFrom
+        | Condition::SkippedByRollback
+        | Condition::Superseded
+        | Condition::SupersededUnfixed
+        | Condition::Older
+        | Condition::SummaryExpired => return None,
     }
     Some(Change(facts, in_force))
 }

@@ -187,7 +187,7 @@ pub fn evaluate_running(
         warnings: Vec::new(),
         known_findings,
     };
-    gates.extend(scan_gates(policies, case, waived));
+    gates.extend(scan_gates(policies, case, &waived));
     fold(&mut status, observed, gates, &mut warnings, position, case.at);
     status.warnings = warnings;
     status
@@ -241,16 +241,16 @@ fn passing(gate: &'static str, policy: Option<&Policy>, message: &str) -> GateRe
 
 /// Puts a failure among the gates: the gate of that name and policy fails, or a new one is added.
 fn fail(gates: &mut Vec<GateResult>, one: Observed) {
-    let solution = match one.condition {
-        Condition::Block | Condition::BlockOnChild => {
-            "use another version; its author or a higher role can revoke the block"
-        }
-        Condition::RolledBackFrom => "promote it again",
-        Condition::EvidenceWithdrawn | Condition::EnforcedOnRunning => {
-            "record a statement that satisfies the gate, or use another version"
-        }
-        Condition::KnownCritical => "name the version in the rollback, or use another one",
-        _ => "use another version, or waive the finding",
+    let solution = if matches!(one.condition, Condition::Block | Condition::BlockOnChild) {
+        "use another version; its author or a higher role can revoke the block"
+    } else if one.condition == Condition::RolledBackFrom {
+        "promote it again"
+    } else if one.condition == Condition::KnownCritical {
+        "name the version in the rollback, or use another one"
+    } else if one.gate == "scan" {
+        "use another version, or waive the finding"
+    } else {
+        "record a statement that satisfies the gate, or use another version"
     };
     let same = |gate: &&mut GateResult| gate.gate == one.gate && gate.policy == one.policy;
     if let Some(gate) = gates.iter_mut().find(same) {
@@ -518,6 +518,14 @@ enum Denial {
     Not,
 }
 
+/// Findings that one policy denies alike.
+#[derive(Default)]
+struct Group {
+    names: BTreeSet<String>,
+    since: Option<DateTime<Utc>>,
+    evidence: BTreeSet<Evidence>,
+}
+
 /// Every finding of the images in question: those that a waiver accepts, and of the others when they end
 /// the version.
 fn findings(
@@ -527,8 +535,7 @@ fn findings(
     position: Position,
     observed: &mut Vec<Observed>,
 ) -> (BTreeSet<String>, BTreeSet<WaivedFinding>) {
-    let mut grouped: BTreeMap<(Denial, &str), (BTreeSet<String>, Option<DateTime<Utc>>, BTreeSet<Evidence>)> =
-        BTreeMap::new();
+    let mut grouped: BTreeMap<(Denial, &str), Group> = BTreeMap::new();
     let (mut criticals, mut known, mut waived) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let names: BTreeSet<&str> =
         policies.recorded.values().chain(policies.in_force.values()).map(|p| p.name.as_str()).collect();
@@ -552,11 +559,11 @@ fn findings(
                     }
                     known.insert(finding.vulnerability.clone());
                     let group = grouped.entry((denial, policy)).or_default();
-                    group.0.insert(scanned::name(finding));
+                    group.names.insert(scanned::name(finding));
                     let since = first_known(run, finding, Severity::Unknown, false);
-                    group.1 = Some(group.1.map_or(since, |earlier| earlier.min(since)));
+                    group.since = Some(group.since.map_or(since, |earlier| earlier.min(since)));
                     let id = run.report.to_string();
-                    group.2.insert(Evidence { kind: EvidenceKind::Scan, id, by: BTreeSet::new() });
+                    group.evidence.insert(Evidence { kind: EvidenceKind::Scan, id, by: BTreeSet::new() });
                 }
             }
         }
@@ -565,7 +572,7 @@ fn findings(
         let message = format!("it has known critical vulnerabilities: {}", scanned::named(&criticals));
         observed.push(Observed::new(Condition::KnownCritical, "scan", message));
     }
-    for ((denial, policy), (names, since, evidence)) in grouped {
+    for ((denial, policy), Group { names, since, evidence }) in grouped {
         let (condition, ends_at) = match (denial, position) {
             (Denial::Until(end), _) => (Condition::DeniedFinding, Some(end)),
             (Denial::WithoutGrace, Position::Superseded { at }) => {
@@ -679,7 +686,7 @@ fn outdated(policies: &PolicySets, case: &Case, observed: &mut Vec<Observed>) {
 }
 
 /// The scan gates as they are shown, passing; what ends the version is laid on them afterwards.
-fn scan_gates(policies: &PolicySets, case: &Case, waived: BTreeSet<WaivedFinding>) -> Vec<GateResult> {
+fn scan_gates(policies: &PolicySets, case: &Case, waived: &BTreeSet<WaivedFinding>) -> Vec<GateResult> {
     let mut results = Vec::new();
     for policy in policies.recorded.values() {
         for gate in policy.scan_gates(case.at).take(1) {
@@ -689,7 +696,7 @@ fn scan_gates(policies: &PolicySets, case: &Case, waived: BTreeSet<WaivedFinding
                     found = found.saw(EvidenceKind::Scan, &run.report);
                 }
             }
-            for one in &waived {
+            for one in waived {
                 found.waive(one.clone());
             }
             results.push(found.result("scan", Some(policy.name.as_str()), Mode::Enforce, ""));

@@ -185,8 +185,15 @@ pub(super) async fn current_with(
     lane: &Lane,
     also: &Policy,
 ) -> Result<Option<Evaluated>, Failure> {
+    let position = Some(Position::Current);
+    let newest = promoted_with(connection, lane, None, Part::Whole, position, Some(also)).await?;
+    match newest {
+        None => return Ok(None),
+        Some(Ok(newest)) if newest.is_allowed() => return Ok(Some(newest)),
+        Some(_) => {}
+    }
     let Some(current) = walk(connection, lane, Part::Whole, false).await?.answer else { return Ok(None) };
-    let (id, position) = (Some(current.promotion.id), Some(Position::Current));
+    let id = Some(current.promotion.id);
     let found = promoted_with(connection, lane, id, Part::Whole, position, Some(also)).await?;
     Ok(found.and_then(Result::ok))
 }

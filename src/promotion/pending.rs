@@ -59,7 +59,7 @@ pub async fn pending_approvals(
             // The manifest was deleted.
             Err(_) => continue,
         };
-        let refusing = now.gates.into_iter().filter(|gate| gate.stands_in_the_way());
+        let refusing = now.gates.into_iter().filter(GateResult::stands_in_the_way);
         let (waits_for, also_refused_by): (Vec<_>, Vec<_>) =
             refusing.partition(|gate| gate.gate == "approvals" && gate.outcome == Outcome::Fail);
         if waits_for.is_empty() {
@@ -70,8 +70,8 @@ pub async fn pending_approvals(
             environment: lane.environment,
             digest: row.digest,
             version: now.version,
-            requested_by: row.requested_by,
-            requested_at: row.requested_at,
+            requested_by: row.by,
+            requested_at: row.at,
             waits_for,
             also_refused_by,
         });

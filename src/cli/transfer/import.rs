@@ -323,11 +323,11 @@ pub fn refused(stop: Stop, outcome: &mut Outcome, what: &str) -> Result<(), Stop
             outcome.wrong.push(Wrong::new(what, why));
             Ok(())
         }
-        Stop::Usage(why) => {
+        Stop::Usage(why) | Stop::Error("forbidden", why) => {
             outcome.wrong.push(Wrong::new(what, why));
             Ok(())
         }
-        Stop::Unanswered(why) => Err(Stop::Unanswered(why)),
+        stop @ (Stop::Unanswered(_) | Stop::Error(..)) => Err(stop),
     }
 }
 

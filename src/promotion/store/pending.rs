@@ -11,8 +11,8 @@ pub struct Requested {
     pub repository: RepositoryName,
     pub environment: EnvironmentName,
     pub digest: Digest,
-    pub requested_by: String,
-    pub requested_at: DateTime<Utc>,
+    pub by: String,
+    pub at: DateTime<Utc>,
 }
 
 /// The newest decision on each version in each channel, where it refused for want of approvals and the version
@@ -28,7 +28,7 @@ pub async fn refused(
     sqlx::query_as!(
         Requested,
         r#"select r.name as "repository: RepositoryName", e.name as "environment: EnvironmentName",
-             d.manifest as "digest: Digest", w.name as requested_by, d.decided_at as requested_at
+             d.manifest as "digest: Digest", w.name as by, d.decided_at as at
            from (
              select distinct on (d.repository_id, d.environment_id, d.manifest) d.*
              from decisions d
