@@ -3,7 +3,24 @@
 
 -- The decision, its policies and all evidence that satisfied each gate: the version goes on running on it.
 -- Of a rollback: what was recorded for the version that it goes back to, and the findings it accepted.
-alter table promotions add column recorded jsonb not null default '{}';
+alter table promotions add column recorded jsonb;
+alter table promotions disable trigger promotions_never_change;
+update promotions p set recorded = jsonb_build_object(
+  'decision', p.decision,
+  'policies', convert_from(d.inputs, 'UTF8')::jsonb -> 'policies',
+  'gates', (
+    select coalesce(jsonb_agg(jsonb_build_object('policy', g ->> 'policy', 'gate', g ->> 'gate',
+        'passed', g ->> 'outcome' = 'pass' and g ->> 'mode' = 'enforce',
+        'evidence', (
+          select coalesce(jsonb_agg(e || jsonb_build_object('by', (
+            select coalesce(jsonb_agg(distinct s.name), '[]') from attestations a
+            join attestation_signatures i on i.attestation_id = a.id join signers s on s.id = i.signer_id
+            where a.repository_id = p.repository_id and a.envelope = e ->> 'id'))), '[]')
+          from jsonb_array_elements(g -> 'evidence') e)) order by n), '[]')
+    from jsonb_array_elements(d.result -> 'gates') with ordinality t(g, n) where g ? 'policy'))
+from decisions d where d.id = p.decision;
+alter table promotions enable trigger promotions_never_change;
+alter table promotions alter column recorded set not null;
 -- The promotion that a rollback goes back to: what was promoted between the two is skipped.
 alter table promotions add column target_id bigint references promotions;
 create index promotions_rollbacks on promotions(repository_id, environment_id, id desc) where kind = 'rollback';
@@ -81,7 +98,10 @@ begin
       and exists (select from findings f where f.finding_set = new.finding_set
                     and f.vulnerability = k.vulnerability and f.suppressed is null)
       and exists (select from findings f where f.finding_set = previous
-                    and f.vulnerability = k.vulnerability and f.suppressed is not null);
+                    and f.vulnerability = k.vulnerability and f.suppressed is not null)
+      and not exists (select from vulnerabilities_known o where o.repository_id = k.repository_id
+                        and o.sha256 = k.sha256 and o.vulnerability = k.vulnerability
+                        and o.unsuppressed_at is not null);
   end if;
   return null;
 end $$;

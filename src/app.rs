@@ -169,10 +169,14 @@ impl App {
         let (by, mut renewed) = (identity::service(), 0);
         for lane in promotion::due(&self.db, before, RENEWED_AT_ONCE).await? {
             match promotion::renew(&self.db, &self.keys, &by, &lane, validity).await {
-                Ok(true) => renewed += 1,
-                Ok(false) => {}
-                Err(promotion::Refused::Failed(failure)) => return Err(failure),
-                Err(refused) => tracing::warn!(%lane, %refused, "a summary was not renewed"),
+                Ok(count) => renewed += count,
+                Err(promotion::Refused::Failed(failure)) if failure.is_overloaded() => return Err(failure),
+                Err(refused) => {
+                    tracing::warn!(%lane, %refused, "a summary was not renewed and will be tried again");
+                    if let Err(refused) = promotion::put_off(&self.db, &lane, validity).await {
+                        tracing::warn!(%lane, %refused, "a summary's renewal was not put off");
+                    }
+                }
             }
         }
         metrics::counter!("proofmark_summaries_renewed_total").increment(renewed);

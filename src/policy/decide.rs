@@ -3,7 +3,7 @@
 use super::decision::{Decision, Evidence, EvidenceKind, GateResult, Outcome, Overridden, Verdict, in_words};
 use super::gates::{self, Basis, approvals, origin, scanned, timing};
 use super::running::{Position, Recorded, evaluate_running};
-use super::{Block, Facts, Finding, Gate, Mode, Override, Policy, Waiver};
+use super::{Block, Facts, Finding, Gate, Mode, Override, Platform, Policy, Scan, Waiver};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName};
 use chrono::{DateTime, Utc};
@@ -80,8 +80,13 @@ impl Case {
         environment: &'a EnvironmentName,
     ) -> impl Iterator<Item = &'a Block> {
         let subject = &self.facts.subject;
+        // One index may list the same bytes under two digests: a block is on the bytes.
         let asked = |sha256: &Digest| match &self.child {
-            Some(child) => !subject.platforms.iter().any(|p| p.sha256 == *sha256 && p.digest != *child),
+            Some(child) => {
+                let of = |p: &&Platform| p.sha256 == *sha256;
+                subject.platforms.iter().filter(of).any(|p| p.digest == *child)
+                    || !subject.platforms.iter().any(|p| of(&p))
+            }
             None => true,
         };
         self.facts.blocks.iter().filter(move |block| {
@@ -89,6 +94,13 @@ impl Case {
             let open = block.until.is_none_or(|until| self.at < until);
             there && open && (block.sha256 == subject.sha256 || asked(&block.sha256))
         })
+    }
+
+    /// All that was found in the images in question: at least what some gate denies.
+    pub(crate) fn found(&self) -> impl Iterator<Item = &Finding> {
+        let images = self.images();
+        let of = move |scan: &&Scan| images.iter().any(|(_, sha256)| scan.sha256 == **sha256);
+        self.facts.scans.iter().filter(of).flat_map(|scan| &scan.findings)
     }
 
     /// The images that the question concerns, as digest and SHA-256: the one of the platform, or all that a

@@ -167,20 +167,12 @@ impl Policy {
 
     /// Its scan gates whose failing refuses at this time.
     pub(super) fn scan_gates(&self, at: DateTime<Utc>) -> impl Iterator<Item = &Scanned> {
-        self.gates.iter().filter(move |gate| gate.is_enforced(at)).filter_map(|gate| match gate {
-            Gate::Scan(gate) => Some(gate),
-            Gate::SignedBy(_)
-            | Gate::Provenance(_)
-            | Gate::Attestation(_)
-            | Gate::PromotedIn(_)
-            | Gate::Approvals(_)
-            | Gate::MinAge(_) => None,
-        })
+        self.gates.iter().filter(move |gate| gate.is_enforced(at)).filter_map(Gate::as_scan)
     }
 
-    /// Its attestation gates.
-    pub(super) fn attestation_gates(&self) -> impl Iterator<Item = &Attested> {
-        self.gates.iter().filter_map(|gate| match gate {
+    /// Its attestation gates whose failing refuses at this time.
+    pub(super) fn attestation_gates(&self, at: DateTime<Utc>) -> impl Iterator<Item = &Attested> {
+        self.gates.iter().filter(move |gate| gate.is_enforced(at)).filter_map(|gate| match gate {
             Gate::Attestation(gate) => Some(gate),
             Gate::SignedBy(_)
             | Gate::Provenance(_)

@@ -354,6 +354,19 @@ impl Gate {
         }
     }
 
+    /// The scan gate, if it is one.
+    pub(super) fn as_scan(&self) -> Option<&Scanned> {
+        match self {
+            Self::Scan(gate) => Some(gate),
+            Self::SignedBy(_)
+            | Self::Provenance(_)
+            | Self::Attestation(_)
+            | Self::PromotedIn(_)
+            | Self::Approvals(_)
+            | Self::MinAge(_) => None,
+        }
+    }
+
     /// Whether it asks where the version comes from.
     pub(super) fn is_origin(&self) -> bool {
         matches!(self, Self::SignedBy(_) | Self::Provenance(_) | Self::Attestation(_))
@@ -365,15 +378,19 @@ impl Gate {
         terms.mode == Mode::Enforce && terms.effective_on.is_none_or(|from| from <= at)
     }
 
-    /// From when on it counts for what runs, of the gates that may.
-    pub fn enforce_on_running_from(&self) -> Option<DateTime<Utc>> {
-        match self {
+    /// From when on it counts for what runs, of the gates that may: not before it takes effect, and never in
+    /// another mode than `enforce`.
+    pub fn enforced_on_running_from(&self) -> Option<DateTime<Utc>> {
+        let from = match self {
             Self::SignedBy(gate) => gate.enforce_on_running_from,
             Self::Provenance(gate) => gate.enforce_on_running_from,
             Self::Attestation(gate) => gate.enforce_on_running_from,
             Self::Scan(gate) => gate.enforce_on_running_from,
             Self::PromotedIn(_) | Self::Approvals(_) | Self::MinAge(_) => None,
-        }
+        }?;
+        let terms = self.terms();
+        (terms.mode == Mode::Enforce)
+            .then(|| terms.effective_on.map_or(from, |effective| effective.max(from)))
     }
 
     pub(super) fn terms(&self) -> Terms<'_> {

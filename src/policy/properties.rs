@@ -37,6 +37,7 @@ fn promoted(facts: &Facts, policies: &Policies) -> Recorded {
             passed: gate.outcome == Outcome::Pass,
             evidence: gate.evidence.iter().cloned().collect(),
             overridden: gate.overridden.as_ref().map(|one| one.id),
+            overridden_findings: BTreeSet::new(),
         })
     });
     let (gates, policies) = (gates.collect(), policies.keys().cloned().collect());
@@ -220,10 +221,11 @@ fn a_policy_may_only_be_warned_by_a_failed_test() {
 fn a_failed_result_of_a_compromised_signer_still_counts() {
     let mut facts = good();
     let revocation = Some(Revocation { distrusted_from: at(0), compromised: true });
-    let tester = Signature { revocation, ..signature("tester") };
-    facts.attestations.insert(Attestation { signatures: [tester].into(), ..result(9, None, "FAILED") });
+    let stolen = Signature { revocation, ..signature("release-key") };
+    facts.attestations.insert(Attestation { signatures: [stolen].into(), ..result(9, None, "FAILED") });
     assert_eq!(running(facts.clone()).ended_by, [Condition::CountedTestFailed].into());
-    facts.attestations.insert(result(10, None, "PASSED"));
+    let tester = [signature("tester")].into();
+    facts.attestations.insert(Attestation { signatures: tester, ..result(10, None, "PASSED") });
     assert_eq!(running(facts).verdict, Verdict::Allow, "another signer's newer PASSED restores it");
 }
 
@@ -458,6 +460,127 @@ fn a_rollback_accepts_the_findings_of_the_version_that_it_names() {
     let status = at_time(at(0));
     assert_eq!((status.verdict, status.at_risk[0].ends_at), (Verdict::Allow, Some(at(72 * 60))));
     assert_eq!(at_time(at(72 * 60)).verdict, Verdict::Deny);
+}
+
+#[test]
+fn only_a_newer_passed_of_the_same_test_clears_a_failed_one() {
+    let by = |signer: &str, one: Attestation| Attestation { signatures: [signature(signer)].into(), ..one };
+    let mut facts = good();
+    facts.attestations.insert(result(9, None, "FAILED"));
+    for (id, other) in [
+        (10, result(10, None, "WARNED")),
+        (11, by("tester", result(11, None, "PASSED"))),
+        (12, Attestation { about: [digest("another image")].into(), ..result(12, None, "PASSED") }),
+        (13, result(13, Some("another test"), "PASSED")),
+    ] {
+        facts.attestations.insert(other);
+        assert_eq!(running(facts.clone()).ended_by, [Condition::CountedTestFailed].into(), "{id}");
+    }
+    facts.attestations.insert(result(14, None, "PASSED"));
+    assert_eq!(running(facts).verdict, Verdict::Allow);
+
+    let mut other = good();
+    other.attestations.insert(by("tester", result(9, None, "FAILED")));
+    let status = running(other);
+    assert_eq!(
+        (status.verdict, status.at_risk[0].reason),
+        (Verdict::Allow, Risk::FailedResult),
+        "not counted"
+    );
+
+    let mut narrowed = good();
+    let none = BTreeSet::new();
+    let out = Signature { repositories: none, ..signature("release-key") };
+    narrowed.attestations.insert(Attestation { signatures: [out].into(), ..result(9, None, "FAILED") });
+    assert_eq!(
+        running(narrowed).ended_by,
+        [Condition::CountedTestFailed].into(),
+        "its scope was narrowed later"
+    );
+}
+
+#[test]
+fn what_an_override_passed_ends_nothing_afterwards() {
+    let mut facts = good();
+    found(&mut facts, Severity::Critical, DAY);
+    let mut recorded = promoted(&good(), &POLICY);
+    for gate in recorded.gates.iter_mut().filter(|gate| ["scan", "attestation"].contains(&gate.gate.as_str()))
+    {
+        gate.overridden = Some(3);
+        gate.overridden_findings = ["CVE-1".to_owned()].into();
+    }
+    let sets = PolicySets { in_force: POLICY.clone(), recorded: POLICY.clone() };
+    let status = evaluate_running(&sets, &case(facts.clone()), &recorded, Position::Current);
+    assert_eq!(status.verdict, Verdict::Allow, "{:?}", status.ended_by);
+    let mut scan = facts.scans.first().unwrap().clone();
+    scan.findings.insert(critical("CVE-2", Severity::Critical));
+    facts.scans = [scan].into();
+    let status = evaluate_running(&sets, &case(facts), &recorded, Position::Current);
+    assert_eq!(status.verdict, Verdict::Deny, "a finding that came later is not overridden");
+}
+
+#[test]
+fn a_gate_counts_for_what_runs_neither_before_its_date_nor_before_it_takes_effect() {
+    let with =
+        |more: &str| policies(&[&format!("{RECORDED}  - signed_by: {{ any_of: [security], {more} }}\n")]);
+    let past = in_words(at(-10));
+    let both = format!("enforce_on_running_from: {past}, effective_on: {}", in_words(at(10)));
+    let status = evaluate_with(&with(&both), good(), at(0), Position::Current);
+    assert_eq!(status.verdict, Verdict::Allow);
+    assert!(status.warnings.iter().any(|warning| warning.contains("ends at")), "{:?}", status.warnings);
+    assert_eq!(evaluate_with(&with(&both), good(), at(10), Position::Current).verdict, Verdict::Deny);
+    let warns = with(&format!("enforce_on_running_from: {past}, mode: warn"));
+    assert_eq!(evaluate_with(&warns, good(), at(0), Position::Current).verdict, Verdict::Allow);
+}
+
+#[test]
+fn narrowing_a_signer_ends_nothing_where_a_dated_gate_is_in_force() {
+    let dated = RECORDED.replace(
+        "predicate: https://sigstore.dev/cosign/sign/v1",
+        &format!(
+            "predicate: https://sigstore.dev/cosign/sign/v1, enforce_on_running_from: {}",
+            in_words(at(-10))
+        ),
+    );
+    let in_force = policies(&[&dated]);
+    let narrowed = change(Condition::SignerNarrowed, &good(), &in_force, 1).unwrap();
+    assert_eq!(evaluate_with(&in_force, narrowed.0, at(0), Position::Current).verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_gate_of_another_type_ends_nothing_when_evidence_is_withdrawn() {
+    let text = |gates: &str| format!("environment: prod\nrepositories: ['**']\ngates: [{gates}]\n");
+    let one = "attestation: {type: https://in-toto.io/attestation/test-result/v0.1, by: [release-key]}";
+    let recorded_policy = policies(&[&text(one)]);
+    let recorded = promoted(&good(), &recorded_policy);
+    let laxer =
+        "attestation: {type: https://in-toto.io/attestation/test-result/v0.1, by: [release-key, other]}";
+    let more = "attestation: {type: https://example.com/review/v1}";
+    let in_force = policies(&[&text(&format!("{laxer}, {more}"))]);
+    let mut facts = revoked(good(), Revocation { distrusted_from: at(-1), compromised: true });
+    let other = Attestation { signatures: [signature("other")].into(), ..result(20, None, "PASSED") };
+    facts.attestations.insert(other);
+    let sets = PolicySets { in_force, recorded: recorded_policy };
+    let status = evaluate_running(&sets, &case(facts), &recorded, Position::Current);
+    assert_eq!(status.verdict, Verdict::Allow, "{:?}", status.ended_by);
+}
+
+#[test]
+fn a_block_on_bytes_counts_under_every_digest_that_an_index_lists_them_by() {
+    let mut facts = good();
+    let by = |name: &str| Platform {
+        digest: digest(name),
+        sha256: digest("bytes"),
+        platform: None,
+        position: None,
+    };
+    facts.subject.platforms = [by("bytes"), by("bytes by another algorithm")].into();
+    facts.scans = [Scan { sha256: digest("bytes"), ..scan("trivy", []) }].into();
+    facts.blocks = [block("bytes", None)].into();
+    for name in ["bytes", "bytes by another algorithm"] {
+        let case = Case { child: Some(digest(name)), ..case(facts.clone()) };
+        assert_eq!(judge(&POLICY, &case).0, Verdict::Deny, "{name}");
+    }
 }
 
 /// What may happen to a version, each as a condition of the table.

@@ -71,6 +71,9 @@ pub struct RecordedGate {
     /// The override that passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overridden: Option<i64>,
+    /// Of a scan gate that an override passed: the vulnerabilities that it denied. They end nothing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub overridden_findings: BTreeSet<String>,
 }
 
 /// Findings that were known when somebody rolled back to the version by name.
@@ -173,7 +176,7 @@ pub fn evaluate_running(
         let in_force = policies.in_force.values().find(|other| other.name == policy.name);
         gates.extend(recorded_origin(policy, in_force.map(AsRef::as_ref), case, recorded, &mut observed));
     }
-    let mut warnings = enforced_on_running(&policies.in_force, case, &mut observed);
+    let mut warnings = enforced_on_running(policies, case, recorded, &mut observed);
     other_failures(case, &mut observed);
     let (known_findings, waived) = findings(policies, case, recorded, position, &mut observed);
     outdated(policies, case, &mut observed);
@@ -298,7 +301,9 @@ fn recorded_origin(
         if !gate.is_origin() || gate.name() != record.gate || !record.passed {
             continue;
         }
-        let (kept, withdrawn) = divide(case, record);
+        // What an override passed stands on no evidence.
+        let (kept, withdrawn) =
+            if record.overridden.is_some() { (Kept::new(), Vec::new()) } else { divide(case, record) };
         if let (Gate::Attestation(test), None) = (gate, record.overridden) {
             counted_failures(test, policy, in_force, case, record, observed);
         }
@@ -309,7 +314,7 @@ fn recorded_origin(
         } else {
             let basis = Basis { kept: kept.clone(), kept_fits: true, ages: false };
             let own = origin(gate, case, &basis).unwrap_or_else(|| Found::fail(String::new()));
-            let other = in_force.is_some_and(|other| holds_in(other, gate.name(), case, &kept));
+            let other = in_force.is_some_and(|other| holds_in(other, gate, case, &kept));
             if !own.passes() && !other {
                 let message = format!("{}: {}", withdrawn.join("; "), own.message());
                 observed.push(Observed::new(Condition::EvidenceWithdrawn, gate.name(), message).of(policy));
@@ -331,10 +336,14 @@ fn standing_message(gate: &Gate, record: &RecordedGate) -> String {
     }
 }
 
-/// Whether all gates of this name of the policy in force hold, with what is kept as evidence.
-fn holds_in(policy: &Policy, name: &str, case: &Case, kept: &Kept<'_>) -> bool {
+/// Whether all gates of the policy in force that word the same demand hold, with what is kept as evidence.
+fn holds_in(policy: &Policy, recorded: &Gate, case: &Case, kept: &Kept<'_>) -> bool {
     let basis = Basis { kept: kept.clone(), kept_fits: false, ages: false };
-    let gates = policy.gates.iter().filter(|gate| gate.name() == name && gate.is_enforced(case.at));
+    let same = |gate: &&Gate| match (recorded, gate) {
+        (Gate::Attestation(one), Gate::Attestation(other)) => one.predicate_type == other.predicate_type,
+        (one, other) => one.name() == other.name(),
+    };
+    let gates = policy.gates.iter().filter(same).filter(|gate| gate.is_enforced(case.at));
     gates.map(|gate| origin(gate, case, &basis)).all(|found| found.is_none_or(|found| found.passes()))
 }
 
@@ -366,7 +375,9 @@ fn divide<'a>(case: &'a Case, record: &'a RecordedGate) -> (Kept<'a>, Vec<String
     (kept, withdrawn)
 }
 
-/// FAILED of a test that the decision counted, unless a newer PASSED of the same test followed.
+/// FAILED of a test that the decision counted: of the same signer, type and configuration, about the same
+/// manifest. A newer PASSED of the test clears it, or one by another signer of the gate where the signer of the
+/// FAILED was revoked since.
 fn counted_failures(
     gate: &Attested,
     policy: &Policy,
@@ -378,15 +389,17 @@ fn counted_failures(
     if gate.result.is_none() {
         return;
     }
-    let counted: BTreeSet<Option<&str>> = case
-        .facts
-        .attestations
+    let counted: Vec<(&super::Attestation, &BTreeSet<String>)> = record
+        .evidence
         .iter()
-        .filter(|a| record.evidence.iter().any(|one| one.id == a.envelope.as_str()))
-        .map(|a| a.configuration.as_deref())
+        .filter_map(|one| {
+            let found = case.facts.attestations.iter().find(|a| a.envelope.as_str() == one.id)?;
+            Some((found, &one.by))
+        })
         .collect();
     let same = |other: &&Attested| other.predicate_type == gate.predicate_type;
-    let now: Vec<&Attested> = in_force.into_iter().flat_map(Policy::attestation_gates).filter(same).collect();
+    let now: Vec<&Attested> =
+        in_force.into_iter().flat_map(|policy| policy.attestation_gates(case.at)).filter(same).collect();
     // A policy in force that no longer asks for the test counts in the version's favour.
     let dropped = in_force.is_some() && now.is_empty();
     let lenient = dropped
@@ -395,21 +408,48 @@ fn counted_failures(
     let condition = if lenient { Condition::CountedTestFailedAtRisk } else { Condition::CountedTestFailed };
     let by = |name: &str| {
         let among = |gate: &Attested| gate.by.as_ref().is_none_or(|by| by.0.contains(name));
-        among(gate) || now.iter().any(|now| among(now))
+        if now.is_empty() { among(gate) } else { now.iter().any(|now| among(now)) }
     };
-    // A newer result of the same test by a signer of the gate decides; nobody else's does.
-    let mut newest: BTreeMap<Option<&str>, Signed<'_>> = BTreeMap::new();
-    for (attestation, signers) in results(case) {
-        let configuration = attestation.configuration.as_deref();
-        let signers: BTreeSet<&str> = signers.into_iter().filter(|name| by(name)).collect();
-        let same = attestation.predicate_type == gate.predicate_type && counted.contains(&configuration);
-        if same && !signers.is_empty() {
-            newest.insert(configuration, (attestation, signers));
+    let results = results(case);
+    for (failed, signer) in failures(&results, &by) {
+        let counts = counted.iter().any(|(attestation, signers)| {
+            signers.contains(signer.signer.as_str()) && is_same_test(attestation, failed)
+        });
+        if counts {
+            observed.push(failure(condition, failed, &BTreeSet::from([signer.signer.as_str()])).of(policy));
         }
     }
-    for (attestation, signers) in newest.into_values().filter(|(attestation, _)| is_failed(attestation)) {
-        observed.push(failure(condition, attestation, &signers).of(policy));
+}
+
+/// Whether two results are of one test, signers aside.
+fn is_same_test(one: &super::Attestation, other: &super::Attestation) -> bool {
+    one.predicate_type == other.predicate_type
+        && one.configuration == other.configuration
+        && !one.about.is_disjoint(&other.about)
+}
+
+/// The FAILED results that no newer PASSED cleared, each with its signer.
+fn failures<'a>(
+    results: &[Signed<'a>],
+    takes_over: &dyn Fn(&str) -> bool,
+) -> Vec<(&'a super::Attestation, &'a super::Signature)> {
+    let mut open = Vec::new();
+    for (failed, signers) in results.iter().filter(|(attestation, _)| is_failed(attestation)) {
+        for signer in signers {
+            let cleared = results.iter().any(|(passed, others)| {
+                let newer = passed.id > failed.id && is_passed(passed) && is_same_test(passed, failed);
+                let again = others.iter().any(|other| {
+                    let another = signer.revocation.is_some() && takes_over(&other.signer);
+                    other.signer == signer.signer || another
+                });
+                newer && again
+            });
+            if !cleared {
+                open.push((*failed, *signer));
+            }
+        }
     }
+    open
 }
 
 fn failure(condition: Condition, attestation: &super::Attestation, signers: &BTreeSet<&str>) -> Observed {
@@ -428,11 +468,12 @@ fn failure(condition: Condition, attestation: &super::Attestation, signers: &BTr
     }
 }
 
-/// A result with the signers that vouch for it.
-type Signed<'a> = (&'a super::Attestation, BTreeSet<&'a str>);
+/// A result with the signatures that vouch for it.
+type Signed<'a> = (&'a super::Attestation, Vec<&'a super::Signature>);
 
-/// The results about the subject or an image in question that count, in their order. A FAILED that came
-/// before its signer was revoked counts, a compromised one's too; of the others only what is trusted today.
+/// The results about the subject or an image in question that count, in their order. A FAILED counts if it came
+/// before its signer was revoked, a compromised one's too, whatever became of the signer's scope since; of the
+/// others only what is trusted today.
 fn results(case: &Case) -> Vec<Signed<'_>> {
     let images = case.images();
     let concerned = |a: &super::Attestation| {
@@ -444,17 +485,15 @@ fn results(case: &Case) -> Vec<Signed<'_>> {
         let failed = is_failed(attestation);
         let repository = &case.facts.subject.repository;
         let counts = |signature: &&super::Signature| {
-            let mut signature = (*signature).clone();
-            if let Some(revocation) = signature.revocation.as_mut().filter(|_| failed) {
-                revocation.compromised = false;
-            }
             let (kind, at) = (&attestation.predicate_type, attestation.received_at);
+            if failed {
+                return signature.revocation.is_none_or(|revocation| at < revocation.distrusted_from);
+            }
             signature.trusted_for(repository, kind, at).is_ok()
         };
-        let signers: BTreeSet<&str> =
-            attestation.signatures.iter().filter(counts).map(|one| one.signer.as_str()).collect();
-        if !signers.is_empty() {
-            results.push((attestation, signers));
+        let signatures: Vec<&super::Signature> = attestation.signatures.iter().filter(counts).collect();
+        if !signatures.is_empty() {
+            results.push((attestation, signatures));
         }
     }
     results.sort_by_key(|(attestation, _)| attestation.id);
@@ -465,32 +504,46 @@ fn is_failed(attestation: &super::Attestation) -> bool {
     attestation.result.as_deref() == Some(TestResult::Failed.as_str())
 }
 
-/// FAILED of any test that no counted gate has told of already, and after which nobody recorded another
-/// result of the same test.
+fn is_passed(attestation: &super::Attestation) -> bool {
+    attestation.result.as_deref() == Some(TestResult::Passed.as_str())
+}
+
+/// FAILED of any other test, type or signer that no newer PASSED cleared.
 fn other_failures(case: &Case, observed: &mut Vec<Observed>) {
-    let mut newest: BTreeMap<(&str, Option<&str>), Signed<'_>> = BTreeMap::new();
-    for (attestation, signers) in results(case) {
-        let test = (attestation.predicate_type.as_str(), attestation.configuration.as_deref());
-        newest.insert(test, (attestation, signers));
-    }
-    for (attestation, signers) in newest.into_values().filter(|(attestation, _)| is_failed(attestation)) {
-        let id = attestation.envelope.as_str();
+    let results = results(case);
+    for (failed, signer) in failures(&results, &|_| true) {
+        let id = failed.envelope.as_str();
         if !observed.iter().any(|one| one.evidence.iter().any(|evidence| evidence.id == id)) {
-            observed.push(failure(Condition::OtherTestFailed, attestation, &signers));
+            let signers = BTreeSet::from([signer.signer.as_str()]);
+            observed.push(failure(Condition::OtherTestFailed, failed, &signers));
         }
     }
 }
 
 /// The gates in force whose `enforce_on_running_from` has come; of those for which it is still to come, what
 /// it will end.
-fn enforced_on_running(in_force: &Policies, case: &Case, observed: &mut Vec<Observed>) -> Vec<String> {
+fn enforced_on_running(
+    policies: &PolicySets,
+    case: &Case,
+    recorded: &Recorded,
+    observed: &mut Vec<Observed>,
+) -> Vec<String> {
+    // Recorded signatures go on counting, whatever became of their signers' scope.
+    let mut kept = Kept::new();
+    for gate in recorded.gates.iter().filter(|gate| gate.overridden.is_none()) {
+        kept.extend(divide(case, gate).0);
+    }
+    let basis = Basis { kept, kept_fits: false, ages: false };
     let mut warnings = Vec::new();
-    for policy in in_force.values() {
-        for gate in policy.gates.iter().filter(|gate| gate.is_enforced(case.at)) {
-            let Some(from) = gate.enforce_on_running_from() else { continue };
-            let Some(found) = origin(gate, case, &Basis::RUNNING).filter(|found| !found.passes()) else {
-                continue;
-            };
+    for policy in policies.in_force.values() {
+        for gate in &policy.gates {
+            let Some(from) = gate.enforced_on_running_from() else { continue };
+            let overridden = recorded.gates.iter().any(|record| {
+                let name = record.policy == policy.name.as_str() && record.gate == gate.name();
+                name && record.overridden.is_some()
+            });
+            let found = origin(gate, case, &basis).filter(|found| !found.passes() && !overridden);
+            let Some(found) = found else { continue };
             if from <= case.at {
                 let message = found.message();
                 observed.push(Observed::new(Condition::EnforcedOnRunning, gate.name(), message).of(policy));
@@ -621,15 +674,22 @@ fn denial(
         let gates = policy.scan_gates(case.at);
         gates.map(|gate| by_gate(gate, case, recorded, run, finding)).min().unwrap_or(Denial::Not)
     };
+    // A gate that only warned at the promotion is no part of what was recorded.
+    let recorded_wording = |policy: &Policy| {
+        let records = recorded.gates.iter().filter(|record| record.policy == policy.name.as_str());
+        let gates = policy.gates.iter().zip(records).filter(|(_, record)| record.passed);
+        let gates = gates.filter_map(|(gate, _)| gate.as_scan());
+        gates.map(|gate| by_gate(gate, case, recorded, run, finding)).min().unwrap_or(Denial::Not)
+    };
     let in_force = of(&policies.in_force);
     let favourable = match (of(&policies.recorded), &in_force) {
-        (Some(recorded), Some(in_force)) => wording(&recorded).max(wording(in_force)),
-        (Some(recorded), None) => wording(&recorded),
+        (Some(policy), Some(in_force)) => recorded_wording(&policy).max(wording(in_force)),
+        (Some(policy), None) => recorded_wording(&policy),
         (None, _) => Denial::Not,
     };
-    let enforced = in_force.iter().flat_map(|policy| policy.scan_gates(case.at)).filter_map(|gate| {
-        let from = gate.enforce_on_running_from?;
-        match by_gate(gate, case, recorded, run, finding) {
+    let enforced = in_force.iter().flat_map(|policy| &policy.gates).filter_map(|gate| {
+        let from = gate.enforced_on_running_from()?;
+        match by_gate(gate.as_scan()?, case, recorded, run, finding) {
             Denial::Until(end) => Some(Denial::Until(end.max(from))),
             Denial::WithoutGrace => (from <= case.at).then_some(Denial::WithoutGrace),
             Denial::Not => None,
@@ -639,7 +699,8 @@ fn denial(
 }
 
 fn by_gate(gate: &Scanned, case: &Case, recorded: &Recorded, run: &Scan, finding: &Finding) -> Denial {
-    if !counts(gate, run) || !scanned::denies(gate, finding) {
+    let overridden = |record: &RecordedGate| record.overridden_findings.contains(&finding.vulnerability);
+    if !counts(gate, run) || !scanned::denies(gate, finding) || recorded.gates.iter().any(overridden) {
         return Denial::Not;
     }
     let accepted = recorded.accepted.as_ref().filter(|a| a.vulnerabilities.contains(&finding.vulnerability));

@@ -58,7 +58,6 @@ pub struct Replayed {
 /// The inputs as they were written.
 #[derive(Deserialize)]
 struct Inputs {
-    decide: u32,
     policies: Vec<Digest>,
     case: Case,
 }
@@ -96,14 +95,19 @@ pub async fn replay(db: &Db, id: &Digest) -> Result<Option<Replayed>, Failure> {
     if Digest::sha256(&row.inputs) != row.id {
         differs.push("the stored inputs do not have the digest that names the decision".to_owned());
     }
-    let inputs: Inputs =
+    let inputs: Value =
         serde_json::from_slice(&row.inputs).map_err(|error| Failure::new("reading a decision", error))?;
-    if inputs.decide != DECIDE_VERSION {
+    let edition = inputs.get("decide").and_then(Value::as_u64);
+    if edition != Some(u64::from(DECIDE_VERSION)) {
+        let edition = edition.unwrap_or_default();
         differs.push(format!(
-            "it was made by edition {} of the deciding function, and this release has edition {DECIDE_VERSION}",
-            inputs.decide
+            "it was made by edition {edition} of the deciding function, and this release has edition {DECIDE_VERSION}"
         ));
+        let (id, verdict, recorded) = (row.id, row.outcome, row.result);
+        return Ok(Some(Replayed { id, same: false, differs, verdict, gates: Vec::new(), recorded }));
     }
+    let inputs: Inputs =
+        serde_json::from_value(inputs).map_err(|error| Failure::new("reading a decision", error))?;
     let in_force = facts::documents(&mut connection, inputs.policies.clone()).await?;
     let mut case = inputs.case;
     let named: Vec<Digest> = case.recorded.iter().flat_map(|recorded| &recorded.policies).cloned().collect();

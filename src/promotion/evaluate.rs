@@ -8,8 +8,8 @@ use crate::failure::Failure;
 use crate::names::{self, Digest};
 use crate::policy::platforms::{self, Chosen};
 use crate::policy::{
-    Action, Case, Evidence, EvidenceKind, GateResult, Mode, Outcome, Platform, Policy, PolicySets, Position,
-    Status, Verdict, evaluate_running, in_words, reasons,
+    Action, Case, Condition, Evidence, EvidenceKind, GateResult, Mode, Outcome, Platform, Policy, PolicySets,
+    Position, Status, Verdict, evaluate_running, in_words, reasons,
 };
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -50,7 +50,9 @@ impl Evaluated {
 
     fn skipped(&self) -> Skipped {
         let (promotion, reasons) = (self.promotion.clone(), reasons(&self.status.gates));
-        Skipped { promotion, reasons, named: false }
+        let ended_by = &self.status.ended_by;
+        let blocked = ended_by.contains(&Condition::Block) || ended_by.contains(&Condition::BlockOnChild);
+        Skipped { promotion, reasons, named: false, blocked }
     }
 
     pub fn is_current(&self) -> bool {
@@ -167,6 +169,8 @@ pub(super) struct Skipped {
     pub reasons: Vec<String>,
     /// A rollback that names it would take it.
     pub named: bool,
+    /// It is blocked, or an image of it is.
+    pub blocked: bool,
 }
 
 /// From the newest promotion of a channel back to the first version that is good.
@@ -212,7 +216,7 @@ pub(super) async fn walk(
             let (promotion, reasons) = (missing.promotion, vec![missing.reason]);
             let id = promotion.id;
             if !for_rollback {
-                walk.skipped.push(Skipped { promotion, reasons, named: false });
+                walk.skipped.push(Skipped { promotion, reasons, named: false, blocked: false });
             }
             id
         }
@@ -237,7 +241,7 @@ pub(super) async fn walk(
             None => {}
             Some(Err(missing)) => {
                 let (promotion, reasons) = (missing.promotion, vec![missing.reason]);
-                walk.skipped.push(Skipped { promotion, reasons, named: false });
+                walk.skipped.push(Skipped { promotion, reasons, named: false, blocked: false });
             }
             Some(Ok(found)) if found.is_allowed() => {
                 walk.answer = Some(found.in_position(Position::Current));

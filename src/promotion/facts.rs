@@ -34,8 +34,9 @@ impl Gathered {
     pub fn position(&self) -> Position {
         match self.later {
             None => Position::Current,
-            Some((at, true)) if !self.skipped => Position::RolledBackFrom { at },
-            Some((at, _)) => Position::Superseded { at },
+            // A rollback as the next promotion went away from this version, whatever came after.
+            Some((at, true)) => Position::RolledBackFrom { at },
+            Some((at, false)) => Position::Superseded { at },
         }
     }
 }
@@ -137,7 +138,12 @@ async fn look(
     release: Arc<Release>,
 ) -> Result<(Gathered, Seen), Failure> {
     let named = release.promotion.as_ref().map(|promotion| &promotion.recorded.policies);
-    let recorded = documents(connection, named.into_iter().flatten().cloned().collect()).await?;
+    let named: Vec<Digest> = named.into_iter().flatten().cloned().collect();
+    let count = named.len();
+    let recorded = documents(connection, named).await?;
+    if recorded.len() != count {
+        return Err(Failure::new("reading the policies of a promotion", "a recorded policy is not stored"));
+    }
     let severities = severities(&recorded, wanted.also);
     let environments: Vec<&EnvironmentName> =
         wanted.also.map(|policy| policy.earlier_environments().into_iter().collect()).unwrap_or_default();
@@ -175,6 +181,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies
         known: run.known,
     });
     let lane = Lane { repository: wanted.repository.clone(), environment: wanted.environment.clone() };
+    let repository = wanted.repository.as_str();
     let facts = Facts {
         subject: Subject {
             repository: wanted.repository.clone(),
@@ -191,7 +198,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies
         scans: scans.collect(),
         stays: row.stays.0,
         approvals: row.approvals.0.into_iter().map(|seen| approval(seen, &lane)).collect(),
-        waivers: row.waivers.0,
+        waivers: row.waivers.0.into_iter().filter(|one| one.repositories.matches(repository)).collect(),
         overrides: row.overrides.0,
     };
     let later = row.later_at.map(|at| (at, row.later_kind.as_deref() == Some("rollback")));

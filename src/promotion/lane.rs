@@ -13,6 +13,7 @@ use crate::postgres::{Generation, Scopes, Tx};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A lane with its row ids.
@@ -174,6 +175,8 @@ impl Judged {
         if let Some(recorded) = &self.case.recorded {
             return Recorded { decision, accepted: None, ..recorded.clone() };
         }
+        let denied: BTreeSet<String> =
+            self.case.found().map(|finding| finding.vulnerability.clone()).collect();
         let of_policies = self.decision.gates.iter().filter_map(|gate| Some((gate.policy.clone()?, gate)));
         let gates = of_policies.map(|(policy, gate)| {
             let passed = gate.mode == Mode::Enforce && !gate.stands_in_the_way();
@@ -183,6 +186,10 @@ impl Judged {
                 passed,
                 evidence: gate.evidence.iter().filter(|_| passed).cloned().collect(),
                 overridden: gate.overridden.as_ref().map(|one| one.id),
+                overridden_findings: match gate.overridden {
+                    Some(_) if gate.gate == "scan" => denied.clone(),
+                    Some(_) | None => BTreeSet::new(),
+                },
             }
         });
         let policies = self.policies.in_force.keys().cloned().collect();

@@ -15,6 +15,9 @@ use utoipa::ToSchema;
 /// How long ago a refused promotion may have been requested.
 const REQUESTED_WITHIN: TimeDelta = TimeDelta::days(30);
 
+/// Refused promotions that are read for one list.
+const READ: i64 = 5000;
+
 /// A version that waits for approvals.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PendingApproval {
@@ -43,16 +46,20 @@ pub async fn pending_approvals(
     db: &Db,
     repository: Option<&RepositoryName>,
     environment: Option<&EnvironmentName>,
-    limit: i64,
+    limit: usize,
     may: impl Fn(&Lane) -> Option<Grant<Pull, Lane>>,
 ) -> Result<Vec<PendingApproval>, Failure> {
     let mut connection = db.acquire().await?;
-    let requested = store::refused(&mut connection, repository, environment, REQUESTED_WITHIN, limit).await?;
+    let requested = store::refused(&mut connection, repository, environment, REQUESTED_WITHIN, READ).await?;
     drop(connection);
-    let mut pending = Vec::new();
+    let (mut pending, mut evaluated) = (Vec::new(), 0);
     for row in requested {
         let lane = Lane { repository: row.repository, environment: row.environment };
         let Some(grant) = may(&lane) else { continue };
+        if evaluated == limit {
+            break;
+        }
+        evaluated += 1;
         let now = match dry_run(db, &grant, &What::Digest(row.digest.clone())).await {
             Ok(now) => now,
             Err(Refused::Failed(failure)) => return Err(failure),

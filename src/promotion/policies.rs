@@ -67,7 +67,7 @@ pub async fn put_policy(
         let changed = before.as_ref() != Some(&digest);
         if changed {
             let at = database_time(&mut tx).await?;
-            if policy.gates.iter().filter_map(Gate::enforce_on_running_from).any(|from| from <= at) {
+            if policy.gates.iter().filter_map(Gate::enforced_on_running_from).any(|from| from <= at) {
                 let all = |_: &RepositoryName| true;
                 let now = simulate::consequences(&mut tx, environment_id, environment, policy, all).await?;
                 let ended = now.ends_now.count;

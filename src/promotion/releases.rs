@@ -127,10 +127,8 @@ async fn release(connection: &mut PgConnection, lane: Lane) -> Result<ReleaseRow
     let walk = evaluate::walk(connection, &lane, Part::Whole, false).await?;
     let holds = exceptions::holds_in(connection, &lane, MAX_HOLDS).await?;
     let repository = lane.repository;
+    let blocked = walk.skipped.first().is_some_and(|newest| newest.blocked);
     let fallback_from: Vec<Candidate> = walk.skipped.into_iter().map(Candidate::from).collect();
-    let blocked = fallback_from
-        .first()
-        .is_some_and(|newest| newest.reasons.iter().any(|reason| reason.starts_with("not_blocked: ")));
     let mut row = ReleaseRow {
         repository,
         digest: None,

@@ -2,7 +2,7 @@
 //! validity of its summary. A question never writes; this does.
 
 use super::Refused;
-use super::evaluate::{self, Part};
+use super::evaluate::{self, Evaluated, Part};
 use super::lane::Place;
 use super::store::{promotions, summaries as store};
 use super::summary::{self, Summarized};
@@ -11,10 +11,11 @@ use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
-use crate::policy::{EvidenceKind, Recorded, Status};
-use crate::postgres::{Db, Scopes, act, database_time};
+use crate::policy::{Condition, EvidenceKind, Position, Recorded, Status};
+use crate::postgres::{Db, Scopes, Tx, act, database_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Release channels whose summary ends before this time, the earliest first.
@@ -27,66 +28,101 @@ pub fn renewed_before(now: DateTime<Utc>, validity: Duration) -> DateTime<Utc> {
     now + TimeDelta::from_std(validity / 3).unwrap_or(TimeDelta::days(2))
 }
 
-/// Renews the summary of the channel's current version while it is allowed; whether it did. Locks the channel
-/// as a promotion does, so that a block that was acknowledged before is seen; then the time is read and the
-/// version evaluated, and the summary, its event and the channel's row are written. A crash before the commit
-/// leaves the old summary, which the next run renews.
+/// Renews the summaries of what runs in the channel; how many. Locks the channel as a promotion does, so that a
+/// block that was acknowledged before is seen; then the time is read and the versions evaluated, and the
+/// summaries, their events and the channel's row are written. A crash before the commit leaves the old
+/// summaries, which the next run renews.
+///
+/// What runs is the version that known-good answers, and the newest one where only a platform of it is blocked:
+/// the new summary leaves the blocked child out.
 pub async fn renew(
     db: &Db,
     keys: &Keys,
     by: &Principal,
     lane: &Lane,
     validity: Duration,
-) -> Result<bool, Refused> {
+) -> Result<u64, Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
         let place = Place::find(&mut tx, lane).await?;
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
+        let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;
-        let Some(found) = walk.answer else {
-            // What does not run is looked at again: it may come back.
-            let at = database_time(&mut tx).await?;
-            store::put_off(&mut tx, &place, at + RETRY).await?;
-            tx.commit().await?;
-            return Ok(false);
-        };
-        let at = found.case.at;
-        if found.promotion.valid_until >= renewed_before(at, validity) {
-            store::put_off(&mut tx, &place, found.promotion.valid_until).await?;
-            tx.commit().await?;
-            return Ok(false);
+        let falls_back = !walk.skipped.is_empty();
+        let partly = newest
+            .and_then(Result::ok)
+            .filter(|newest| newest.status.ended_by == BTreeSet::from([Condition::BlockOnChild]));
+        let (mut renewed, mut until) = (0, None::<DateTime<Utc>>);
+        for found in walk.answer.into_iter().chain(partly) {
+            let before = renewed_before(found.case.at, validity);
+            let valid_until = if found.promotion.valid_until < before {
+                renewed += 1;
+                renew_one(&mut tx, keys, by, &place, found, validity).await?
+            } else {
+                found.promotion.valid_until
+            };
+            until = Some(until.map_or(valid_until, |until| until.min(valid_until)));
         }
-        let digest = &found.promotion.manifest;
-        let file = promotions::file_of(&mut tx, place.repository_id, digest).await?;
-        let recorded = still_counting(&found.promotion.recorded, &found.status);
-        let of = Summarized {
-            case: &found.case,
-            release: &found.release,
-            recorded: &recorded,
-            policies: &found.policies.recorded,
-            version: found.promotion.version.as_ref(),
-            file: file.as_ref(),
-            renewed: true,
-        };
-        let (envelope, valid_until) = summary::sign(keys, &of, validity)?;
-        let facts = json!({
-            "promotion": found.promotion.id,
-            "decision": found.promotion.decision,
-            "summary": Digest::sha256(&envelope),
-            "valid_until": valid_until,
-        });
-        let event = place.event(Kind::SummaryRenewed, at, by, digest, facts);
-        let event_id = ledger::append(&mut tx, event).await?.id;
-        store::insert(&mut tx, &place, found.promotion.id, &envelope, valid_until, at, event_id).await?;
+        // What does not run, or stands in for another version, is looked at again: the other may come back.
+        let retry = renewed_before(database_time(&mut tx).await?, validity) + RETRY;
+        let next = until.filter(|_| !falls_back).unwrap_or(retry);
+        store::look_again(&mut tx, &place, next).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(renewed)
     })
     .await
 }
 
-/// How long a version that is not allowed is left alone.
+/// Puts a channel off that could not be renewed, so that it does not keep others from their turn.
+pub async fn put_off(db: &Db, lane: &Lane, validity: Duration) -> Result<(), Refused> {
+    act(|| async {
+        let mut tx = db.begin().await?;
+        let place = Place::find(&mut tx, lane).await?;
+        let next = renewed_before(database_time(&mut tx).await?, validity) + RETRY;
+        store::look_again(&mut tx, &place, next).await?;
+        tx.commit().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// How long a channel is left alone in which nothing runs, or another version than the newest.
 const RETRY: TimeDelta = TimeDelta::hours(1);
+
+async fn renew_one(
+    tx: &mut Tx,
+    keys: &Keys,
+    by: &Principal,
+    place: &Place,
+    found: Evaluated,
+    validity: Duration,
+) -> Result<DateTime<Utc>, Failure> {
+    let digest = &found.promotion.manifest;
+    let file = promotions::file_of(tx, place.repository_id, digest).await?;
+    let recorded = still_counting(&found.promotion.recorded, &found.status);
+    let of = Summarized {
+        case: &found.case,
+        release: &found.release,
+        recorded: &recorded,
+        policies: &found.policies.recorded,
+        version: found.promotion.version.as_ref(),
+        file: file.as_ref(),
+        renewed: true,
+    };
+    let (envelope, valid_until) = summary::sign(keys, &of, validity)?;
+    let facts = json!({
+        "promotion": found.promotion.id,
+        "decision": found.promotion.decision,
+        "summary": Digest::sha256(&envelope),
+        "valid_until": valid_until,
+    });
+    let at = found.case.at;
+    let event = place.event(Kind::SummaryRenewed, at, by, digest, facts);
+    let event_id = ledger::append(tx, event).await?.id;
+    store::insert(tx, found.promotion.id, &envelope, valid_until, at, event_id).await?;
+    Ok(valid_until)
+}
 
 /// The recorded gates that still hold, with the evidence that still counts for them.
 fn still_counting(recorded: &Recorded, status: &Status) -> Recorded {

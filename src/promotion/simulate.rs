@@ -185,10 +185,12 @@ fn first_end(
     now: &Status,
     at: impl Fn(DateTime<Utc>) -> Status,
 ) -> Option<(DateTime<Utc>, Vec<String>)> {
-    let known: Vec<DateTime<Utc>> = current.status.at_risk.iter().filter_map(|risk| risk.ends_at).collect();
-    let graces = now.at_risk.iter().filter_map(|risk| risk.ends_at).filter(|end| !known.contains(end));
-    let dates = new.gates.iter().filter_map(crate::policy::Gate::enforce_on_running_from);
-    let mut times: Vec<DateTime<Utc>> = graces.chain(dates).filter(|time| *time > current.case.at).collect();
+    // What ends anyway by then is no consequence of the policy.
+    let known = current.status.at_risk.iter().filter_map(|risk| risk.ends_at).min();
+    let graces = now.at_risk.iter().filter_map(|risk| risk.ends_at);
+    let dates = new.gates.iter().filter_map(crate::policy::Gate::enforced_on_running_from);
+    let comes = |time: &DateTime<Utc>| *time > current.case.at && known.is_none_or(|known| *time < known);
+    let mut times: Vec<DateTime<Utc>> = graces.chain(dates).filter(comes).collect();
     times.sort();
     times.into_iter().find_map(|time| {
         let status = at(time);

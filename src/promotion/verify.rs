@@ -97,6 +97,17 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
     })
 }
 
+impl Verification {
+    /// Turns an allow into a deny where the version is at risk.
+    pub fn deny_at_risk(&mut self) {
+        if self.verdict == Verdict::Allow && !self.at_risk.is_empty() {
+            self.verdict = Verdict::Deny;
+            let risks = self.at_risk.iter().map(|risk| format!("at_risk: {}: {}", risk.gate, risk.message));
+            self.reasons = risks.collect();
+        }
+    }
+}
+
 /// The answer about something that was never promoted.
 pub(super) fn no(
     repository: Option<&RepositoryName>,

@@ -45,6 +45,12 @@ impl Scene {
         (verify["verdict"] == "allow", view, good["digest"] == json!(digest))
     }
 
+    async fn lift_hold(&self) {
+        let holds = self.admin.document("/api/v1/holds?repository=app&environment=prod").await;
+        let lift = format!("/api/v1/holds/{}/revocation", holds["items"][0]["id"]);
+        self.admin.post_document(&lift, &json!({"reason": "fixed"}), 200).await;
+    }
+
     async fn tags(&self) -> Value {
         self.admin.document("/v2/env/prod/app/tags/list").await["tags"].clone()
     }
@@ -150,12 +156,72 @@ async fn a_version_that_was_rolled_back_from_is_denied_and_one_that_was_skipped_
         let path = format!("/v2/env/prod/app/manifests/{tag}");
         assert_eq!(scene.admin.get(&path).send().await.unwrap().status(), 404, "{tag}");
     }
-    let holds = scene.admin.document("/api/v1/holds?repository=app&environment=prod").await;
-    let lift = format!("/api/v1/holds/{}/revocation", holds["items"][0]["id"]);
-    scene.admin.post_document(&lift, &json!({"reason": "fixed"}), 200).await;
+    scene.lift_hold().await;
     expect(scene.admin.promote("app", &three, "prod").await, 201).await;
     assert_eq!(scene.everywhere(&three).await, (true, true, true), "promoted again");
     scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_from_stays_denied_after_another_rollback_and_is_no_candidate() {
+    let scene = scene("").await;
+    let one = scene.promoted("1.0").await;
+    let two = scene.promoted("1.1").await;
+    let three = scene.promoted("1.2").await;
+    scene.back(None).await;
+    scene.back(None).await;
+    for (digest, runs) in [(&three, false), (&two, false), (&one, true)] {
+        assert_eq!(scene.everywhere(digest).await, (runs, runs, runs));
+    }
+    scene.lift_hold().await;
+    expect(scene.admin.promote("app", &two, "prod").await, 201).await;
+    expect(scene.admin.promote("app", &one, "prod").await, 201).await;
+    scene.back(Some("1.1")).await;
+    scene.admin.block("app", &two, None).await;
+    let none = expect(scene.admin.known_good("app", "prod").await, 404).await;
+    assert_eq!(none["candidates"].as_array().unwrap().len(), 1, "1.0 was rolled back from: {none}");
+    let body = json!({"repository": "app", "environment": "prod", "reason": "errors", "to": "1.0"});
+    scene.admin.post_document("/api/v1/rollbacks", &body, 409).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_waiver_of_another_repository_is_in_no_answer_and_in_no_decision() {
+    let scene = scene("scan: {max_age: 30d, deny: {severity: high}, grace: {high: 10d}}").await;
+    let digest = scene.promoted_after_scan().await;
+    scene.registry.scanned(&digest, "trivy", 0, &[Found { vulnerability: "CVE-1", severity: "high" }]).await;
+    let ann = scene.registry.named("ann", Role::Approver, "**", None).await;
+    let body = json!({"repositories": "secret/**", "vulnerabilities": ["CVE-1"], "status": "false_positive",
+        "reason": "not for everybody"});
+    let waiver = ann.post_document("/api/v1/waivers", &body, 201).await;
+    let path = format!("/api/v1/waivers/{}/approval", waiver["id"]);
+    scene.admin.post_document(&path, &json!({}), 200).await;
+    expect(scene.admin.promote("app", &digest, "prod").await, 409).await;
+    let sql =
+        "select count(*) from decisions where position('everybody' in convert_from(inputs, 'UTF8')) > 0";
+    let told: i64 = sqlx::query_scalar(sql).fetch_one(&mut *scene.registry.sql().await).await.unwrap();
+    assert_eq!(told, 0);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn an_index_with_a_blocked_child_keeps_a_summary_that_leaves_the_child_out() {
+    let scene = scene("").await;
+    let amd = scene.admin.push_release("app", "amd", "for amd64").await;
+    let arm = scene.admin.push_release("app", "arm", "for arm64").await;
+    let images = [(&amd, "linux/amd64"), (&arm, "linux/arm64")];
+    let index = scene.admin.push_index("app", "1.0", &images).await;
+    expect(scene.admin.promote("app", &index, "prod").await, 201).await;
+    scene.admin.block("app", &arm, None).await;
+    scene.registry.tamper("update promotions set valid_until = promoted_at").await;
+    scene.registry.tamper("update release_channels set summary_until = '2001-01-01Z'").await;
+    assert_eq!(scene.registry.app.renew_summaries().await.unwrap(), 1);
+    let path = "/api/v1/known-good?repository=app&environment=prod&platform=linux/amd64";
+    let good = expect(scene.admin.get(path).send().await.unwrap(), 200).await;
+    let payload = good["summary"]["payload"].as_str().unwrap();
+    let payload = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).unwrap();
+    let payload = String::from_utf8(payload).unwrap();
+    assert!(payload.contains(amd.hex()) && !payload.contains(arm.hex()), "{payload}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::Problem;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
+use super::promotions::dry_run_slot;
 use crate::access::{Approve, Lane, Pull};
 use crate::app::App;
 use crate::clock::Moment;
@@ -47,6 +48,7 @@ pub(super) struct Revocation {
 /// What a list of facts in a repository is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FactsAsked {
     /// The repository.
     pub repository: RepositoryName,
@@ -80,7 +82,7 @@ async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<R
 struct ApprovalsAsked {
     /// The repository; not needed with `pending`.
     repository: Option<RepositoryName>,
-    /// Only for this environment; with `pending` only.
+    /// Only for this environment.
     environment: Option<EnvironmentName>,
     /// Promotions of the last 30 days that were refused for want of approvals, each with what it still waits
     /// for; the newest 100 [default: false].
@@ -115,14 +117,21 @@ async fn list_approvals(
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = exceptions::approvals(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
-    page.items.retain(|row| caller.sees(&row.repository, Some(&row.environment)));
+    page.items.retain(|row| {
+        let wanted = asked.environment.as_ref().is_none_or(|environment| *environment == row.environment);
+        wanted && caller.sees(&row.repository, Some(&row.environment))
+    });
     Ok(Json(page).into_response())
 }
 
 /// Promotions that are looked at for one list.
-const PENDING: i64 = 100;
+const PENDING: usize = 100;
 
 async fn pending(app: &App, caller: &Caller, asked: ApprovalsAsked) -> Result<Response, Problem> {
+    if asked.ended || asked.cursor.is_some() || asked.limit.is_some() {
+        return Err(Problem::invalid("pending=true takes no ended, cursor or limit"));
+    }
+    let _slot = dry_run_slot(app, caller)?;
     match &asked.repository {
         Some(repository) => {
             caller.may::<Pull, _>(repository)?;

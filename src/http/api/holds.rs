@@ -75,6 +75,7 @@ async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Resp
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct HoldsAsked {
     /// Holds that stop this repository, those of whole environments among them.
     repository: Option<RepositoryName>,

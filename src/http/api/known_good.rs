@@ -43,9 +43,10 @@ struct KnownGoodAsked {
     at_risk: OnRisk,
 }
 
+/// What a risk does to an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum OnRisk {
+pub(super) enum OnRisk {
     #[default]
     Allow,
     Deny,

@@ -83,6 +83,7 @@ async fn create_override(State(app): State<App>, caller: Caller, once: Once) -> 
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct OverridesAsked {
     /// Only those in this repository.
     repository: Option<RepositoryName>,

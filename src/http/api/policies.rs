@@ -91,6 +91,7 @@ struct Simulated {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct PoliciesAsked {
     /// Only those that cover this repository; needed from callers who may not audit everything.
     repository: Option<RepositoryName>,

@@ -12,6 +12,7 @@ use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Decision, Verdict};
 use crate::postgres::Db;
 use crate::promotion::{self, Asked, DryRun, Promoted, PromotionRow, Reason, Refused, What};
+use crate::storage::Slot;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -106,6 +107,15 @@ struct PromotionMode {
     dry_run: bool,
 }
 
+/// One of the dry runs that may be under way at once.
+pub(super) fn dry_run_slot(app: &App, caller: &Caller) -> Result<Slot, Problem> {
+    app.dry_runs.take(caller.principal().id).ok_or_else(|| {
+        let detail = "too many dry runs are under way; ask again when one has ended";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    })
+}
+
 /// Promotes a release to an environment, if the policies allow it.
 ///
 /// The answer carries the decision with every gate and the signed verification summary. A refusal
@@ -130,12 +140,7 @@ async fn promote(
     if mode.dry_run {
         let grant = caller.may::<Pull, _>(&lane)?;
         let what = what(request.digest, request.version)?;
-        let slot = app.dry_runs.take(caller.principal().id);
-        let _slot = slot.ok_or_else(|| {
-            let detail = "so many dry runs are under way; ask again when one has ended";
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
-                .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-        })?;
+        let _slot = dry_run_slot(&app, &caller)?;
         return Ok(Json(promotion::dry_run(&app.db, &grant, &what).await?).into_response());
     }
     let grant = caller.may::<Promote, _>(&lane)?;
@@ -154,6 +159,7 @@ async fn promote(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct PromotionsAsked {
     repository: RepositoryName,
     /// Only to this environment.

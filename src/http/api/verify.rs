@@ -1,7 +1,8 @@
 //! `/api/v1/verify`: may this digest run here?
 
 use super::Problem;
-use super::extract::Json;
+use super::extract::{Json, Query};
+use super::known_good::OnRisk;
 use super::promotions::what;
 use crate::access::{Lane, Pull};
 use crate::app::App;
@@ -10,7 +11,7 @@ use crate::names::{Digest, EnvironmentName, ImageReference, Reference, Repositor
 use crate::promotion::{self, Verification, What};
 use axum::extract::State;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -45,21 +46,31 @@ enum Wanted {
     InAnotherRegistry(String),
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct VerifyMode {
+    /// `deny`: a version at risk may not run, whatever its gates say [default: allow].
+    #[serde(default)]
+    at_risk: OnRisk,
+}
+
 /// Whether a digest may run in an environment: it, or an index that holds it, was promoted there
 /// and is still good. Records nothing.
-#[utoipa::path(post, path = "/api/v1/verify", tag = "deployers", request_body = VerifyRequest,
+#[utoipa::path(post, path = "/api/v1/verify", tag = "deployers", params(VerifyMode), request_body = VerifyRequest,
     responses((status = 200, body = Verification), (status = 400),
         (status = 403, description = "`forbidden`: no right in this environment"), (status = 404)))]
 async fn verify(
     State(app): State<App>,
     caller: Caller,
+    Query(mode): Query<VerifyMode>,
     Json(request): Json<VerifyRequest>,
 ) -> Result<Json<Verification>, Problem> {
     let (environment, wanted) = wanted(request, &app.config.hosts())?;
     let may_pull = |repository: RepositoryName| {
         caller.may::<Pull, _>(&Lane { repository, environment: environment.clone() })
     };
-    Ok(Json(match wanted {
+    let mut answer = match wanted {
         Wanted::Of(repository, what) => promotion::verify(&app.db, &may_pull(repository)?, &what).await?,
         Wanted::InView(repository, reference) => {
             promotion::verify_in_view(&app.db, &may_pull(repository)?, &reference).await?
@@ -73,7 +84,11 @@ async fn verify(
             promotion::verify_anywhere(&app.db, &environment, &digest, may_pull).await?
         }
         Wanted::InAnotherRegistry(host) => promotion::in_another_registry(&app.db, &host).await?,
-    }))
+    };
+    if mode.at_risk == OnRisk::Deny {
+        answer.deny_at_risk();
+    }
+    Ok(Json(answer))
 }
 
 fn wanted(request: VerifyRequest, hosts: &[&str]) -> Result<(EnvironmentName, Wanted), Problem> {

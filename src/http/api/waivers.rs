@@ -137,6 +137,7 @@ async fn create_waiver(State(app): State<App>, caller: Caller, once: Once) -> Re
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct WaiversAsked {
     /// Only those that cover this repository.
     repository: Option<RepositoryName>,

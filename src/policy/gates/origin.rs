@@ -29,8 +29,6 @@ pub(in crate::policy) struct Basis<'a> {
 impl Basis<'_> {
     /// For a promotion: nothing is kept, and ages count.
     pub const PROMOTION: Basis<'static> = Basis { kept: BTreeSet::new(), kept_fits: false, ages: true };
-    /// For what runs, by today's evidence alone.
-    pub const RUNNING: Basis<'static> = Basis { kept: BTreeSet::new(), kept_fits: false, ages: false };
 }
 
 /// The gate's outcome, where it is one about origin.

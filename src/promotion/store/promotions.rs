@@ -333,20 +333,28 @@ pub async fn earlier(
     let limit = i32::try_from(limit).unwrap_or(i32::MAX);
     sqlx::query_as!(
         Earlier,
-        r#"with recursive back(id, manifest, version, previous_id, seen, is_new, step) as (
-             (select p.id, p.manifest, p.version, p.previous_id, array[p.sha256], false, 0
+        r#"with recursive back(id, repository_id, environment_id, sha256, manifest, version, previous_id, seen, is_new, step) as (
+             (select p.id, p.repository_id, p.environment_id, p.sha256, p.manifest, p.version, p.previous_id,
+                array[p.sha256], false, 0
               from repositories r cross join environments e
               join promotions p on p.repository_id = r.id and p.environment_id = e.id
               where r.name = $1 and e.name = $2 and p.id <= coalesce($3, 9223372036854775807)
               order by p.id desc limit 1)
              union all
-             select p.id, p.manifest, p.version, p.previous_id,
+             select p.id, p.repository_id, p.environment_id, p.sha256, p.manifest, p.version, p.previous_id,
                case when p.sha256 = any(b.seen) then b.seen else b.seen || p.sha256 end,
                p.sha256 <> all(b.seen), b.step + 1
              from back b join promotions p on p.id = b.previous_id
              where cardinality(b.seen) <= $4 and b.step < $5)
-           select id as "promotion!", manifest as "digest!: Digest", version as "version: Tag" from back
-           where is_new order by step"#,
+           select b.id as "promotion!", b.manifest as "digest!: Digest", b.version as "version: Tag" from back b
+           where b.is_new and not exists (
+             select from (select max(n.id) as id from promotions n where n.repository_id = b.repository_id
+                            and n.environment_id = b.environment_id and n.sha256 = b.sha256) last
+             cross join lateral (
+               select k.kind from promotions k where k.repository_id = b.repository_id
+                 and k.environment_id = b.environment_id and k.id > last.id order by k.id limit 1) after
+             where after.kind = 'rollback')
+           order by b.step"#,
         repository as &RepositoryName,
         environment as &EnvironmentName,
         before,
@@ -366,15 +374,22 @@ pub async fn lies_behind(
     digest: &Digest,
 ) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"with recursive back(id, sha256, previous_id, step) as (
-             (select id, sha256, previous_id, 0 from promotions
+        r#"with recursive back(id, repository_id, environment_id, sha256, previous_id, step) as (
+             (select id, repository_id, environment_id, sha256, previous_id, 0 from promotions
               where repository_id = $1 and environment_id = $2 order by id desc limit 1)
              union all
-             select p.id, p.sha256, p.previous_id, b.step + 1
+             select p.id, p.repository_id, p.environment_id, p.sha256, p.previous_id, b.step + 1
              from back b join promotions p on p.id = b.previous_id where b.step < $4)
            select max(b.id) from manifests m join back b on b.sha256 = m.sha256
              where m.repository_id = $1 and m.digest = $3
-               and m.sha256 <> (select sha256 from back where step = 0)"#,
+               and m.sha256 <> (select sha256 from back where step = 0)
+               and not exists (
+             select from (select max(n.id) as id from promotions n where n.repository_id = b.repository_id
+                            and n.environment_id = b.environment_id and n.sha256 = b.sha256) last
+             cross join lateral (
+               select k.kind from promotions k where k.repository_id = b.repository_id
+                 and k.environment_id = b.environment_id and k.id > last.id order by k.id limit 1) after
+             where after.kind = 'rollback')"#,
         place.repository_id,
         place.environment_id,
         digest as &Digest,

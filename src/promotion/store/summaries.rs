@@ -30,10 +30,9 @@ pub async fn ending(
         .collect())
 }
 
-/// Writes a renewed summary, and until when it is valid into the channel's row.
+/// Writes a renewed summary.
 pub async fn insert(
     connection: &mut PgConnection,
-    place: &Place,
     promotion: i64,
     envelope: &[u8],
     valid_until: DateTime<Utc>,
@@ -41,12 +40,8 @@ pub async fn insert(
     event_id: i64,
 ) -> Result<(), Failure> {
     sqlx::query!(
-        r#"with written as (
-             insert into summaries(promotion_id, envelope, valid_until, created_at, event_id)
-             values ($3, $4, $5, $6, $7))
-           update release_channels set summary_until = $5 where repository_id = $1 and environment_id = $2"#,
-        place.repository_id,
-        place.environment_id,
+        r#"insert into summaries(promotion_id, envelope, valid_until, created_at, event_id)
+           values ($1, $2, $3, $4, $5)"#,
         promotion,
         envelope,
         valid_until,
@@ -59,21 +54,20 @@ pub async fn insert(
     Ok(())
 }
 
-/// Looks at the channel again only then, where that is later than the end of its summary.
-pub async fn put_off(
+/// When the summaries of the channel are looked at again.
+pub async fn look_again(
     connection: &mut PgConnection,
     place: &Place,
-    until: DateTime<Utc>,
+    at: DateTime<Utc>,
 ) -> Result<(), Failure> {
     sqlx::query!(
-        r#"update release_channels set summary_until = greatest(summary_until, $3)
-           where repository_id = $1 and environment_id = $2"#,
+        r#"update release_channels set summary_until = $3 where repository_id = $1 and environment_id = $2"#,
         place.repository_id,
         place.environment_id,
-        until,
+        at,
     )
     .execute(connection)
     .await
-    .map_err(|error| Failure::new("putting off the renewal of a summary", error))?;
+    .map_err(|error| Failure::new("dating the renewal of a summary", error))?;
     Ok(())
 }
