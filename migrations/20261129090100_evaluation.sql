@@ -25,6 +25,15 @@ alter table promotions alter column recorded set not null;
 alter table promotions add column target_id bigint references promotions;
 create index promotions_rollbacks on promotions(repository_id, environment_id, id desc) where kind = 'rollback';
 
+-- Runtimes take a manifest of docker's type for an image whatever its config says to be.
+create or replace function can_run(m manifests) returns bool language sql stable as $$
+  select m.media_type in ('application/vnd.docker.distribution.manifest.v2+json',
+                          'application/vnd.docker.distribution.manifest.list.v2+json')
+    or coalesce(m.config_media_type in ('application/vnd.oci.image.config.v1+json',
+                                        'application/vnd.docker.container.image.v1+json'), false)
+    or exists (select from manifest_children c where c.repository_id = m.repository_id and c.manifest = m.digest)
+$$;
+
 -- Renewed verification summaries; the first one is in the promotion's row. The newest counts.
 create table summaries(
   id bigint generated always as identity primary key,

@@ -83,7 +83,9 @@ impl Show {
             ("by", "/promoted_by"),
             ("status", "/status"),
         ];
-        output.list(&items, &columns, "Nothing was promoted there");
+        let filtered = query.iter().any(|(_, value)| value.is_some());
+        let nothing = if filtered { "Nothing there matches" } else { "Nothing was promoted there" };
+        output.list(&items, &columns, nothing);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ const GIVE_A_TOKEN: &str =
     "give a token with PROOFMARK_TOKEN or --token-file, or store one with `proofmark login`";
 
 /// What helps whoever showed a token that is not enough. The OCI door tells nobody more.
-const ASK_WHO: &str = "the token that was given has no such right, or has ended: `proofmark whoami` says whose it is and what it may";
+const ASK_WHO: &str = "`proofmark whoami` says whose the token is and what it may do";
 
 /// The end of a command that is not a yes.
 #[derive(Debug)]
@@ -103,17 +103,42 @@ impl From<crate::config::Unusable> for Stop {
     }
 }
 
+/// Members of a problem that are said in a sentence of their own, or that the caller named.
+const SAID: [&str; 22] = [
+    "type",
+    "title",
+    "status",
+    "code",
+    "detail",
+    "gates",
+    "request_id",
+    "instance",
+    "verdict",
+    "at_risk",
+    "would_not_be_promoted_today",
+    "promoted_by_override",
+    "warnings",
+    "evaluated_at",
+    "current",
+    "repository",
+    "digest",
+    "decision_id",
+    "reference",
+    "line",
+    "column",
+    "ends",
+];
+
 /// A problem in words: its detail, every gate with its message and what would solve it, and the
 /// request id.
 fn in_words(problem: &Value) -> String {
     let mut words = format!("{} ({})", at(problem, "/detail"), at(problem, "/code"));
     let gates = problem.get("gates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    words.push_str(&risks_in_words(problem));
     words.push_str(&gates_in_words(gates));
     for (name, value) in problem.as_object().into_iter().flatten() {
-        let known =
-            ["type", "title", "status", "code", "detail", "gates", "request_id", "instance", "verdict"];
         // Where there are gates, they are the reasons.
-        let said = known.contains(&name.as_str()) || (name == "reasons" && !gates.is_empty());
+        let said = SAID.contains(&name.as_str()) || (name == "reasons" && !gates.is_empty());
         if !said && ![Value::Null, Value::Bool(false), json!([])].contains(value) {
             let _ = write!(words, "\n  {}: {}", name.replace('_', " "), nested(value));
         }

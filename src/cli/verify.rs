@@ -140,6 +140,7 @@ impl Verify {
         let place = self.environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
         let at_risk = answer.get("at_risk").and_then(Value::as_array).is_some_and(|risks| !risks.is_empty());
         if at(&answer, "/verdict") == "allow" && self.fail_on.is_some() && at_risk {
+            answer["verdict"] = json!("deny");
             answer["code"] = json!("at-risk");
             answer["detail"] = json!(format!("{subject} is at risk{place}"));
             return Err(Stop::Refused(answer));

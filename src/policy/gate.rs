@@ -211,7 +211,7 @@ gate! {
 
 gate! {
     /// The same bytes were promoted in each of these environments, and stood there long enough.
-    PromotedIn, "let it stand in the earlier environment for the soak time, promoted there first, and promote again" {
+    PromotedIn, "promote it to the earlier environment first, wait for the soak time there, then promote again" {
         /// The environments, all of them.
         environments: Several<EnvironmentName>,
         /// How long in one stretch [default: 0s].

@@ -534,6 +534,32 @@ fn a_gate_counts_for_what_runs_neither_before_its_date_nor_before_it_takes_effec
 }
 
 #[test]
+fn a_dated_gate_leaves_failed_results_to_what_on_failed_says() {
+    let lenient = RECORDED.replace(
+        "max_age: 30d",
+        &format!("on_failed: at_risk, enforce_on_running_from: {}", in_words(at(-10))),
+    );
+    for configuration in [None, Some("another test")] {
+        let mut facts = good();
+        facts.attestations.insert(result(9, configuration, "FAILED"));
+        let status = evaluate_with(&policies(&[&lenient]), facts, at(0), Position::Current);
+        assert_eq!((status.verdict, status.at_risk[0].reason), (Verdict::Allow, Risk::FailedResult));
+    }
+}
+
+#[test]
+fn the_grace_of_a_finding_goes_on_under_another_name_of_the_vulnerability() {
+    let mut facts = good();
+    found(&mut facts, Severity::High, 20 * DAY);
+    let mut scan = facts.scans.first().unwrap().clone();
+    let alias =
+        Finding { aliases: ["cve-1".to_owned()].into(), ..critical("GHSA-aaaa-bbbb-cccc", Severity::High) };
+    scan.findings = [alias].into();
+    facts.scans = [scan].into();
+    assert_eq!(running(facts).verdict, Verdict::Deny);
+}
+
+#[test]
 fn narrowing_a_signer_ends_nothing_where_a_dated_gate_is_in_force() {
     let dated = RECORDED.replace(
         "predicate: https://sigstore.dev/cosign/sign/v1",

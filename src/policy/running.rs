@@ -707,7 +707,7 @@ fn by_gate(gate: &Scanned, case: &Case, recorded: &Recorded, run: &Scan, finding
     let Some(grace) = gate.grace_of(finding.severity) else { return Denial::WithoutGrace };
     let denied = gate.deny.map_or(Severity::Unknown, |deny| deny.severity);
     let known = first_known(run, finding, denied, gate.fixable_only);
-    let again = run.known.iter().filter(|k| k.vulnerability == finding.vulnerability);
+    let again = run.known.iter().filter(|known| is_of(known, finding));
     let again = again.filter_map(|known| known.unsuppressed_at).max();
     let waiver = case.waiver_end(finding, &run.sha256);
     let from = [Some(known), again, waiver].into_iter().flatten().max().unwrap_or(known);
@@ -715,12 +715,16 @@ fn by_gate(gate: &Scanned, case: &Case, recorded: &Recorded, run: &Scan, finding
     Denial::Until(accepted.map_or(end, |a| end.max(a.at + grace.delta().max(ACCEPTED_GRACE))))
 }
 
+/// Whether it is the same vulnerability, under whatever name a scanner gave it.
+fn is_of(known: &super::Known, finding: &Finding) -> bool {
+    let mut names = std::iter::once(&finding.vulnerability).chain(&finding.aliases);
+    names.any(|name| name.eq_ignore_ascii_case(&known.vulnerability))
+}
+
 /// When the vulnerability was first known for these bytes at such a severity (with a fix, where asked).
 fn first_known(run: &Scan, finding: &Finding, severity: Severity, fixable_only: bool) -> DateTime<Utc> {
     let known = run.known.iter().filter(|known| {
-        known.vulnerability == finding.vulnerability
-            && known.severity >= severity
-            && (known.fixable || !fixable_only)
+        is_of(known, finding) && known.severity >= severity && (known.fixable || !fixable_only)
     });
     known.map(|known| known.since).min().unwrap_or(run.scanned_at)
 }

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Promoted versions that an answer evaluates before it gives up.
+/// Versions before the newest that an answer evaluates before it gives up, as a rollback does.
 pub(super) const MAX_CANDIDATES: usize = 10;
 
 /// Promotions that carry one digest and are evaluated for it, the newest first.
@@ -55,6 +55,11 @@ impl Evaluated {
         Skipped { promotion, reasons, named: false, blocked }
     }
 
+    /// Only an image of it is blocked: it goes on for the other platforms.
+    pub fn is_partly_blocked(&self) -> bool {
+        self.status.ended_by == BTreeSet::from([Condition::BlockOnChild])
+    }
+
     pub fn is_current(&self) -> bool {
         self.position == Position::Current
     }
@@ -71,7 +76,15 @@ impl Evaluated {
     pub fn platforms_differ(&self) -> bool {
         let platforms = &self.case.facts.subject.platforms;
         let images: Vec<&Platform> = platforms.iter().filter(|platform| !platform.is_document()).collect();
-        if images.len() < 2 || images.len() > MAX_COMPARED {
+        if images.len() < 2 {
+            return false;
+        }
+        let blocked = platforms::blocked(&self.case.facts, self.case.at);
+        let count = images.iter().filter(|image| blocked.contains(&image.sha256)).count();
+        if count > 0 && count < images.len() {
+            return true;
+        }
+        if images.len() > MAX_COMPARED {
             return false;
         }
         let mut case = self.case.clone();
@@ -84,7 +97,7 @@ impl Evaluated {
     }
 }
 
-/// Images of one index that are compared.
+/// Images of one index whose findings are compared; whether some are blocked is seen of any number.
 const MAX_COMPARED: usize = 64;
 
 /// Evaluates a promotion of the channel, its newest where none is named. `None` where there is none, or the
@@ -193,7 +206,7 @@ pub(super) async fn current_with(
     let newest = promoted_with(connection, lane, None, Part::Whole, position, Some(also)).await?;
     match newest {
         None => return Ok(None),
-        Some(Ok(newest)) if newest.is_allowed() => return Ok(Some(newest)),
+        Some(Ok(newest)) if newest.is_allowed() || newest.is_partly_blocked() => return Ok(Some(newest)),
         Some(_) => {}
     }
     let Some(current) = walk(connection, lane, Part::Whole, false).await?.answer else { return Ok(None) };
@@ -234,8 +247,9 @@ pub(super) async fn walk(
         }
     };
     let Lane { repository, environment } = lane;
-    let left = MAX_CANDIDATES - walk.skipped.len();
-    for earlier in promotions::earlier(connection, repository, environment, Some(before), left).await? {
+    for earlier in
+        promotions::earlier(connection, repository, environment, Some(before), MAX_CANDIDATES).await?
+    {
         let position = Some(Position::Candidate { named: false });
         match promoted(connection, lane, Some(earlier.promotion), part, position).await? {
             None => {}

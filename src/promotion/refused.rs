@@ -32,7 +32,7 @@ pub enum Refused {
     PolicyDoesNotFit(String),
     /// A gate of the policy counts for what runs from a time in the past, and so ends versions that run.
     #[error(
-        "the policy ends {0} running versions at once; add `ends={0}` to confirm, or set enforce_on_running_from to a later time"
+        "the policy ends {0} running versions at once; confirm with ends={0} (command line: --ends {0}), or set enforce_on_running_from to a later time"
     )]
     PolicyEndsRunning(usize),
     /// The policy says no, or not yet.

@@ -11,11 +11,10 @@ use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
-use crate::policy::{Condition, EvidenceKind, Position, Recorded, Status};
+use crate::policy::{EvidenceKind, Position, Recorded, Status};
 use crate::postgres::{Db, Scopes, Tx, act, database_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Release channels whose summary ends before this time, the earliest first.
@@ -50,9 +49,7 @@ pub async fn renew(
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;
         let falls_back = !walk.skipped.is_empty();
-        let partly = newest
-            .and_then(Result::ok)
-            .filter(|newest| newest.status.ended_by == BTreeSet::from([Condition::BlockOnChild]));
+        let partly = newest.and_then(Result::ok).filter(Evaluated::is_partly_blocked);
         let (mut renewed, mut until) = (0, None::<DateTime<Utc>>);
         for found in walk.answer.into_iter().chain(partly) {
             let before = renewed_before(found.case.at, validity);

@@ -7,7 +7,7 @@ use super::store::releases as store;
 use crate::access::{Administer, Grant, Lane};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
-use crate::policy::{Policies, Policy, PolicySets, Position, Status, Verdict, evaluate_running, reasons};
+use crate::policy::{Policies, Policy, PolicySets, Position, Status, evaluate_running, reasons};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -145,7 +145,8 @@ fn compare(
         ends_at,
         reasons,
     };
-    if now.verdict == Verdict::Deny {
+    let ends = |status: &Status| status.ended_by.iter().any(|one| !current.status.ended_by.contains(one));
+    if ends(&now) {
         all.ends_now.add(shown, || consequence(Some(current.case.at), reasons(&now.gates)));
         return;
     }
@@ -194,6 +195,7 @@ fn first_end(
     times.sort();
     times.into_iter().find_map(|time| {
         let status = at(time);
-        (status.verdict == Verdict::Deny).then(|| (time, reasons(&status.gates)))
+        let ends = status.ended_by.iter().any(|one| !current.status.ended_by.contains(one));
+        ends.then(|| (time, reasons(&status.gates)))
     })
 }

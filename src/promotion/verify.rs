@@ -61,7 +61,9 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
     };
     let Some(digest) = digest else {
         let at = database_time(&mut snapshot).await?;
-        return Ok(no(Some(repository), None, format!("there is no such version of {repository}"), at));
+        let mut answer = no(Some(repository), None, format!("there is no such version of {repository}"), at);
+        answer.gates.iter_mut().for_each(|gate| gate.solution = Some("check the version's name".to_owned()));
+        return Ok(answer);
     };
     let evaluated = evaluate::digest(&mut snapshot, lane, &digest, false).await?;
     let (found, current) = match evaluated {

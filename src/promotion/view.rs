@@ -119,6 +119,9 @@ async fn shown(
             // A document that an index holds beside its images is shown while the index is.
             Evaluation::NotAnImage(index) if index != of && !by_tag => of = index,
             Evaluation::NotAnImage(_) | Evaluation::NeverPromoted => {
+                if store::is_blocked(connection, lane, &of).await? {
+                    return Ok(Some(vec![format!("not_blocked: {of} is blocked")]));
+                }
                 // A tag names a version; what only refers to one, or lies in it, is read by digest.
                 match store::subject_of(connection, lane, &of).await? {
                     Some(subject) if !by_tag => of = subject,

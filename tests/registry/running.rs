@@ -559,3 +559,66 @@ async fn an_override_passes_a_failed_gate_is_shown_and_is_told_until_it_is_revie
     assert_eq!(replayed["same"], true, "{replayed}");
     scene.registry.check().await;
 }
+
+#[tokio::test]
+async fn what_refers_to_a_release_and_is_blocked_or_could_run_is_not_in_the_view() {
+    let scene = scene("").await;
+    let digest = scene.promoted("1.0").await;
+    let size = scene
+        .admin
+        .get(&format!("/v2/app/manifests/{digest}"))
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap()
+        .len();
+    let oci = "application/vnd.oci.image.manifest.v1+json";
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let blob = Digest::sha256(b"1.0");
+    let of = |kind: &str, config: &str| {
+        json!({"schemaVersion": 2, "mediaType": kind, "artifactType": "application/vnd.note",
+            "config": {"mediaType": config, "digest": blob, "size": 3},
+            "layers": [{"mediaType": "application/octet-stream", "digest": blob, "size": 3}],
+            "subject": {"mediaType": oci, "digest": digest, "size": size}})
+    };
+    let note = of(oci, "application/octet-stream");
+    let note = scene.admin.push_manifest("app", "note", oci, &note).await;
+    let mut image = of(docker, "application/octet-stream");
+    image.as_object_mut().unwrap().remove("artifactType");
+    let image = scene.admin.push_manifest("app", "image", docker, &image).await;
+    let seen = async |digest: &Digest| {
+        let path = format!("/v2/env/prod/app/manifests/{digest}");
+        scene.admin.get(&path).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        (seen(&note).await, seen(&image).await),
+        (200, 404),
+        "runtimes take docker's type for an image"
+    );
+    scene.admin.block("app", &note, None).await;
+    assert_eq!((seen(&note).await, seen(&digest).await), (404, 200));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn an_exception_that_expired_is_in_no_list_of_open_ones() {
+    let scene = scene("").await;
+    let digest = scene.promoted("1.0").await;
+    let until = proofmark::clock::now() + chrono::TimeDelta::milliseconds(700);
+    let hold = json!({"environment": "prod", "reason": "short", "until": until});
+    scene.admin.post_document("/api/v1/holds", &hold, 201).await;
+    let approval = json!({"repository": "app", "digest": digest, "environment": "prod", "reason": "short", "until": until});
+    scene.admin.post_document("/api/v1/approvals", &approval, 201).await;
+    let over = "select pg_sleep_until(max(until)) from holds";
+    sqlx::query(over).execute(&mut *scene.registry.sql().await).await.unwrap();
+    for path in ["/api/v1/holds?environment=prod", "/api/v1/approvals?repository=app"] {
+        assert_eq!(scene.admin.document(path).await["items"], json!([]), "{path}");
+    }
+    assert_eq!(
+        scene.admin.document("/api/v1/environments/prod/releases").await["items"][0]["holds"],
+        json!([])
+    );
+    scene.registry.check().await;
+}

@@ -146,8 +146,11 @@ fn refusal(none: NoKnownGood, caller: &Caller, asked: &KnownGoodAsked) -> Proble
         NoKnownGood::Because(candidates) => candidates,
     };
     let detail = match asked.r#for {
-        _ if !candidates.is_empty() => {
+        Wanted::Deploy if !candidates.is_empty() => {
             format!("no promoted version of {repository} is good in {environment} now")
+        }
+        Wanted::Rollback if !candidates.is_empty() => {
+            format!("no earlier version of {repository} in {environment} can be rolled back to now")
         }
         Wanted::Deploy => format!("nothing of {repository} was promoted to {environment}"),
         Wanted::Rollback => {

@@ -186,9 +186,11 @@ pub async fn gather(
               'known', (
                 select coalesce(json_agg(json_build_object('vulnerability', k.vulnerability, 'severity', k.severity,
                   'fixable', k.fixable, 'since', k.since, 'unsuppressed_at', k.unsuppressed_at)), '[]')
-                from (select distinct f.vulnerability from found f where f.run_id = r.id) f
+                from (select distinct x.name from found f
+                  cross join lateral unnest(array[f.vulnerability, upper(f.vulnerability), lower(f.vulnerability)]
+                    || f.aliases) x(name) where f.run_id = r.id) f
                 join vulnerabilities_known k on k.repository_id = r.repository_id and k.sha256 = r.sha256
-                  and k.vulnerability = f.vulnerability))), '[]')
+                  and k.vulnerability = f.name))), '[]')
             from run r) as "scans!: Json<Vec<Run>>",
           (select coalesce(json_agg(json_build_object('environment', e.name, 'since', stay.standing_since,
               'until', later.promoted_at, 'rolled_back', coalesce(later.kind = 'rollback', false))), '[]')

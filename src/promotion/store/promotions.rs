@@ -298,7 +298,12 @@ pub async fn carrying(
              select q.id from promotions q where q.repository_id = l.repository_id
                and q.environment_id = l.environment_id and q.sha256 = m.sha256
              order by q.id desc limit 1) p
-           group by p.id order by p.id desc limit $4"#,
+           group by p.id, m.sha256, l.environment_id
+           -- Those of blocked bytes come last: they take no place from one that may allow.
+           order by exists (select from blocks b where b.sha256 = m.sha256 and b.ended_at is null
+               and (b.environment_id is null or b.environment_id = l.environment_id)
+               and (b.until is null or b.until > clock_timestamp())), p.id desc
+           limit $4"#,
         repository as &RepositoryName,
         environment as &EnvironmentName,
         digest as &Digest,

@@ -6,6 +6,28 @@ use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use sqlx::PgConnection;
 
+/// Whether a block on the manifest's bytes counts in the environment now.
+pub async fn is_blocked(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists (select from repositories r
+             join manifests m on m.repository_id = r.id and m.digest = $2
+             join blocks b on b.sha256 = m.sha256 and b.ended_at is null
+             where r.name = $1 and (b.until is null or b.until > clock_timestamp())
+               and (b.environment_id is null
+                 or b.environment_id = (select id from environments where name = $3))) as "blocked!""#,
+        &lane.repository as &RepositoryName,
+        digest as &Digest,
+        &lane.environment as &EnvironmentName,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for a block on what refers to a release", error))
+}
+
 /// What the manifest refers to, where it is none that could run.
 pub async fn subject_of(
     connection: &mut PgConnection,
