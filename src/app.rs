@@ -277,7 +277,10 @@ impl App {
         let (app, stop) = (self.clone(), jobs.stopping());
         jobs.run("summaries", Schedule::every(RENEW_EVERY).may_run_long(), move || {
             let (app, stop) = (app.clone(), stop.clone());
-            async move { stop.run_until_cancelled(app.renew_summaries()).await.transpose().map(|_| ()) }
+            async move {
+                let run = Box::pin(app.renew_summaries());
+                stop.run_until_cancelled(run).await.transpose().map(|_| ())
+            }
         });
     }
 }

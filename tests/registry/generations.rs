@@ -317,7 +317,7 @@ impl Watched {
         let (app, by, month) =
             (self.registry.app.clone(), identity::service(), Duration::from_hours(24 * 30));
         let renewal = async { promotion::renew(&app.db, &app.keys, &by, &lane, month).await.unwrap() };
-        assert_eq!(self.act("a renewed summary", renewal).await, 1);
+        assert_eq!(Box::pin(self.act("a renewed summary", renewal)).await, 1);
         let back = json!({"repository": "app", "environment": "prod", "reason": "errors"});
         self.post("/api/v1/rollbacks", back, 201).await;
         let channel = json!({"repository": "app", "environment": "prod", "digest": second, "reason": "why"});
