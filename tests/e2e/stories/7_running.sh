@@ -325,3 +325,25 @@ the_exit_code_tells_yes_no_usage_and_error_apart() {
   done
   _exits 3 deployer known-good "$repository" --environment "$staging" --server "http://127.0.0.1:$(free_ports 1)"
 }
+
+what_expired_is_open_in_no_list() {
+  _environments
+  _push 1.0
+  _push 1.1
+  _release 1.0
+  _exits 0 approver approve "$repository:1.1" --environment "$production" --reason 'reviewed the change' --until 2s
+  _exits 0 promoter block "$repository:1.1" --environment "$production" --reason 'drops orders' --until 2s
+  _exits 0 promoter hold --repository "$repository" --environment "$production" --reason 'incident 42' --until 2s
+  until_true 30 _nothing_open exceptions --repository "$repository" --kind hold
+  until_true 30 _nothing_open exceptions --repository "$repository" --kind block
+  _exits 0 promoter promote "$repository:1.0" --environment "$production" --dry-run
+  _nothing_open block list "$repository" || fail "the block is still listed: $(cat "$body")"
+  _nothing_open hold list || fail "the hold is still listed: $(cat "$body")"
+  _json 0 promoter approve list "$repository"
+  equal "$(json "[.items[] | select(.digest == \"$(_digest 1.1)\")] | length")" 0
+  equal "$(_shown "$production" --held)" ''
+}
+_nothing_open() {
+  _json 0 promoter "$@"
+  [ "$(jq --arg name "$repository" '[.items[] | select((.repository // .scope.repository) == $name)] | length' "$body")" = 0 ]
+}
