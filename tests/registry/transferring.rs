@@ -311,7 +311,7 @@ async fn what_stands_in_the_way_is_listed_and_the_rest_is_brought() {
     // Who may not read the log exports nothing.
     let reader = registry.client(Role::Reader, "team/**").await;
     let refused = Shell::at(&registry.url, reader.token()).run(&["export", "mine"]).await;
-    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert_eq!(refused.code, 3, "{}", refused.err);
     registry.check().await;
     other.check().await;
     fresh.check().await;

@@ -216,7 +216,7 @@ async fn every_act_that_loses_a_race_is_run_once_more() {
     };
     stumbling.during(removed(format!("/api/v1/tokens/{id}"))).await;
     put("/api/v1/repositories", json!({"name": "app", "description": "the app"}), 200).await;
-    stumbling.during(removed("/v2/app/manifests/one".to_owned())).await;
+    stumbling.during(removed("/v2/app/manifests/1.1".to_owned())).await;
     let late = Digest::sha256(b"late");
     let blob = admin.post(&format!("/v2/app/blobs/uploads/?digest={late}")).body("late");
     stumbling.during(async { expect(blob.send().await.unwrap(), 201).await }).await;
