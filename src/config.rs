@@ -44,7 +44,7 @@ pub struct Settings {
     /// How clients reach the service, e.g. https://registry.example [default: from the listen address]
     #[arg(long, env = "PROOFMARK_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Other names under which clients reach the registry, host[:port] separated by commas: a reference
+    /// Other names under which clients reach the registry, host or host:port, separated by commas: a reference
     /// that begins with one of them is one of this registry
     #[arg(long, env = "PROOFMARK_ALIASES", value_name = "LIST")]
     pub aliases: Option<String>,
