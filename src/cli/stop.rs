@@ -46,6 +46,7 @@ impl Stop {
     pub fn from_problem(status: reqwest::StatusCode, problem: Value, showed_token: bool) -> Self {
         match status.as_u16() {
             400 | 411 | 413 | 415 => Self::Usage(in_words(&problem)),
+            422 if at(&problem, "/code") == "invalid-request" => Self::Usage(in_words(&problem)),
             401 if showed_token && at(&problem, "/code") == "UNAUTHORIZED" => {
                 Self::Error("unauthenticated", format!("{}\n  {ASK_WHO}", in_words(&problem)))
             }
@@ -227,9 +228,13 @@ pub fn fallback_in_words(answer: &Value) -> String {
 pub fn gates_in_words(gates: &[Value]) -> String {
     let mut words = String::new();
     for gate in gates {
-        let outcome = at(gate, "/outcome");
+        let overridden = gate.get("overridden").filter(|one| !one.is_null());
+        let outcome = if overridden.is_some() { "over".to_owned() } else { at(gate, "/outcome") };
         let _ = write!(words, "\n  {outcome:5} {}: {}", at(gate, "/gate"), at(gate, "/message"));
-        if outcome != "pass"
+        if let Some(one) = overridden {
+            let (id, by) = (at(one, "/id"), at(one, "/created_by"));
+            let _ = write!(words, "\n        passed by override {id} of {by}: {}", at(one, "/reason"));
+        } else if outcome != "pass"
             && let Some(solution) = gate.get("solution").and_then(Value::as_str)
         {
             let _ = write!(words, "\n        to solve it: {solution}");

@@ -194,12 +194,13 @@ impl Verify {
 
 fn in_words(repository: &RepositoryName, environment: &EnvironmentName, checked: &Checked) -> String {
     format!(
-        "Yes: {repository} {} may run in {}\nverified {} by {}, key {}\nthe summary holds until {}",
+        "Yes: {repository} {} may run in {}\nverified {} by {}, key {}\nthe summary {} {}",
         checked.digest,
         environment,
         checked.time_verified,
         checked.verifier_id,
         checked.key_id,
+        if checked.valid_until < crate::clock::now() { "EXPIRED at" } else { "is valid until" },
         checked.valid_until,
     )
 }

@@ -8,6 +8,7 @@ use crate::postgres::{Db, queue};
 use crate::storage::Store;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use std::time::Duration;
 
 /// The database's clock may be so far behind the newest event.
 const BEHIND: TimeDelta = TimeDelta::seconds(5);
@@ -57,12 +58,19 @@ pub struct Clocks {
     pub newest_event: Option<DateTime<Utc>>,
 }
 
+/// How long Postgres may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
 impl Readiness {
     /// Asks Postgres, the object store and the jobs of this replica.
     pub async fn of(db: &Db, store: &Store, statuses: &JobStatuses) -> Self {
         let jobs = statuses.all();
         let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).collect();
-        match facts(db).await {
+        // A Postgres that is frozen keeps the connection open and says nothing.
+        let facts = tokio::time::timeout(ANSWERS_WITHIN, facts(db)).await;
+        let facts =
+            facts.unwrap_or_else(|late| Err(Failure::new("asking Postgres whether it answers", late)));
+        match facts {
             Ok((clocks, dead)) => {
                 reasons.extend(clock_reasons(clocks));
                 reasons.extend(dead);

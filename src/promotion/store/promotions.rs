@@ -428,8 +428,16 @@ pub async fn newer_than(
            join manifests current on current.repository_id = $1 and current.digest = n.manifest
            where m.repository_id = $1 and m.digest = $3 and m.sha256 <> n.sha256
              and (m.pushed_at < current.pushed_at
-               or exists (select from promotions p where p.repository_id = $1 and p.environment_id = $2
-                            and p.sha256 = m.sha256))"#,
+               or exists (select from promotions b where b.repository_id = $1 and b.environment_id = $2
+                            and b.sha256 = m.sha256
+                            -- What was rolled back from leads forward again.
+                            and not exists (
+                              select from (select max(n.id) as id from promotions n where n.repository_id = $1
+                                             and n.environment_id = $2 and n.sha256 = b.sha256) last
+                              cross join lateral (
+                                select k.kind from promotions k where k.repository_id = $1
+                                  and k.environment_id = $2 and k.id > last.id order by k.id limit 1) after
+                              where after.kind = 'rollback')))"#,
         place.repository_id,
         place.environment_id,
         digest as &Digest,
