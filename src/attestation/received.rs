@@ -134,7 +134,7 @@ impl Received {
         kind(media_type) == Some(IN_TOTO)
     }
 
-    /// The first of what it says it is about, whoever says so.
+    /// The first of the subjects that it states, trusted or not.
     pub fn first_subject(&self) -> Option<Digest> {
         self.claims().ok()?.digests().next()
     }

@@ -87,7 +87,7 @@ macro_rules! gate {
             /// Before this time the gate only warns.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub effective_on: Option<DateTime<Utc>>,
-            /// What to tell whoever is refused.
+            /// The message for the caller that is refused.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub solution: Option<String>,
         }

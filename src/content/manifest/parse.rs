@@ -86,7 +86,7 @@ pub struct ParsedManifest {
     pub config_media_type: Option<MediaType>,
     /// The config, of an image.
     pub config: Option<Digest>,
-    /// What an image runs on. The manifest does not say: whoever reads the image's config sets it.
+    /// What an image runs on. The manifest does not state it: the reader of the image's configuration sets it.
     pub platform: Option<Platform>,
     /// What it refers to, there or not.
     pub subject: Option<Digest>,

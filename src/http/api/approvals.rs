@@ -1,6 +1,7 @@
 //! `/api/v1/approvals`.
 
 use super::Problem;
+use super::exceptions::may_list;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
@@ -57,7 +58,7 @@ pub(super) struct FactsAsked {
     pub ended: bool,
     /// `next` of the page before.
     pub cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     pub limit: Option<i64>,
 }
 
@@ -93,7 +94,7 @@ struct ApprovalsAsked {
     ended: bool,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     limit: Option<i64>,
 }
 
@@ -132,13 +133,7 @@ async fn pending(app: &App, caller: &Caller, asked: ApprovalsAsked) -> Result<Re
         return Err(Problem::invalid("pending=true takes no ended, cursor or limit"));
     }
     let _slot = dry_run_slot(app, caller)?;
-    match &asked.repository {
-        Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
-        }
-        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
-        None => {}
-    }
+    may_list(&caller, asked.repository.as_ref())?;
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
     let may = |lane: &Lane| caller.may::<Pull, _>(lane).ok();
     let items = promotion::pending_approvals(&app.db, repository, environment, PENDING, may).await?;

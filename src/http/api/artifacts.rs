@@ -69,7 +69,7 @@ struct ListQuery {
     pushed_after: Option<Moment>,
     /// The `next` of an earlier page.
     cursor: Option<String>,
-    /// Artifacts of a page at the most [default: 100, at most 1000].
+    /// Maximum number of artifacts in a page [default: 100, at most 1000].
     limit: Option<usize>,
 }
 

@@ -40,6 +40,19 @@ impl Remark {
     }
 }
 
+/// Fails unless the caller may list exceptions: those in this repository, or, without one, those in every
+/// repository that the caller has a right in.
+pub(super) fn may_list(caller: &Caller, repository: Option<&RepositoryName>) -> Result<(), Problem> {
+    match repository {
+        Some(repository) => {
+            caller.may::<Pull, _>(repository)?;
+            Ok(())
+        }
+        None if caller.is_anonymous() => Err(Problem::unauthenticated()),
+        None => Ok(()),
+    }
+}
+
 /// A page with its cursor as text.
 pub(super) fn paged<T, C: Display>(page: exceptions::Page<T, C>) -> Page<T> {
     Page { items: page.items, next: page.next.map(|next| next.to_string()) }
@@ -77,13 +90,7 @@ async fn list_exceptions(
     caller: Caller,
     Query(asked): Query<ExceptionsAsked>,
 ) -> Result<Json<Page<ExceptionRow>>, Problem> {
-    match &asked.repository {
-        Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
-        }
-        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
-        None => {}
-    }
+    may_list(&caller, asked.repository.as_ref())?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let filter = ExceptionFilter {
         repository: asked.repository,

@@ -2,10 +2,11 @@
 
 use super::Problem;
 use super::approvals::Revocation;
+use super::exceptions::may_list;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane, Pull};
+use crate::access::{EveryLane, Lane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, HoldRow, HoldScope, NewHold, Origin, Reason};
@@ -86,7 +87,7 @@ struct HoldsAsked {
     ended: bool,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000]; a page may hold fewer and still have a next one.
+    /// Maximum number of items [default: 100, at most 1000]; a page may hold fewer and still have a next one.
     limit: Option<i64>,
 }
 
@@ -99,13 +100,7 @@ async fn list_holds(
     caller: Caller,
     Query(asked): Query<HoldsAsked>,
 ) -> Result<Json<Page<HoldRow>>, Problem> {
-    match &asked.repository {
-        Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
-        }
-        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
-        None => {}
-    }
+    may_list(&caller, asked.repository.as_ref())?;
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let found = exceptions::holds(&app.db, repository, environment, asked.ended, before, limit).await?;

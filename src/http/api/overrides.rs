@@ -2,11 +2,11 @@
 
 use super::Problem;
 use super::approvals::Revocation;
-use super::exceptions::{Remark, paged};
+use super::exceptions::{Remark, may_list, paged};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Lane, Override, Pull};
+use crate::access::{Lane, Override};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, NewOverride, OverrideFilter, OverrideRow, OverrideState, Reason, Reviewer};
@@ -108,13 +108,7 @@ async fn list_overrides(
     caller: Caller,
     Query(asked): Query<OverridesAsked>,
 ) -> Result<Json<Page<OverrideRow>>, Problem> {
-    match &asked.repository {
-        Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
-        }
-        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
-        None => {}
-    }
+    may_list(&caller, asked.repository.as_ref())?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let filter = OverrideFilter {
         repository: asked.repository,

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 pub struct PageOf {
     /// `next` of the page before.
     pub cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     pub limit: Option<i64>,
 }
 

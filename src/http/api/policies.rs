@@ -102,7 +102,7 @@ struct PoliciesAsked {
     history: bool,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000]; a page may hold fewer and still have a next one.
+    /// Maximum number of items [default: 100, at most 1000]; a page may hold fewer and still have a next one.
     limit: Option<i64>,
 }
 

@@ -166,7 +166,7 @@ struct PromotionsAsked {
     environment: Option<EnvironmentName>,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     limit: Option<i64>,
 }
 

@@ -97,7 +97,7 @@ struct ListQuery {
     name: Option<RepositoryName>,
     /// The `next` of an earlier page.
     cursor: Option<RepositoryName>,
-    /// Repositories of a page at the most [default: 100, at most 1000].
+    /// Maximum number of repositories in a page [default: 100, at most 1000].
     limit: Option<usize>,
 }
 

@@ -26,7 +26,7 @@ struct PlanQuery {
     repository: RepositoryName,
     /// The `next` of an earlier page.
     cursor: Option<Digest>,
-    /// Versions of a page at the most [default: 100, at most 1000].
+    /// Maximum number of versions in a page [default: 100, at most 1000].
     limit: Option<usize>,
 }
 

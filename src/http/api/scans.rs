@@ -120,7 +120,7 @@ struct ListQuery {
     scanner: Option<ScannerName>,
     /// The `next` of an earlier page.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     limit: Option<i64>,
 }
 
@@ -190,7 +190,7 @@ struct FindingsQuery {
     suppressed: bool,
     /// The `next` of an earlier page.
     cursor: Option<String>,
-    /// Items at the most [default: 100, at most 1000].
+    /// Maximum number of items [default: 100, at most 1000].
     limit: Option<i64>,
 }
 

@@ -28,7 +28,7 @@ struct ListQuery {
     repository: RepositoryName,
     /// The `next` of an earlier page.
     cursor: Option<Tag>,
-    /// Names of a page at the most [default: 100, at most 1000].
+    /// Maximum number of names in a page [default: 100, at most 1000].
     limit: Option<i64>,
 }
 

@@ -2,11 +2,11 @@
 
 use super::Problem;
 use super::approvals::Revocation;
-use super::exceptions::{Remark, paged};
+use super::exceptions::{Remark, may_list, paged};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Administer, Denied, Matching, Pull, Waive};
+use crate::access::{Administer, Denied, Matching, Waive};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, NewWaiver, Reason, WaiverFilter, WaiverRow, WaiverState};
@@ -164,13 +164,7 @@ async fn list_waivers(
     caller: Caller,
     Query(asked): Query<WaiversAsked>,
 ) -> Result<Json<Page<WaiverRow>>, Problem> {
-    match &asked.repository {
-        Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
-        }
-        None if caller.is_anonymous() => return Err(Problem::unauthenticated()),
-        None => {}
-    }
+    may_list(&caller, asked.repository.as_ref())?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let filter = WaiverFilter {
         repository: asked.repository,
