@@ -133,7 +133,7 @@ async fn pending(app: &App, caller: &Caller, asked: ApprovalsAsked) -> Result<Re
         return Err(Problem::invalid("pending=true takes no ended, cursor or limit"));
     }
     let _slot = dry_run_slot(app, caller)?;
-    may_list(&caller, asked.repository.as_ref())?;
+    may_list(caller, asked.repository.as_ref())?;
     let (repository, environment) = (asked.repository.as_ref(), asked.environment.as_ref());
     let may = |lane: &Lane| caller.may::<Pull, _>(lane).ok();
     let items = promotion::pending_approvals(&app.db, repository, environment, PENDING, may).await?;
