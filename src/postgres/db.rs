@@ -45,7 +45,9 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// What Postgres does where a replica's host dies or freezes without a word: the locks of its transactions are free
 /// when it does not answer for half a minute, or does not go on with one. Whoever waits for a lock holds a
 /// connection, and is told to come back before all of them wait.
-const SESSION: &str = "set lock_timeout = '20s'; set idle_in_transaction_session_timeout = '30s';
+///
+/// Every statement reads a few rows by an index: compiling one would take longer than running it.
+const SESSION: &str = "set jit = off; set lock_timeout = '20s'; set idle_in_transaction_session_timeout = '30s';
                        set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
                        set tcp_user_timeout = '30s'";
 

@@ -5,10 +5,13 @@ use super::store::{facts as store, holds, policies, releases};
 use crate::access::{Approve, Authority, Binding, Lane, Principal};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Approval, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject};
+use crate::policy::{
+    Approval, Attestation, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject,
+};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::{Arc, LazyLock};
 
 pub(super) use releases::{Promotion, Release};
@@ -83,15 +86,17 @@ pub(super) async fn gather(
     });
     if let Some(release) = remembered {
         let (gathered, seen) = look(connection, wanted, release).await?;
-        if seen.is_unchanged(&gathered.release, wanted) {
+        // What is remembered may be of another database, where the ids of promotions are the same.
+        if seen.is_newest(&gathered.release) && seen.is_renewed_as(&gathered.release) {
             return Ok(Some(gathered));
         }
     }
     while let Some(release) = releases::find(connection, wanted).await? {
         let (gathered, seen) = look(connection, wanted, Arc::new(release)).await?;
         // Otherwise another one was promoted, or a summary renewed, between the two statements.
-        if seen.is_unchanged(&gathered.release, wanted) {
-            if seen.is_newest(&gathered.release) {
+        let is_newest = seen.is_newest(&gathered.release);
+        if (wanted.promotion.is_some() || is_newest) && seen.is_renewed_as(&gathered.release) {
+            if is_newest {
                 NEWEST.insert(lane, Arc::clone(&gathered.release));
             }
             return Ok(Some(gathered));
@@ -103,7 +108,6 @@ pub(super) async fn gather(
 /// What the gathering statement saw of what is remembered.
 struct Seen {
     newest: Option<Digest>,
-    decision: Option<Digest>,
     summary_id: Option<i64>,
 }
 
@@ -112,14 +116,9 @@ impl Seen {
         release.promotion.as_ref().map(|promotion| &promotion.decision) == self.newest.as_ref()
     }
 
-    fn is_unchanged(&self, release: &Release, wanted: Wanted<'_>) -> bool {
-        let known = release.promotion.as_ref().map(|promotion| &promotion.decision);
-        let same = if wanted.promotion.is_some() {
-            known == self.decision.as_ref()
-        } else {
-            self.is_newest(release)
-        };
-        same && release.summary_id == self.summary_id
+    /// No summary was renewed since.
+    fn is_renewed_as(&self, release: &Release) -> bool {
+        release.summary_id == self.summary_id
     }
 }
 
@@ -150,8 +149,7 @@ async fn look(
     let row = store::gather(connection, &release, &severities, &environments).await?;
     let mut in_force = documents(connection, row.policies.clone()).await?;
     in_force.retain(|_, policy| policy.covers(wanted.repository, wanted.environment));
-    let seen =
-        Seen { newest: row.newest.clone(), decision: row.decision.clone(), summary_id: row.summary_id };
+    let seen = Seen { newest: row.newest.clone(), summary_id: row.summary_id };
     Ok((gathered(wanted, release, row, PolicySets { in_force, recorded }), seen))
 }
 
@@ -166,6 +164,18 @@ fn approval(seen: store::ApprovalSeen, lane: &Lane) -> Approval {
     let author = Authority::new(Principal { id: 0, name: by.clone() }, bindings.collect());
     let authorized = author.may::<Approve, _>(lane).is_ok();
     Approval { id, by, until, authorized }
+}
+
+/// Statements with all bytes that they are about.
+fn attestations(rows: Vec<Attestation>) -> BTreeSet<Attestation> {
+    let mut found = BTreeMap::<i64, Attestation>::new();
+    for row in rows {
+        match found.entry(row.id) {
+            Entry::Vacant(place) => _ = place.insert(row),
+            Entry::Occupied(mut place) => place.get_mut().about.extend(row.about),
+        }
+    }
+    found.into_values().collect()
 }
 
 fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies: PolicySets) -> Gathered {
@@ -194,7 +204,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies
         },
         blocks: row.blocks.0,
         holds: BTreeSet::new(),
-        attestations: row.attestations.0,
+        attestations: attestations(row.attestations.0),
         scans: scans.collect(),
         stays: row.stays.0,
         approvals: row.approvals.0.into_iter().map(|seen| approval(seen, &lane)).collect(),

@@ -27,11 +27,11 @@ impl Audit<'_> {
                     self.violation(format!("event {}: {why}", event.id));
                 }
             }
-            let mut tx = self.uncompiled().await?;
-            let mut gone = kept::lost(&mut tx, last, end).await?;
-            gone.extend(kept::lost_names(&mut tx, last, end).await?);
-            gone.extend(kept::lost_parts(&mut tx, last, end).await?);
-            drop(tx);
+            let mut connection = self.db.acquire().await?;
+            let mut gone = kept::lost(&mut connection, last, end).await?;
+            gone.extend(kept::lost_names(&mut connection, last, end).await?);
+            gone.extend(kept::lost_parts(&mut connection, last, end).await?);
+            drop(connection);
             for what in gone {
                 self.violation(what);
             }

@@ -16,7 +16,7 @@ impl Audit<'_> {
             begin.split_once(':').map_or(("", String::new()), |(kind, last)| (kind, last.to_owned()));
         for kind in rows::FACTS.into_iter().skip_while(|kind| !from.is_empty() && kind.as_str() != from) {
             loop {
-                let page = rows::page(&mut *self.uncompiled().await?, kind, &last, PAGE).await?;
+                let page = rows::page(&mut *self.db.acquire().await?, kind, &last, PAGE).await?;
                 let Some(end) = page.last() else { break };
                 last.clone_from(&end.key);
                 let looked = page.len() as u64;

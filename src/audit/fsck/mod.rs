@@ -16,9 +16,9 @@ mod rows;
 
 pub(super) use bytes::is_whole;
 
-use super::{Repair, store};
+use super::Repair;
 use crate::failure::Failure;
-use crate::postgres::{Db, Tx};
+use crate::postgres::Db;
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -197,14 +197,6 @@ impl Audit<'_> {
     fn last_in_repository(&self) -> (i64, String) {
         let (repository_id, name) = self.run.from.last.split_once('/').unwrap_or(("0", ""));
         (repository_id.parse().unwrap_or_default(), name.to_owned())
-    }
-
-    /// For a page whose statement has a subquery for each kind of row. By their sum Postgres would compile it,
-    /// which takes a hundred times as long as the page.
-    async fn uncompiled(&self) -> Result<Tx, Failure> {
-        let mut tx = self.db.begin().await?;
-        store::do_not_compile(&mut tx).await?;
-        Ok(tx)
     }
 
     fn violation(&mut self, what: String) {

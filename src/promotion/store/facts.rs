@@ -33,8 +33,6 @@ pub struct Row {
     pub now: DateTime<Utc>,
     /// The lane's newest promotion, by its decision, which pins all that it was made of.
     pub newest: Option<Digest>,
-    /// The decision of the promotion in question: what is remembered may be of another database.
-    pub decision: Option<Digest>,
     /// The renewed summary of the promotion in question, if there is one.
     pub summary_id: Option<i64>,
     /// The promotion of other bytes that came after the one in question: when, and of which kind.
@@ -45,7 +43,8 @@ pub struct Row {
     /// Who pushed it, or a part of it, or gave either a version.
     pub authors: Json<BTreeSet<String>>,
     pub blocks: Json<BTreeSet<Block>>,
-    pub attestations: Json<BTreeSet<Attestation>>,
+    /// One for each of the bytes that a statement is about.
+    pub attestations: Json<Vec<Attestation>>,
     pub scans: Json<Vec<Run>>,
     pub stays: Json<BTreeSet<Stay>>,
     pub approvals: Json<Vec<ApprovalSeen>>,
@@ -112,9 +111,6 @@ pub async fn gather(
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
         ),
-        wanted(severity) as materialized (
-          select unnest(p.denied_severities) from policy p union select unnest(a.severities) from asked a
-        ),
         scanner(repository_id, sha256, name) as (
           select a.repository_id, t.sha256, (
             select min(r.scanner) from scan_runs r where r.repository_id = a.repository_id and r.sha256 = t.sha256)
@@ -127,70 +123,74 @@ pub async fn gather(
         ),
         run as materialized (
           select r.* from scanner c cross join lateral (
-            select * from scan_runs n
+            select n.id, n.repository_id, n.sha256, n.scanner, n.scanned_at, n.database_updated_at, n.report, n.finding_set
+            from scan_runs n
             where n.repository_id = c.repository_id and n.sha256 = c.sha256 and n.scanner = c.name
             order by n.scanned_at desc, n.id desc limit 1
           ) r
         ),
         found as materialized (
-          select r.id as run_id, f.* from run r join findings f on f.finding_set = r.finding_set
-          where f.suppressed is null and f.severity in (select severity from wanted)
+          select r.id as run_id, f.severity, f.vulnerability, f.package, f.installed, cardinality(f.fixed_in) > 0 as fixable,
+            f.aliases, f.purl
+          from run r join findings f on f.finding_set = r.finding_set
+          where f.suppressed is null and f.severity = any((
+            select a.severities || array(select unnest(p.denied_severities) from policy p) from asked a)::text[])
+        ),
+        -- Every name of what was found, as others may have written it.
+        named as materialized (
+          select array_agg(x.name) || array_agg(upper(x.name)) || array_agg(lower(x.name)) as names
+          from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
         )
         select clock_timestamp() as "now!", newest.decision as "newest?: Digest",
-          (select p.decision from promotions p where p.id = q.promotion_id) as "decision?: Digest",
-          (select s.id from summaries s where s.promotion_id = q.promotion_id order by s.id desc limit 1) as "summary_id?",
+          (select max(s.id) from summaries s where s.promotion_id = q.promotion_id) as "summary_id?",
           later.promoted_at as "later_at?", later.kind as "later_kind?",
           coalesce(later.id is not null and exists (select from promotions b
             where b.repository_id = q.repository_id and b.environment_id = q.environment_id and b.kind = 'rollback'
               and b.id > later.id and b.target_id < q.promotion_id), false) as "skipped!",
-          (select coalesce(json_agg(w.name), '[]') from principals w where w.id in (
-            select m.pushed_by from manifests m where m.repository_id = q.repository_id and m.sha256 = any(q.bytes)
-            union all
-            select t.claimed_by from manifests m join tags t on t.repository_id = m.repository_id and t.digest = m.digest
-            where m.repository_id = q.repository_id and m.sha256 = any(q.bytes))) as "authors!: Json<BTreeSet<String>>",
-          (select coalesce(json_agg(json_build_object('id', b.id, 'sha256', b.sha256, 'environment', e.name,
+          -- Not by the index of all manifests of the repository.
+          (select coalesce(json_agg(w.name), '[]') from manifests m
+            cross join lateral (
+              select m.pushed_by as id union all
+              select t.claimed_by from tags t where t.repository_id = m.repository_id and t.digest = m.digest) author
+            join principals w on w.id = author.id
+            where m.sha256 = any(q.bytes) and m.repository_id + 0 = q.repository_id) as "authors!: Json<BTreeSet<String>>",
+          (select coalesce(json_agg(json_build_object('id', b.id, 'sha256', b.sha256, 'environment', (
+                select e.name from environments e where e.id = b.environment_id),
               'why', case when b.repository_id = q.repository_id then b.why
                 else 'see block ' || b.id || ' among the blocks of this repository' end,
-              'until', b.until, 'by', case when b.repository_id = q.repository_id then w.name
-                else 'those of another repository' end)), '[]')
-            from blocks b join principals w on w.id = b.by
-            left join environments e on e.id = b.environment_id
+              'until', b.until, 'by', case when b.repository_id = q.repository_id then (
+                select w.name from principals w where w.id = b.by) else 'those of another repository' end)), '[]')
+            from blocks b
             where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<BTreeSet<Block>>",
-          (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope, 'about', about.sha256s, 'predicate_type', t.uri,
+          (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope,
+              'about', json_build_array(q.about_of[array_position(q.about, s.digest)]), 'predicate_type', (
+                select t.uri from predicate_types t where t.id = a.predicate_type_id),
               'builder', a.builder, 'source', a.source, 'source_ref', a.source_ref, 'result', a.result,
               'configuration', a.configuration, 'received_at', a.received_at, 'signatures', g.signatures)), '[]')
-            from (
-              select s.attestation_id, array_agg(distinct x.sha256) as sha256s
-              from unnest(q.about, q.about_of) x(digest, sha256)
-              join attestation_subjects s on s.repository_id = q.repository_id and s.digest = x.digest
-              group by s.attestation_id
-            ) about
-            join attestations a on a.id = about.attestation_id
-            join predicate_types t on t.id = a.predicate_type_id
+            from attestation_subjects s
+            join attestations a on a.id = s.attestation_id
             cross join lateral (
               select json_agg(json_build_object('signer', n.name, 'key_id', n.key_id, 'repositories', n.repositories,
                 'predicate_types', n.predicate_types, 'valid_from', n.valid_from, 'valid_until', n.valid_until,
-                'revocation', case when v.id is not null then
-                  json_build_object('distrusted_from', v.distrusted_from, 'compromised', v.compromised) end)) as signatures
+                'revocation', (
+                  select json_build_object('distrusted_from', v.distrusted_from, 'compromised', v.compromised)
+                  from signer_revocations v where v.signer_id = n.id))) as signatures
               from attestation_signatures i join signers n on n.id = i.signer_id
-              left join signer_revocations v on v.signer_id = n.id
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
-            where g.signatures is not null) as "attestations!: Json<BTreeSet<Attestation>>",
+            where s.repository_id = q.repository_id and s.digest = any(q.about)
+              and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
           (select coalesce(json_agg(json_build_object('id', r.id, 'sha256', r.sha256, 'scanner', r.scanner,
               'scanned_at', r.scanned_at, 'database_updated_at', r.database_updated_at, 'report', r.report,
               'finding_set', r.finding_set, 'findings', (
                 select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
-                  'package', f.package, 'installed', f.installed, 'fixable', cardinality(f.fixed_in) > 0,
+                  'package', f.package, 'installed', f.installed, 'fixable', f.fixable,
                   'aliases', f.aliases, 'purl', f.purl)), '[]') from found f where f.run_id = r.id),
               'known', (
                 select coalesce(json_agg(json_build_object('vulnerability', k.vulnerability, 'severity', k.severity,
                   'fixable', k.fixable, 'since', k.since, 'unsuppressed_at', k.unsuppressed_at)), '[]')
-                from (select distinct x.name from found f
-                  cross join lateral unnest(array[f.vulnerability, upper(f.vulnerability), lower(f.vulnerability)]
-                    || f.aliases) x(name) where f.run_id = r.id) f
-                join vulnerabilities_known k on k.repository_id = r.repository_id and k.sha256 = r.sha256
-                  and k.vulnerability = f.name))), '[]')
+                from vulnerabilities_known k where k.repository_id = r.repository_id and k.sha256 = r.sha256
+                  and k.vulnerability = any((select names from named)::text[])))), '[]')
             from run r) as "scans!: Json<Vec<Run>>",
           (select coalesce(json_agg(json_build_object('environment', e.name, 'since', stay.standing_since,
               'until', later.promoted_at, 'rolled_back', coalesce(later.kind = 'rollback', false))), '[]')
@@ -207,29 +207,30 @@ pub async fn gather(
             ) later on true
             where e.name in (select unnest(p.earlier_environments) from policy p)
               or e.name = any(q.environments)) as "stays!: Json<BTreeSet<Stay>>",
-          (select coalesce(json_agg(json_build_object('id', y.id, 'by', w.name, 'until', y.until, 'grants', (
+          (select coalesce(json_agg(json_build_object('id', y.id, 'by', (select w.name from principals w where w.id = y.by),
+              'until', y.until, 'grants', (
               select coalesce(json_agg(json_build_object('role', g.role, 'repositories', g.repositories,
                 'environments', g.environments)), '[]')
               from grants g where g.principal_id = y.by and g.ended_at is null))), '[]')
-            from approvals y join principals w on w.id = y.by
+            from approvals y
             where y.repository_id = q.repository_id and y.sha256 = q.sha256 and y.environment_id = q.environment_id
               and y.ended_at is null) as "approvals!: Json<Vec<ApprovalSeen>>",
           (select coalesce(json_agg(json_build_object('id', v.id, 'repositories', v.repositories, 'sha256', v.sha256,
               'vulnerabilities', (select array_agg(n.vulnerability) from waiver_vulnerabilities n where n.waiver_id = v.id),
-              'package', v.package, 'status', v.status, 'reason', v.reason, 'created_by', c.name, 'approved_by', y.name,
+              'package', v.package, 'status', v.status, 'reason', v.reason, 'created_by', (
+                select w.name from principals w where w.id = v.created_by),
+              'approved_by', (select w.name from principals w where w.id = v.approved_by),
               'approved_at', v.approved_at, 'expires_at', v.expires_at, 'ended_at', v.ended_at)), '[]')
-            from (
-              select distinct n.waiver_id from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
-              join waiver_vulnerabilities n on n.vulnerability in (x.name, upper(x.name), lower(x.name))
-            ) hit
-            join waivers v on v.id = hit.waiver_id
-            join principals c on c.id = v.created_by join principals y on y.id = v.approved_by
-            where (v.sha256 is null or v.sha256 = any(q.bytes))
-              and (v.environment_id is null or v.environment_id = q.environment_id)) as "waivers!: Json<BTreeSet<Waiver>>",
+            from waivers v
+            where v.approved_by is not null and (v.sha256 is null or v.sha256 = any(q.bytes))
+              and (v.environment_id is null or v.environment_id = q.environment_id)
+              and v.id in (select n.waiver_id from waiver_vulnerabilities n
+                where n.vulnerability = any((select names from named)::text[]))) as "waivers!: Json<BTreeSet<Waiver>>",
           (select coalesce(json_agg(json_build_object('id', v.id, 'gates', v.gates, 'reason', v.reason,
-              'created_by', c.name, 'created_at', v.created_at, 'expires_at', v.expires_at, 'ended_at', v.ended_at,
-              'reviewed_by', y.name)), '[]')
-            from overrides v join principals c on c.id = v.created_by left join principals y on y.id = v.reviewed_by
+              'created_by', (select w.name from principals w where w.id = v.created_by), 'created_at', v.created_at,
+              'expires_at', v.expires_at, 'ended_at', v.ended_at,
+              'reviewed_by', (select w.name from principals w where w.id = v.reviewed_by))), '[]')
+            from overrides v
             where v.repository_id = q.repository_id and v.sha256 = q.sha256
               and v.environment_id = q.environment_id) as "overrides!: Json<BTreeSet<Override>>",
           array(select digest from policy) as "policies!: Vec<Digest>"
