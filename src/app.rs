@@ -1,5 +1,6 @@
 //! The service put together: what every request can reach, and the loops beside the requests.
 
+use crate::access::Lane;
 use crate::config::{Config, Database};
 use crate::content::uploads::Bounds;
 use crate::content::{Bodies, Collected, CollectionRules, Uploads};
@@ -12,7 +13,7 @@ use crate::jobs::{
 };
 use crate::keys::{Keys, Source, Trust};
 use crate::ledger::LogListener;
-use crate::postgres::{Db, Growing, database_time};
+use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
 use crate::storage::{Room, Slots, Store};
 use crate::{identity, ledger, telemetry};
@@ -80,9 +81,9 @@ const QUEUE_REST: Duration = Duration::from_millis(100);
 /// Dry runs at once; one principal has half of them.
 const CONCURRENT_DRY_RUNS: usize = 16;
 
-/// How often summaries are looked for that are to be renewed, and how many are renewed in a run.
+/// How often summaries are looked for that are to be renewed, and how many are enqueued in a run.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-const RENEWED_AT_ONCE: i64 = 500;
+const ENQUEUED_AT_ONCE: i64 = 10_000;
 /// How often upload sessions that nobody goes on with are ended.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 /// How often a replica looks whether a collection is due or was asked for.
@@ -160,25 +161,22 @@ impl App {
         jobs::retain(&self.db, Pace::percent(self.config.background_percent), due, stop).await
     }
 
-    /// Renews the verification summaries of what may go on running, in the last third of their validity. Two
-    /// replicas that do it at once renew each once: the channel is locked and looked at again.
-    pub async fn renew_summaries(&self) -> Result<u64, Failure> {
-        let validity = self.config.summary_validity;
+    /// Enqueues the renewal of verification summaries in the last third of their validity; of how many release
+    /// channels. Replicas that do it at once enqueue some twice: the worker runs one job for each channel.
+    pub async fn enqueue_renewals(&self) -> Result<usize, Failure> {
         let now = database_time(&mut *self.db.acquire().await?).await?;
-        let before = promotion::renewed_before(now, validity);
-        let (by, mut renewed) = (identity::service(), 0);
-        for lane in promotion::due(&self.db, before, RENEWED_AT_ONCE).await? {
-            match promotion::renew(&self.db, &self.keys, &by, &lane, validity).await {
-                Ok(count) => renewed += count,
-                Err(promotion::Refused::Failed(failure)) if failure.is_overloaded() => return Err(failure),
-                Err(refused) => {
-                    tracing::warn!(%lane, %refused, "a summary was not renewed and will be tried again");
-                    if let Err(refused) = promotion::put_off(&self.db, &lane, validity).await {
-                        tracing::warn!(%lane, %refused, "a summary's renewal was not put off");
-                    }
-                }
-            }
-        }
+        let before = promotion::renewed_before(now, self.config.summary_validity);
+        promotion::enqueue_due(&self.db, before, ENQUEUED_AT_ONCE).await
+    }
+
+    /// Renews the verification summaries of what may go on running in a release channel; how many.
+    pub async fn renew_summaries(&self, channel: &Lane) -> Result<u64, Failure> {
+        let (by, validity) = (identity::service(), self.config.summary_validity);
+        let renewed = match promotion::renew(&self.db, &self.keys, &by, channel, validity).await {
+            Ok(renewed) => renewed,
+            Err(promotion::Refused::Failed(failure)) => return Err(failure),
+            Err(refused) => return Err(Failure::new("renewing a summary", refused)),
+        };
         metrics::counter!("proofmark_summaries_renewed_total").increment(renewed);
         Ok(renewed)
     }
@@ -202,9 +200,21 @@ impl App {
     }
 
     /// What handles each kind of queued job.
-    #[allow(clippy::unused_self, reason = "handlers will need the service")]
     fn handlers(&self) -> Handlers {
+        let (renewing, reevaluating) = (self.clone(), self.clone());
         Handlers::default()
+            .on(queue::RENEW_SUMMARY, move |job| {
+                let app = renewing.clone();
+                async move {
+                    let channel = job.key.parse();
+                    let channel = channel.map_err(|error| Failure::new("reading the key of a job", error))?;
+                    app.renew_summaries(&channel).await.map(|_| ())
+                }
+            })
+            .on(queue::REEVALUATE, move |job| {
+                let app = reevaluating.clone();
+                async move { promotion::reevaluate(&app.db, &job.key).await }
+            })
     }
 
     /// Starts the loops that run beside the requests.
@@ -274,13 +284,10 @@ impl App {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
         });
-        let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.run("summaries", Schedule::every(RENEW_EVERY).may_run_long(), move || {
-            let (app, stop) = (app.clone(), stop.clone());
-            async move {
-                let run = Box::pin(app.renew_summaries());
-                stop.run_until_cancelled(run).await.transpose().map(|_| ())
-            }
+        let app = self.clone();
+        jobs.run("summaries", Schedule::every(RENEW_EVERY), move || {
+            let app = app.clone();
+            async move { app.enqueue_renewals().await.map(|_| ()) }
         });
     }
 }

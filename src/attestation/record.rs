@@ -1,7 +1,7 @@
 //! Recording an attestation: bytes as received, what it says, and which known keys signed it.
 
 use super::envelope::IN_TOTO;
-use super::facts::Facts;
+use super::facts::{Facts, is_result};
 use super::files;
 use super::received::{Form, Received};
 use super::scheme::{KeyId, PublicKey};
@@ -14,7 +14,7 @@ use crate::content::Repository;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, Generation, Tx, database_time};
+use crate::postgres::{Db, Generation, Tx, database_time, queue};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -269,7 +269,12 @@ async fn append(
             "form": content.form, "predicate_type": predicate_type, "signers": content.signers}),
         changes: content.changes(carrier),
     };
-    ledger::append(tx, event).await.map(|_| ())
+    ledger::append(tx, event).await?;
+    let results = content.statement.iter().filter(|statement| is_result(&statement.predicate_type));
+    for digest in results.flat_map(Statement::digests) {
+        queue::reevaluate(tx, digest.as_ref()).await?;
+    }
+    Ok(())
 }
 
 /// The predicate as gates read it; documents that other rooms read stay in their envelopes.

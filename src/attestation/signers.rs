@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
-use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, refusal};
+use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, queue, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -190,6 +190,7 @@ pub async fn revoke(
         let facts = json!({"signer": name, "key_id": signer.key.id().as_str(), "distrusted_from": from,
             "compromised": revocation.compromised, "reason": revocation.reason});
         ledger::append(&mut tx, event(Kind::SignerRevoked, at, grant, facts)).await?;
+        queue::reevaluate(&mut tx, &queue::signer_key(name)).await?;
         let revoked = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
         tx.commit().await.map_err(|error| Failure::new("revoking a signer", error))?;
         Ok(revoked)

@@ -8,7 +8,7 @@ use crate::access::{Block, EveryLane, Grant, Lane, Principal, Pull};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::postgres::{Db, Scopes, Tx, act, database_time};
+use crate::postgres::{Db, Scopes, Tx, act, database_time, queue};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -78,6 +78,7 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<BlockR
         let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until});
         let event = target.event(Kind::BlockPlaced, at, by, Some(&new.digest), facts);
         ledger::append(&mut tx, event).await?;
+        queue::reevaluate(&mut tx, new.digest.as_ref()).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)
@@ -95,6 +96,7 @@ pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) ->
         let digest = store::end(&mut tx, &target, id, at, by.id).await?.ok_or(Refused::Unknown)?;
         let facts = json!({"block": id, "reason": reason.as_str()});
         ledger::append(&mut tx, target.event(Kind::BlockEnded, at, by, Some(&digest), facts)).await?;
+        queue::reevaluate(&mut tx, digest.as_ref()).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)

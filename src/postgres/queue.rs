@@ -12,12 +12,23 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The kind of job that renews a verification summary.
+/// The kind of job that renews the verification summaries of a release channel; its key is the channel.
 pub const RENEW_SUMMARY: &str = "renew-summary";
-/// The kind of job that verifies a pending envelope.
-pub const VERIFY_ENVELOPE: &str = "verify-envelope";
-/// The kind of job that evaluates again what was promoted.
+/// The kind of job that finds the release channels whose answer a fact may have changed; its key is a digest or
+/// [`signer_key`].
 pub const REEVALUATE: &str = "reevaluate";
+
+/// The key of the job that re-evaluates what rests on a signer.
+pub fn signer_key(name: &str) -> String {
+    format!("{SIGNER}{name}")
+}
+
+/// The signer of a key that [`signer_key`] made.
+pub fn signer_of(key: &str) -> Option<&str> {
+    key.strip_prefix(SIGNER)
+}
+
+const SIGNER: &str = "signer/";
 
 /// How often a job may fail before it is dead.
 pub const MAX_ATTEMPTS: i32 = 10;
@@ -73,6 +84,33 @@ pub async fn enqueue(
     run_after: Option<DateTime<Utc>>,
 ) -> Result<(), Failure> {
     enqueue_with(connection, kind, key, payload, run_after, MAX_ATTEMPTS).await
+}
+
+/// Re-evaluates after this transaction: the fact that it writes is about these bytes, or about a signer.
+pub async fn reevaluate(connection: &mut PgConnection, key: &str) -> Result<(), Failure> {
+    enqueue(connection, REEVALUATE, key, &Value::Null, None).await
+}
+
+/// Enqueues a job for each key that has none. One that died less than an hour ago counts, so that what fails for
+/// ever is tried once an hour.
+pub async fn enqueue_missing(
+    connection: &mut PgConnection,
+    kind: &'static str,
+    keys: &[String],
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into job_queue(kind, key, payload, max_attempts)
+         select $1, key, 'null', $3 from unnest($2::text[]) key
+         where not exists (select from job_queue q where q.kind = $1 and q.key = key
+           and (q.dead_at is null or q.dead_at > clock_timestamp() - interval '1 hour'))",
+        kind,
+        keys,
+        MAX_ATTEMPTS
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("enqueuing jobs", error))?;
+    Ok(())
 }
 
 /// The same, with another number of attempts.

@@ -12,14 +12,35 @@ use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
 use crate::policy::{EvidenceKind, Position, Recorded, Status};
-use crate::postgres::{Db, Scopes, Tx, act, database_time};
+use crate::postgres::{Db, Scopes, Tx, act, database_time, queue};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use sqlx::PgConnection;
 use std::time::Duration;
 
-/// Release channels whose summary ends before this time, the earliest first.
-pub async fn due(db: &Db, before: DateTime<Utc>, limit: i64) -> Result<Vec<Lane>, Failure> {
-    store::ending(&mut *db.acquire().await?, before, limit).await
+/// Enqueues the renewal of summaries that are due; for how many release channels.
+pub async fn enqueue_due(db: &Db, before: DateTime<Utc>, limit: i64) -> Result<usize, Failure> {
+    let mut connection = db.acquire().await?;
+    let channels = store::ending(&mut connection, before, limit).await?;
+    enqueue(&mut connection, &channels).await?;
+    Ok(channels.len())
+}
+
+/// Enqueues the renewal of the summaries of every release channel whose answer a fact may have changed: about
+/// these bytes, or a signer. What known-good answers instead has an older summary, which may have ended.
+pub async fn reevaluate(db: &Db, key: &str) -> Result<(), Failure> {
+    let mut connection = db.acquire().await?;
+    let channels = match (queue::signer_of(key), key.parse::<Digest>()) {
+        (Some(signer), _) => store::resting_on(&mut connection, signer).await?,
+        (None, Ok(digest)) => store::carrying(&mut connection, &digest).await?,
+        (None, Err(error)) => return Err(Failure::new("reading the key of a job", error)),
+    };
+    enqueue(&mut connection, &channels).await
+}
+
+async fn enqueue(connection: &mut PgConnection, channels: &[Lane]) -> Result<(), Failure> {
+    let keys: Vec<String> = channels.iter().map(ToString::to_string).collect();
+    queue::enqueue_missing(connection, queue::RENEW_SUMMARY, &keys).await
 }
 
 /// Until when a summary is left alone: it is renewed in the last third of its validity.
@@ -67,19 +88,6 @@ pub async fn renew(
         store::look_again(&mut tx, &place, next).await?;
         tx.commit().await?;
         Ok(renewed)
-    })
-    .await
-}
-
-/// Puts a channel off that could not be renewed, so that it does not keep others from their turn.
-pub async fn put_off(db: &Db, lane: &Lane, validity: Duration) -> Result<(), Refused> {
-    act(|| async {
-        let mut tx = db.begin().await?;
-        let place = Place::find(&mut tx, lane).await?;
-        let next = renewed_before(database_time(&mut tx).await?, validity) + RETRY;
-        store::look_again(&mut tx, &place, next).await?;
-        tx.commit().await?;
-        Ok(())
     })
     .await
 }

@@ -3,7 +3,7 @@
 use crate::harness::{Registry, eventually};
 use proofmark::failure::Failure;
 use proofmark::jobs::{Handlers, QueueSettings, Worker};
-use proofmark::postgres::queue::{self, ClaimedJob, REEVALUATE};
+use proofmark::postgres::queue::{self, ClaimedJob};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+/// A kind of job that the service itself has no handler for.
+const TESTED: &str = "tested";
+
 /// A worker whose retries come at once.
 fn worker<F, R>(registry: &Registry, handle: F) -> Arc<Worker>
 where
@@ -19,7 +22,7 @@ where
     R: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     let settings = QueueSettings { first_delay: Duration::from_millis(1), ..QueueSettings::default() };
-    Arc::new(Worker::new(registry.app.db.clone(), Handlers::default().on(REEVALUATE, handle), settings))
+    Arc::new(Worker::new(registry.app.db.clone(), Handlers::default().on(TESTED, handle), settings))
 }
 
 async fn run(worker: &Worker) -> u64 {
@@ -27,7 +30,7 @@ async fn run(worker: &Worker) -> u64 {
 }
 
 async fn enqueue(registry: &Registry, key: &str, payload: Value) {
-    queue::enqueue(&mut *registry.sql().await, REEVALUATE, key, &payload, None).await.unwrap();
+    queue::enqueue(&mut *registry.sql().await, TESTED, key, &payload, None).await.unwrap();
 }
 
 async fn scalar(registry: &Registry, sql: &'static str) -> i64 {
@@ -49,10 +52,10 @@ async fn a_job_is_enqueued_with_its_transaction_or_not_at_all() {
     let registry = Registry::start().await;
     let payload = json!({});
     let mut tx = registry.app.db.begin().await.unwrap();
-    queue::enqueue(&mut tx, REEVALUATE, "rolled back", &payload, None).await.unwrap();
+    queue::enqueue(&mut tx, TESTED, "rolled back", &payload, None).await.unwrap();
     drop(tx);
     let mut tx = registry.app.db.begin().await.unwrap();
-    queue::enqueue(&mut tx, REEVALUATE, "committed", &payload, None).await.unwrap();
+    queue::enqueue(&mut tx, TESTED, "committed", &payload, None).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let keys = seen.clone();
     let worker = worker(&registry, move |job| {
@@ -79,7 +82,7 @@ async fn a_job_that_fails_or_panics_is_tried_again_and_kept_when_it_failed_too_o
     });
     let payload = json!({});
     let mut connection = registry.sql().await;
-    queue::enqueue_with(&mut connection, REEVALUATE, "app", &payload, None, 3).await.unwrap();
+    queue::enqueue_with(&mut connection, TESTED, "app", &payload, None, 3).await.unwrap();
     drop(connection);
     let dead = "select count(*) from job_queue where dead_at is not null";
     eventually("the job is dead", async || {
@@ -110,7 +113,7 @@ async fn a_panic_in_one_job_leaves_the_others_of_its_claim_alone() {
     let done = Arc::new(AtomicUsize::new(0));
     let counted = done.clone();
     let settings = QueueSettings { first_delay: Duration::from_hours(1), ..QueueSettings::default() };
-    let handlers = Handlers::default().on(REEVALUATE, move |job: ClaimedJob| {
+    let handlers = Handlers::default().on(TESTED, move |job: ClaimedJob| {
         let done = counted.clone();
         async move {
             assert!(job.key != "job 3", "this one panics");
@@ -212,7 +215,7 @@ async fn the_job_of_a_worker_that_was_killed_is_run_by_another_and_not_without_e
     let registry = Registry::start().await;
     let payload = json!({});
     let mut connection = registry.sql().await;
-    queue::enqueue_with(&mut connection, REEVALUATE, "app", &payload, None, 2).await.unwrap();
+    queue::enqueue_with(&mut connection, TESTED, "app", &payload, None, 2).await.unwrap();
     drop(connection);
     let started = Arc::new(Notify::new());
     let begun = started.clone();

@@ -1,6 +1,6 @@
 //! May what was promoted go on running? What ends it, what is only told, and that every interface says the same.
 
-use crate::harness::{Client, Found, Registry, expect};
+use crate::harness::{Client, Found, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
@@ -43,6 +43,25 @@ impl Scene {
         let good = self.admin.known_good("app", "prod").await;
         let good = good.json::<Value>().await.unwrap();
         (verify["verdict"] == "allow", view, good["digest"] == json!(digest))
+    }
+
+    /// Lets every summary end, and waits until a job has renewed that of the answer.
+    async fn with_renewed_summary(&self, path: &str) -> Value {
+        self.registry.tamper("update promotions set valid_until = promoted_at").await;
+        self.registry.tamper("update release_channels set summary_until = '2001-01-01Z'").await;
+        self.registry.app.enqueue_renewals().await.unwrap();
+        self.valid_summary(path).await
+    }
+
+    /// Waits until the answer has a summary that is valid.
+    async fn valid_summary(&self, path: &str) -> Value {
+        let mut good = Value::Null;
+        eventually("the summary is renewed", async || {
+            good = expect(self.admin.get(path).send().await.unwrap(), 200).await;
+            !good["warnings"].to_string().contains("summary-expired")
+        })
+        .await;
+        good
     }
 
     async fn lift_hold(&self) {
@@ -213,15 +232,53 @@ async fn an_index_with_a_blocked_child_keeps_a_summary_that_leaves_the_child_out
     let index = scene.admin.push_index("app", "1.0", &images).await;
     expect(scene.admin.promote("app", &index, "prod").await, 201).await;
     scene.admin.block("app", &arm, None).await;
-    scene.registry.tamper("update promotions set valid_until = promoted_at").await;
-    scene.registry.tamper("update release_channels set summary_until = '2001-01-01Z'").await;
-    assert_eq!(scene.registry.app.renew_summaries().await.unwrap(), 1);
     let path = "/api/v1/known-good?repository=app&environment=prod&platform=linux/amd64";
-    let good = expect(scene.admin.get(path).send().await.unwrap(), 200).await;
+    let good = scene.with_renewed_summary(path).await;
     let payload = good["summary"]["payload"].as_str().unwrap();
     let payload = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).unwrap();
     let payload = String::from_utf8(payload).unwrap();
     assert!(payload.contains(amd.hex()) && !payload.contains(arm.hex()), "{payload}");
+}
+
+#[tokio::test]
+async fn what_an_answer_falls_back_to_has_a_valid_summary_soon_after_each_fact_that_ends_the_newer_version() {
+    let scene = scene("").await;
+    let scan = "{scan: {max_age: 30d, deny: {severity: high}, grace: {high: 0s}}}";
+    let gates = format!("{{{CANARY}}}, {scan}").replace("[canary]", "[canary, left]");
+    for signer in ["canary", "left"] {
+        scene.registry.know_signer(signer).await;
+    }
+    scene.registry.policy("prod", &gates).await;
+    let mut digests = Vec::new();
+    for version in ["1.0", "1.1", "1.2", "1.3", "1.4"] {
+        let digest = scene.pushed(version).await;
+        scene.registry.scanned(&digest, "trivy", 2, &[]).await;
+        // The third rests on a signer of its own.
+        let signer = if version == "1.2" { "left" } else { "canary" };
+        scene.registry.state(&digest, signer, TESTS, Some("PASSED")).await;
+        expect(scene.admin.promote("app", &digest, "prod").await, 201).await;
+        digests.push(digest);
+    }
+    scene.registry.tamper("update promotions set valid_until = promoted_at where version <> '1.4'").await;
+    let path = "/api/v1/known-good?repository=app&environment=prod";
+    let falls_back_to = async |digest: &Digest| {
+        let good = scene.valid_summary(path).await;
+        assert_eq!(good["digest"], json!(digest), "{}", good["fallback_from"]);
+    };
+    scene.admin.block("app", &digests[4], None).await;
+    falls_back_to(&digests[3]).await;
+    scene
+        .registry
+        .scanned(&digests[3], "trivy", 1, &[Found { vulnerability: "CVE-1", severity: "high" }])
+        .await;
+    falls_back_to(&digests[2]).await;
+    let revoke = json!({"reason": "stolen", "compromised": true});
+    let revoked = scene.admin.post("/api/v1/signers/left/revocation").json(&revoke).send().await.unwrap();
+    assert!(revoked.status().is_success());
+    falls_back_to(&digests[1]).await;
+    scene.registry.state(&digests[1], "canary", TESTS, Some("FAILED")).await;
+    falls_back_to(&digests[0]).await;
+    scene.registry.check().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::access::Lane;
 use crate::failure::Failure;
-use crate::names::{EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::promotion::lane::Place;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -24,6 +24,51 @@ pub async fn ending(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("looking for summaries to renew", error))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Lane { repository: row.repository, environment: row.environment })
+        .collect())
+}
+
+/// Release channels to which these bytes were promoted, or an index that holds them.
+pub async fn carrying(connection: &mut PgConnection, digest: &Digest) -> Result<Vec<Lane>, Failure> {
+    let rows = sqlx::query!(
+        r#"with recursive above(repository_id, digest, depth) as (
+             select m.repository_id, m.digest, 0 from manifests m where m.sha256 = $1 or m.digest = $1
+             union
+             select c.repository_id, c.manifest, a.depth + 1 from above a
+             join manifest_children c on c.repository_id = a.repository_id and c.child = a.digest
+             where a.depth < 4)
+           select distinct r.name as "repository!: RepositoryName", e.name as "environment!: EnvironmentName"
+           from above a join manifests m on m.repository_id = a.repository_id and m.digest = a.digest
+           join release_channels c on c.repository_id = a.repository_id
+           join repositories r on r.id = c.repository_id join environments e on e.id = c.environment_id
+           where exists (select from promotions p where p.repository_id = c.repository_id
+             and p.environment_id = c.environment_id and p.sha256 = m.sha256)"#,
+        digest as &Digest,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for release channels of a digest", error))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Lane { repository: row.repository, environment: row.environment })
+        .collect())
+}
+
+/// Release channels of repositories with a statement that this signer signed. Reads all release channels.
+pub async fn resting_on(connection: &mut PgConnection, signer: &str) -> Result<Vec<Lane>, Failure> {
+    let rows = sqlx::query!(
+        r#"select r.name as "repository: RepositoryName", e.name as "environment: EnvironmentName"
+           from release_channels c
+           join repositories r on r.id = c.repository_id join environments e on e.id = c.environment_id
+           where exists (select from signers n join attestation_signatures i on i.signer_id = n.id
+             where n.name = $1 and i.repository_id = c.repository_id)"#,
+        signer,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for release channels that rest on a signer", error))?;
     Ok(rows
         .into_iter()
         .map(|row| Lane { repository: row.repository, environment: row.environment })
