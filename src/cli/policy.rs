@@ -30,6 +30,9 @@ With --dry-run nothing is put in force: the answer says what the policy would ch
         /// Say what it would change for what runs, and put nothing in force
         #[arg(long)]
         dry_run: bool,
+        /// With --dry-run: name every release channel, not only the first 100 of each class
+        #[arg(long, requires = "dry_run")]
+        all: bool,
         /// Confirm that it ends so many running versions at once
         #[arg(long, value_name = "N", conflicts_with = "dry_run")]
         ends: Option<usize>,
@@ -74,17 +77,19 @@ fn warnings(answer: &Value) -> String {
     warnings.fold(String::new(), |words, warning| words + "\n  warning: " + &text(warning))
 }
 
+/// The classes of consequences, and what happens to the versions of each.
+const CLASSES: [(&str, &str); 5] = [
+    ("ends_now", "end at once"),
+    ("ends_later", "end later"),
+    ("put_at_risk", "are put at risk"),
+    ("would_not_be_promoted_today", "go on, and would not be promoted today"),
+    ("relieved", "are at less risk, or would be promoted today"),
+];
+
 /// What the policy changes for what runs, class by class.
 fn consequences(answer: &Value) -> String {
-    let classes = [
-        ("ends_now", "end at once"),
-        ("ends_later", "end later"),
-        ("put_at_risk", "are put at risk"),
-        ("would_not_be_promoted_today", "go on, and would not be promoted today"),
-        ("relieved", "are at less risk, or would be promoted today"),
-    ];
     let mut words = String::new();
-    for (class, what) in classes {
+    for (class, what) in CLASSES {
         let Some(found) = answer.pointer(&format!("/consequences/{class}")) else { continue };
         let count = found.get("count").and_then(Value::as_u64).unwrap_or_default();
         if count == 0 {
@@ -101,23 +106,49 @@ fn consequences(answer: &Value) -> String {
             }
         }
     }
+    if answer.pointer("/consequences/next").is_some_and(Value::is_string) {
+        words += "\n  not all are named: --dry-run --all names them";
+    }
     words
+}
+
+/// What the policy would change; of all release channels, or of the first page.
+async fn simulate(registry: &Registry, policy: &[u8], all: bool) -> Result<Value, Stop> {
+    let path = format!("{PATH}/simulate");
+    let limit = all.then_some("1000");
+    let ask = async |cursor: Option<String>| {
+        let body = (policy.to_vec(), "application/yaml");
+        let query = [("limit", limit), ("cursor", cursor.as_deref())];
+        registry.deliver(Method::POST, &path, &query, body).await
+    };
+    let mut simulated = ask(None).await?;
+    while all && let Some(next) = simulated.pointer("/consequences/next").and_then(Value::as_str) {
+        let mut page = ask(Some(next.to_owned())).await?;
+        for class in CLASSES.map(|(class, _)| format!("/consequences/{class}/channels")) {
+            let more = page.pointer_mut(&class).and_then(Value::as_array_mut).map(std::mem::take);
+            if let Some(named) = simulated.pointer_mut(&class).and_then(Value::as_array_mut) {
+                named.extend(more.into_iter().flatten());
+            }
+        }
+        if let Some(known) = simulated.pointer_mut("/consequences/next") {
+            *known = page.pointer_mut("/consequences/next").map_or(Value::Null, Value::take);
+        }
+    }
+    Ok(simulated)
 }
 
 impl Policy {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            PolicyCommand::Apply { file, dry_run: true, .. } => {
-                let body = (read(&file, "the policy")?, "application/yaml");
-                let path = format!("{PATH}/simulate");
-                let simulated = registry.deliver(Method::POST, &path, &[], body).await?;
+            PolicyCommand::Apply { file, dry_run: true, all, .. } => {
+                let simulated = simulate(registry, &read(&file, "the policy")?, all).await?;
                 output.answer(&simulated, || {
                     let words = "Nothing was put in force".to_owned();
                     words + &warnings(&simulated) + &consequences(&simulated)
                 });
             }
-            PolicyCommand::Apply { file, dry_run: false, ends } => {
+            PolicyCommand::Apply { file, dry_run: false, ends, .. } => {
                 let body = (read(&file, "the policy")?, "application/yaml");
                 let ends = ends.map(|ends| ends.to_string());
                 let applied = registry.deliver(Method::PUT, PATH, &[("ends", ends.as_deref())], body).await?;

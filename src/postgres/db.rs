@@ -51,6 +51,9 @@ const SESSION: &str = "set jit = off; set lock_timeout = '20s'; set idle_in_tran
                        set tcp_keepalives_idle = 15; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
                        set tcp_user_timeout = '30s'";
 
+/// Begins a transaction that reads one snapshot.
+const SNAPSHOT: &str = "begin isolation level repeatable read read only";
+
 impl Db {
     /// Opens a pool; fails when the server does not answer.
     pub async fn connect(options: &Options) -> Result<Self, Failure> {
@@ -125,9 +128,16 @@ impl Db {
     /// Begins a transaction that reads one snapshot, taken at its first statement, and writes nothing. It
     /// ends when it is dropped.
     pub async fn snapshot(&self) -> Result<Tx, Failure> {
-        let open = self.pool.begin_with("begin isolation level repeatable read read only").await;
+        let open = self.pool.begin_with(SNAPSHOT).await;
         let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
         Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
+    }
+
+    /// The same, where a connection is free now.
+    pub(super) async fn free_snapshot(&self) -> Result<Option<Tx>, Failure> {
+        let open = self.pool.try_begin_with(SNAPSHOT).await;
+        let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
+        Ok(open.map(|open| Tx::new(open, self.kept.clone(), self.commits.clone())))
     }
 
     /// Closes the pool, waiting for connections in use.

@@ -1,7 +1,9 @@
 //! Transactions, and those that their caller ends.
 
+use super::db::Db;
 use super::generations::{self, Generation};
 use super::wake::Growing;
+use crate::failure::Failure;
 use sqlx::{Error, PgConnection, Postgres, Transaction};
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
@@ -29,6 +31,27 @@ impl Tx {
     /// Raises these generations when it commits: what it writes can change answers that depend on them.
     pub fn raise(&mut self, generations: impl IntoIterator<Item = Generation>) {
         self.raised.extend(generations);
+    }
+
+    /// More transactions that read the snapshot of this one, at most so many: as many as there are free connections,
+    /// since nobody waits for one while holding another. Each has its own connection, and reads on when this one has
+    /// ended.
+    pub async fn shared_with(&mut self, db: &Db, count: usize) -> Result<Vec<Self>, Failure> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let failed = |error| Failure::new("sharing a snapshot", error);
+        let exporting = sqlx::query_scalar!(r#"select pg_export_snapshot() as "id!""#);
+        let id = exporting.fetch_one(&mut *self.open).await.map_err(failed)?;
+        let mut others = Vec::new();
+        while others.len() < count {
+            let Some(mut other) = db.free_snapshot().await? else { break };
+            // No parameter can stand here; the id is Postgres's own.
+            let import = format!("set transaction snapshot '{}'", id.replace('\'', "''"));
+            sqlx::raw_sql(sqlx::AssertSqlSafe(import)).execute(&mut *other.open).await.map_err(failed)?;
+            others.push(other);
+        }
+        Ok(others)
     }
 
     /// Raises the generations and commits; in an act that is kept, leaves that to its caller.

@@ -43,7 +43,7 @@ pub use releases::{ReleaseFilter, ReleaseRow, Releases, releases};
 pub use renew::{enqueue_due, reevaluate, renew, renewed_before};
 pub use resolve::{NoKnownGood, Purpose, Question, known_good};
 pub use rollback::{AskedBack, rollback};
-pub use simulate::{Consequences, simulate};
+pub use simulate::{Consequences, Naming, simulate};
 pub use store::promotions::PromotionRow;
 pub use verify::{Verification, verify};
 pub use view::{CURRENT, NotShown, ViewTags, view, view_has_blob, view_tags};

@@ -1,7 +1,8 @@
 //! Policies: every version kept, one of each name in force.
 
 use super::lane::environment_id;
-use super::simulate::{self, Consequences};
+
+use super::simulate::{self, Consequences, Naming};
 use super::store::policies as store;
 use super::{Reason, Refused};
 use crate::access::{Administer, Grant};
@@ -46,7 +47,7 @@ pub async fn put_policy(
     ends: Option<usize>,
     sees: impl Fn(&RepositoryName) -> bool,
 ) -> Result<PutPolicy, Refused> {
-    let before_the_lock = simulate::simulate(db, grant, policy, &sees).await?;
+    let before_the_lock = simulate::simulate(db, grant, policy, &Naming::default(), &sees).await?;
     act(|| async {
         let consequences = before_the_lock.clone();
         let digest = policy.digest()?;
@@ -68,9 +69,7 @@ pub async fn put_policy(
         if changed {
             let at = database_time(&mut tx).await?;
             if policy.gates.iter().filter_map(Gate::enforced_on_running_from).any(|from| from <= at) {
-                let all = |_: &RepositoryName| true;
-                let now = simulate::consequences(&mut tx, environment_id, environment, policy, all).await?;
-                let ended = now.ends_now.count;
+                let ended = simulate::ends_now(&mut tx, environment_id, environment, policy).await?;
                 if ended > 0 && ends != Some(ended) {
                     return Err(Refused::PolicyEndsRunning(ended));
                 }

@@ -8,18 +8,39 @@ use crate::access::{Administer, Grant, Lane};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Policies, Policy, PolicySets, Position, Status, evaluate_running, reasons};
-use crate::postgres::Db;
+use crate::postgres::{Db, Tx};
 use chrono::{DateTime, Utc};
+use futures::future::try_join_all;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
-
-/// Release channels of each class that an answer names; the others are counted.
-const NAMED: usize = 100;
 
 /// Names read at once.
 const CHANNELS: i64 = 1000;
+
+/// Connections that read one snapshot, where so many are free.
+const CONNECTIONS: usize = 4;
+
+/// Release channels that one connection is left alone with.
+const ALONE: usize = 50;
+
+/// Which release channels an answer names; all are counted.
+#[derive(Clone, Debug)]
+pub struct Naming {
+    /// Those behind this repository, by name; all where it is empty.
+    pub after: String,
+    /// So many of each class.
+    pub limit: usize,
+}
+
+impl Default for Naming {
+    fn default() -> Self {
+        Self { after: String::new(), limit: 100 }
+    }
+}
 
 /// What happens to one release channel.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -37,12 +58,12 @@ pub struct Consequence {
     pub reasons: Vec<String>,
 }
 
-/// Release channels of one class: how many, and the first of those that the caller may see.
+/// Release channels of one class: how many, and those that the answer names.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Class {
     /// How many.
     pub count: usize,
-    /// At most the first 100, by name.
+    /// Those of the page that the caller may see, by name.
     pub channels: Vec<Consequence>,
 }
 
@@ -61,69 +82,142 @@ pub struct Consequences {
     pub would_not_be_promoted_today: Class,
     /// What is no longer at risk, or would newly be promoted today.
     pub relieved: Class,
+    /// The cursor of the next page: the classes name what happens to the repositories up to this name. None
+    /// where nothing more is to be named.
+    pub next: Option<RepositoryName>,
 }
 
-impl Class {
-    fn add(&mut self, shown: bool, consequence: impl FnOnce() -> Consequence) {
-        self.count += 1;
-        if shown && self.channels.len() < NAMED {
-            self.channels.push(consequence());
+impl Consequences {
+    fn classes(&mut self) -> [&mut Class; 5] {
+        let Self { ends_now, ends_later, put_at_risk, would_not_be_promoted_today, relieved, .. } = self;
+        [ends_now, ends_later, put_at_risk, would_not_be_promoted_today, relieved]
+    }
+
+    /// Counts all, and names a page. The changes are in the order of the repositories' names.
+    fn of(changes: Vec<Changes>, naming: &Naming, sees: impl Fn(&RepositoryName) -> bool) -> Self {
+        let mut all = Self { evaluated: changes.len(), ..Self::default() };
+        for Changes(changes) in changes {
+            for (class, change) in all.classes().into_iter().zip(changes) {
+                let Some(consequence) = change else { continue };
+                class.count += 1;
+                // One more than is named tells that another page follows.
+                let full = class.channels.len() > naming.limit;
+                if !full
+                    && consequence.repository.as_str() > naming.after.as_str()
+                    && sees(&consequence.repository)
+                {
+                    class.channels.push(consequence);
+                }
+            }
         }
+        let limit = naming.limit;
+        let full = all.classes().into_iter().filter(|class| class.channels.len() > limit);
+        all.next =
+            full.filter_map(|class| class.channels.get(limit - 1)).map(|one| one.repository.clone()).min();
+        if let Some(next) = all.next.clone() {
+            for class in all.classes() {
+                class.channels.retain(|one| one.repository <= next);
+            }
+        }
+        all
     }
 }
 
-/// Simulates a policy on one snapshot, for all of the environment that the caller may see.
+/// What happens to one release channel, by class in the order of [`Consequences`].
+#[derive(Debug, Default)]
+struct Changes([Option<Consequence>; 5]);
+
+/// Simulates a policy on one snapshot, for all of the environment; names what the caller may see.
 pub async fn simulate(
     db: &Db,
     grant: &Grant<Administer, EnvironmentName>,
     policy: &Policy,
+    naming: &Naming,
     sees: impl Fn(&RepositoryName) -> bool,
 ) -> Result<Consequences, Refused> {
     let mut snapshot = db.snapshot().await?;
     let environment = grant.scope();
     let environment_id = environment_id(&mut snapshot, environment).await?;
-    Ok(consequences(&mut snapshot, environment_id, environment, policy, sees).await?)
+    let work = Arc::new(Work::new(&mut snapshot, environment_id, environment, policy).await?);
+    let others = work.repositories.len().div_ceil(ALONE).clamp(1, CONNECTIONS) - 1;
+    let others = snapshot.shared_with(db, others).await?;
+    let others = others.into_iter().map(|mut other: Tx| {
+        let work = Arc::clone(&work);
+        AbortOnDropHandle::new(tokio::spawn(async move { work.run(&mut other).await }))
+    });
+    let others: Vec<_> = others.collect();
+    let mut changes = work.run(&mut snapshot).await?;
+    for found in try_join_all(others).await.map_err(|error| Failure::new("simulating a policy", error))? {
+        changes.extend(found?);
+    }
+    changes.sort_unstable_by_key(|(at, _)| *at);
+    Ok(Consequences::of(changes.into_iter().map(|(_, changes)| changes).collect(), naming, sees))
 }
 
-/// The same on a connection that is given, under whatever locks it holds.
-pub(super) async fn consequences(
+/// How many versions that run the policy ends at once, under whatever locks the connection holds.
+pub(super) async fn ends_now(
     connection: &mut PgConnection,
     environment_id: i64,
     environment: &EnvironmentName,
     policy: &Policy,
-    sees: impl Fn(&RepositoryName) -> bool,
-) -> Result<Consequences, Failure> {
-    let new = (policy.digest()?, Arc::new(policy.clone()));
-    let (mut all, mut after) = (Consequences::default(), String::new());
-    loop {
-        let names = store::channels(connection, environment_id, &after, CHANNELS).await?;
-        let Some(last) = names.last() else { return Ok(all) };
-        after = last.to_string();
-        for repository in names {
-            let shown = sees(&repository);
-            let lane = Lane { repository, environment: environment.clone() };
-            if let Some(current) = evaluate::current_with(connection, &lane, policy).await? {
-                compare(&mut all, &lane.repository, &current, &new, shown);
+) -> Result<usize, Failure> {
+    let work = Work::new(connection, environment_id, environment, policy).await?;
+    let changes = work.run(connection).await?;
+    Ok(changes.iter().filter(|(_, Changes([ends_now, ..]))| ends_now.is_some()).count())
+}
+
+/// The release channels of an environment, which several connections take one after another.
+struct Work {
+    environment: EnvironmentName,
+    repositories: Vec<RepositoryName>,
+    taken: AtomicUsize,
+    policy: Arc<Policy>,
+    digest: Digest,
+}
+
+impl Work {
+    async fn new(
+        connection: &mut PgConnection,
+        environment_id: i64,
+        environment: &EnvironmentName,
+        policy: &Policy,
+    ) -> Result<Self, Failure> {
+        let mut repositories = Vec::new();
+        let mut after = String::new();
+        loop {
+            let names = store::channels(connection, environment_id, &after, CHANNELS).await?;
+            let Some(last) = names.last() else { break };
+            after = last.to_string();
+            repositories.extend(names);
+        }
+        let (taken, policy, digest) = (AtomicUsize::new(0), Arc::new(policy.clone()), policy.digest()?);
+        Ok(Self { environment: environment.clone(), repositories, taken, policy, digest })
+    }
+
+    /// Takes release channels until none is left; what happens to each, with its place in the list.
+    async fn run(&self, connection: &mut PgConnection) -> Result<Vec<(usize, Changes)>, Failure> {
+        let mut found = Vec::new();
+        loop {
+            let at = self.taken.fetch_add(1, Ordering::Relaxed);
+            let Some(repository) = self.repositories.get(at) else { return Ok(found) };
+            let lane = Lane { repository: repository.clone(), environment: self.environment.clone() };
+            if let Some(current) = evaluate::current_with(connection, &lane, &self.policy).await? {
+                let changes = compare(&current, &self.digest, &self.policy);
+                found.extend(changes.map(|changes| (at, changes)));
             }
         }
     }
 }
 
-fn compare(
-    all: &mut Consequences,
-    repository: &RepositoryName,
-    current: &Evaluated,
-    (digest, new): &(Digest, Arc<Policy>),
-    shown: bool,
-) {
+/// What the policy changes for the version; nothing where it neither covers nor covered it, or is in force.
+fn compare(current: &Evaluated, digest: &Digest, new: &Arc<Policy>) -> Option<Changes> {
     let subject = &current.case.facts.subject;
     let before = &current.policies.in_force;
     let replaced = before.iter().find(|(_, policy)| policy.name == new.name).map(|(digest, _)| digest);
     let covers = new.covers(&subject.repository, &subject.environment);
     if replaced == Some(digest) || (replaced.is_none() && !covers) {
-        return;
+        return None;
     }
-    all.evaluated += 1;
     let mut in_force: Policies = before.clone();
     if let Some(replaced) = replaced {
         in_force.remove(replaced);
@@ -139,20 +233,21 @@ fn compare(
     };
     let now = at(current.case.at, &policies);
     let consequence = |ends_at, reasons| Consequence {
-        repository: repository.clone(),
+        repository: subject.repository.clone(),
         digest: current.promotion.manifest.clone(),
         version: current.promotion.version.clone(),
         ends_at,
         reasons,
     };
+    let mut changes = Changes::default();
+    let Changes([ends_now, ends_later, put_at_risk, not_today, relieved]) = &mut changes;
     let ends = |status: &Status| status.ended_by.iter().any(|one| !current.status.ended_by.contains(one));
     if ends(&now) {
-        all.ends_now.add(shown, || consequence(Some(current.case.at), reasons(&now.gates)));
-        return;
+        *ends_now = Some(consequence(Some(current.case.at), reasons(&now.gates)));
+        return Some(changes);
     }
-    if let Some((end, why)) = first_end(new, current, &now, |time| at(time, &policies)) {
-        all.ends_later.add(shown, || consequence(Some(end), why));
-    }
+    *ends_later = first_end(new, current, &now, |time| at(time, &policies))
+        .map(|(end, why)| consequence(Some(end), why));
     let risks = |status: &Status| -> Vec<String> {
         status.at_risk.iter().map(|risk| format!("{}: {}", risk.gate, risk.message)).collect()
     };
@@ -163,19 +258,12 @@ fn compare(
     let newly = |now: Vec<String>, then: &[String]| -> Vec<String> {
         now.into_iter().filter(|one| !then.contains(one)).collect()
     };
-    let more = newly(risks(&now), &risks(&current.status));
-    let refused = newly(told(&now), &told(&current.status));
-    let less =
-        [newly(risks(&current.status), &risks(&now)), newly(told(&current.status), &told(&now))].concat();
-    if !more.is_empty() {
-        all.put_at_risk.add(shown, || consequence(None, more));
-    }
-    if !refused.is_empty() {
-        all.would_not_be_promoted_today.add(shown, || consequence(None, refused));
-    }
-    if !less.is_empty() {
-        all.relieved.add(shown, || consequence(None, less));
-    }
+    let some = |reasons: Vec<String>| (!reasons.is_empty()).then(|| consequence(None, reasons));
+    let (before, after) = (&current.status, &now);
+    *put_at_risk = some(newly(risks(after), &risks(before)));
+    *not_today = some(newly(told(after), &told(before)));
+    *relieved = some([newly(risks(before), &risks(after)), newly(told(before), &told(after))].concat());
+    Some(changes)
 }
 
 /// When the version first ends by the policy and did not before: by the end of a grace, or when a gate

@@ -476,6 +476,40 @@ async fn a_policy_says_what_it_changes_for_what_runs_before_and_when_it_is_put()
 }
 
 #[tokio::test]
+async fn a_simulation_counts_everything_and_names_it_in_pages_of_what_the_caller_sees() {
+    let scene = scene("").await;
+    // More than one connection takes.
+    let repositories: Vec<String> = (0..120).map(|n| format!("app-{n:03}")).collect();
+    for repository in &repositories {
+        let digest = scene.admin.push_release(repository, "1.0", repository).await;
+        expect(scene.admin.promote(repository, &digest, "prod").await, 201).await;
+    }
+    let body = |repositories: &str| json!({"environment": "prod", "repositories": [repositories], "gates": [{"approvals": {"count": 1}}]});
+    let ask = async |repositories: &str, query: &str| {
+        let path = format!("/api/v1/policies/simulate?{query}");
+        scene.admin.post_document(&path, &body(repositories), 200).await["consequences"].take()
+    };
+    let (mut cursor, mut named, mut pages) = (String::new(), Vec::new(), 0);
+    loop {
+        let told = ask("**", &format!("limit=50{cursor}")).await;
+        let class = &told["would_not_be_promoted_today"];
+        assert_eq!((&told["evaluated"], &class["count"]), (&json!(120), &json!(120)));
+        let page = class["channels"].as_array().unwrap();
+        assert!(page.len() <= 50);
+        named.extend(page.iter().map(|one| one["repository"].as_str().unwrap().to_owned()));
+        pages += 1;
+        let Some(next) = told["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!((named, pages), (repositories, 3));
+    let told = ask("app-00*", "limit=1000").await;
+    let channels = told["would_not_be_promoted_today"]["channels"].as_array().unwrap();
+    let uncovered = channels.iter().filter(|one| one["reasons"].to_string().contains("no policy")).count();
+    assert_eq!((channels.len(), uncovered, &told["next"]), (120, 110, &Value::Null), "{told}");
+    scene.registry.check().await;
+}
+
+#[tokio::test]
 async fn an_environment_is_shown_as_a_list_with_its_risks() {
     let scene = scene("scan: {max_age: 30d, deny: {severity: high}, grace: {high: 10d}}").await;
     let mut digests = Vec::new();

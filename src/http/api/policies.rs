@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::policy::{Policy, PolicyName};
-use crate::promotion::{self, Consequences, PolicyRow, PutPolicy, Reason, Refused};
+use crate::promotion::{self, Consequences, Naming, PolicyRow, PutPolicy, Reason, Refused};
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -62,20 +62,25 @@ struct PolicyPut {
 
 /// Says what a policy would change for what runs now, and puts nothing in force.
 ///
-/// Computed on one snapshot. Release channels that the caller may not see are counted and not named.
-#[utoipa::path(post, path = "/api/v1/policies/simulate", tag = "promotion",
+/// Computed on one snapshot. All release channels of the environment are counted; `consequences` names a page of
+/// them, of those that the caller may see. `consequences.next` is the cursor of the next page.
+#[utoipa::path(post, path = "/api/v1/policies/simulate", tag = "promotion", params(PageOf),
     request_body(content((Policy = "application/yaml"), (Policy = "application/json"))),
     responses((status = 200, body = Simulated), (status = 404),
         (status = 422, description = "`invalid-policy` with line and column")))]
 async fn simulate(
     State(app): State<App>,
     caller: Caller,
+    Query(page): Query<PageOf>,
     Document(body): Document,
 ) -> Result<Json<Simulated>, Problem> {
     let policy = Policy::parse(&body).map_err(Refused::Policy)?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
     let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
-    let consequences = promotion::simulate(&app.db, &grant, &policy, sees).await?;
+    let (after, limit) = page.bounds::<RepositoryName>()?;
+    let after = after.map_or(String::new(), |after| after.to_string());
+    let naming = Naming { after, limit: usize::try_from(limit).unwrap_or(1) };
+    let consequences = promotion::simulate(&app.db, &grant, &policy, &naming, sees).await?;
     let warnings = promotion::policy_warnings(&app.db, &policy).await?;
     Ok(Json(Simulated { warnings, consequences }))
 }
