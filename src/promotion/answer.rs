@@ -199,10 +199,10 @@ impl KnownGood {
         let digest = case.child.clone().unwrap_or(promotion.manifest);
         Ok(Self {
             reference: format!("{registry}/{}@{digest}", case.facts.subject.repository),
-            digest,
+            digest: digest.clone(),
             index,
             version: promotion.version,
-            media_type: release.media_type.clone(),
+            media_type: release.media_types.get(&digest).unwrap_or(&release.media_type).clone(),
             promoted_at: promotion.promoted_at,
             promoted_by: promotion.promoted_by,
             decision: promotion.decision,

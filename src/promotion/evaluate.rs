@@ -60,15 +60,22 @@ impl Evaluated {
         self.status.ended_by == BTreeSet::from([Condition::BlockOnChild])
     }
 
-    pub fn is_current(&self) -> bool {
-        self.position == Position::Current
-    }
-
     /// The same version and facts in another position.
     pub fn in_position(mut self, position: Position) -> Self {
         self.position = position;
         self.status = status(&self.policies, &self.case, &self.promotion, position);
         self.status.warnings.extend(self.several.clone());
+        self
+    }
+
+    /// The same, named by a tag: what a rollback went back over runs by its digest only.
+    fn by_tag(mut self) -> Self {
+        if self.skipped && self.is_allowed() {
+            let message =
+                "a rollback went back over this version; what runs it goes on by its digest".to_owned();
+            self.status.verdict = Verdict::Deny;
+            self.status.gates.push(never_promoted(message));
+        }
         self
     }
 
@@ -282,7 +289,7 @@ pub(super) enum Evaluation {
 }
 
 /// Evaluates a digest, for each manifest that carries it by its newest promotion: allowed where one of them
-/// allows. Runs in one snapshot.
+/// allows. Of one that a tag names, what a rollback went back over is denied. Runs in one snapshot.
 pub(super) async fn digest(
     connection: &mut PgConnection,
     lane: &Lane,
@@ -306,7 +313,8 @@ pub(super) async fn digest(
             None => {}
             Some(Err(missing)) => not_an_image = Some(missing.promotion.manifest),
             Some(Ok(found)) => {
-                if found.is_allowed() && !(by_tag && found.skipped && !is_current) {
+                let found = if by_tag && !is_current { found.by_tag() } else { found };
+                if found.is_allowed() {
                     return Ok(Evaluation::Found(Box::new(found), is_current));
                 }
                 refused.get_or_insert((Box::new(found), is_current));

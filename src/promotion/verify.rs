@@ -65,7 +65,7 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
         answer.gates.iter_mut().for_each(|gate| gate.solution = Some("check the version's name".to_owned()));
         return Ok(answer);
     };
-    let evaluated = evaluate::digest(&mut snapshot, lane, &digest, false).await?;
+    let evaluated = evaluate::digest(&mut snapshot, lane, &digest, matches!(what, What::Version(_))).await?;
     let (found, current) = match evaluated {
         Evaluation::Found(found, current) => (found, current),
         Evaluation::NeverPromoted => {

@@ -109,12 +109,7 @@ async fn shown(
     // A signature of a signature of an image is as deep as it gets in practice.
     for _ in 0..6 {
         match evaluate::digest(connection, lane, &of, by_tag).await? {
-            Evaluation::Found(found, _) if found.is_allowed() => {
-                if by_tag && found.skipped && !found.is_current() {
-                    return Ok(Some(vec!["a rollback went back over this version".to_owned()]));
-                }
-                return Ok(Some(Vec::new()));
-            }
+            Evaluation::Found(found, _) if found.is_allowed() => return Ok(Some(Vec::new())),
             Evaluation::Found(found, _) => return Ok(Some(reasons(&found.status.gates))),
             // A document that an index holds beside its images is shown while the index is.
             Evaluation::NotAnImage(index) if index != of && !by_tag => of = index,

@@ -174,6 +174,9 @@ async fn a_version_that_was_rolled_back_from_is_denied_and_one_that_was_skipped_
     for tag in ["1.1", "1.2"] {
         let path = format!("/v2/env/prod/app/manifests/{tag}");
         assert_eq!(scene.admin.get(&path).send().await.unwrap().status(), 404, "{tag}");
+        let body = json!({"reference": format!("app:{tag}"), "environment": "prod"});
+        let answer = scene.admin.post_document("/api/v1/verify", &body, 200).await;
+        assert_eq!(answer["verdict"], "deny", "{answer}");
     }
     scene.lift_hold().await;
     expect(scene.admin.promote("app", &three, "prod").await, 201).await;
@@ -337,6 +340,13 @@ async fn a_block_on_one_platform_ends_that_platform_and_says_that_answers_differ
     let whole = ask("").await;
     assert_eq!((&whole["digest"], &whole["platform_answers_differ"]), (&json!(indexes[0]), &json!(true)));
     let amd = ask("&platform=linux/amd64").await;
+    assert_eq!(amd["media_type"], "application/vnd.oci.image.manifest.v1+json", "of the image");
+    // What a promoted index holds is listed where it is served.
+    assert_eq!(scene.tags().await, json!(["1.0", "amd-1.0", "amd-1.1", "arm-1.0", "current"]));
+    for (tag, status) in [("1.1", 404), ("amd-1.1", 200), ("arm-1.1", 404)] {
+        let path = format!("/v2/env/prod/app/manifests/{tag}");
+        assert_eq!(scene.admin.get(&path).send().await.unwrap().status(), status, "{tag}");
+    }
     assert_eq!((&amd["digest"], &amd["platform_answers_differ"]), (&json!(arms[1].0), &json!(true)));
     assert_eq!(ask("&platform=linux/arm64").await["digest"], json!(arms[0].1));
     scene.registry.check().await;

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A manifest in a lane, and the promotion that it was found by.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Release {
     pub platform: Option<String>,
     /// The children that are images, at every depth.
     pub platforms: Json<BTreeSet<Platform>>,
+    /// The media type of each of them.
+    pub media_types: Json<BTreeMap<Digest, MediaType>>,
     /// The SHA-256 of every manifest below it.
     pub below: Vec<Digest>,
     pub promotion: Option<Json<Promotion>>,
@@ -124,7 +126,7 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
         members as materialized (
           -- An image does not become a document by its own config: some runtimes take what is listed without
           -- a platform whatever its config says.
-          select f.digest, m.sha256, f.position,
+          select f.digest, m.sha256, m.media_type, f.position,
             coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) as platform,
             not exists (select from manifest_children c
                         where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
@@ -136,6 +138,9 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
           (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform,
               'position', position)), '[]')
             from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
+          (select coalesce(json_object_agg(digest, media_type), '{}')
+            from (select distinct digest, media_type from members where leaf) m)
+            as "media_types!: Json<BTreeMap<Digest, MediaType>>",
           array(select distinct sha256 from members) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
             'version', l.version, 'decision', l.decision, 'recorded', l.recorded,
