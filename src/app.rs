@@ -8,8 +8,8 @@ use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
 use crate::jobs::{
-    self, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained, Schedule,
-    Worker,
+    self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained,
+    Schedule, Worker,
 };
 use crate::keys::{Keys, Source, Trust};
 use crate::ledger::LogListener;
@@ -51,6 +51,8 @@ pub struct Parts {
     pub answer_room: Room,
     /// Places for blobs that go out.
     pub downloads: Slots,
+    /// Whether the clocks of Postgres and of this process agree.
+    pub clocks: ClockWatch,
     /// How the jobs of this process do.
     pub job_statuses: JobStatuses,
     /// The log's size, as this process last heard of it.
@@ -74,6 +76,8 @@ const SEQUENCE_REST: Duration = Duration::from_millis(250);
 const SEQUENCE_EVERY: Duration = Duration::from_secs(1);
 /// The rest between two looks at the connection that listens to the log.
 const LISTEN_EVERY: Duration = Duration::from_millis(10);
+/// How often the clocks of Postgres and of this process are compared.
+const MEASURE_CLOCKS_EVERY: Duration = Duration::from_secs(5);
 /// How often the queue is looked at for jobs that are due; new log entries wake it earlier.
 const QUEUE_EVERY: Duration = Duration::from_secs(2);
 /// How often the queue is looked at while the log grows.
@@ -108,6 +112,8 @@ impl App {
             let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
             return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));
         }
+        let clocks = ClockWatch::default();
+        clocks.measure(&db).await?;
         let keys = open_keys(&db, &config, &key_source, &store).await?;
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), keys.trust().began());
         if let Some(path) = &config.admin_token_file {
@@ -140,6 +146,7 @@ impl App {
             document_room,
             answer_room,
             downloads,
+            clocks,
             job_statuses: JobStatuses::default(),
             log_position: Growing::default(),
             dry_runs,
@@ -171,6 +178,9 @@ impl App {
 
     /// Renews the verification summaries of what may go on running in a release channel; how many.
     pub async fn renew_summaries(&self, channel: &Lane) -> Result<u64, Failure> {
+        if self.clocks.differ() {
+            return Err(Failure::new("renewing a summary", "clocks differ; it is tried again"));
+        }
         let (by, validity) = (identity::service(), self.config.summary_validity);
         let renewed = match promotion::renew(&self.db, &self.keys, &by, channel, validity).await {
             Ok(renewed) => renewed,
@@ -222,10 +232,16 @@ impl App {
         let mut jobs = Jobs::new(self.job_statuses.clone());
         self.start_log_jobs(&mut jobs);
         self.start_sweeps(&mut jobs);
-        let (worker, stop) = (self.worker(), jobs.stopping());
+        let app = self.clone();
+        jobs.run("clocks", Schedule::every(MEASURE_CLOCKS_EVERY), move || {
+            let app = app.clone();
+            async move { app.clocks.measure(&app.db).await }
+        });
+        let worker = self.worker();
         let schedule = Schedule::every(QUEUE_EVERY).may_run_long();
-        jobs.run("queue", schedule.or_woken(self.log_position.wake(), QUEUE_REST), move || {
-            let (worker, stop) = (worker.clone(), stop.clone());
+        let schedule = schedule.or_woken(self.log_position.wake(), QUEUE_REST);
+        self.start_while_clocks_agree(&mut jobs, "queue", schedule, move |_, stop| {
+            let worker = worker.clone();
             async move { worker.run(&stop).await.map(|_| ()) }
         });
         let metrics = self.metrics.clone();
@@ -262,32 +278,42 @@ impl App {
         });
     }
 
+    /// Starts a job that deletes or signs, which it does not do at a time that is in doubt.
+    fn start_while_clocks_agree<F, R>(&self, jobs: &mut Jobs, name: &'static str, schedule: Schedule, work: F)
+    where
+        F: Fn(Self, CancellationToken) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let (app, stop) = (self.clone(), jobs.stopping());
+        jobs.run(name, schedule, move || {
+            let run = (!app.clocks.differ()).then(|| work(app.clone(), stop.clone()));
+            async move {
+                match run {
+                    Some(run) => run.await,
+                    None => Ok(()),
+                }
+            }
+        });
+    }
+
     fn start_sweeps(&self, jobs: &mut Jobs) {
-        let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.run("expired-uploads", Schedule::every(EXPIRE_EVERY).may_run_long(), move || {
-            let (app, stop) = (app.clone(), stop.clone());
-            async move { app.sweep_sessions(&stop).await.map(|_| ()) }
+        let every = |interval| Schedule::every(interval).may_run_long();
+        self.start_while_clocks_agree(jobs, "expired-uploads", every(EXPIRE_EVERY), |app, stop| async move {
+            app.sweep_sessions(&stop).await.map(|_| ())
         });
-        let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.run("sweep", Schedule::every(SWEEP_EVERY).may_run_long(), move || {
-            let (app, stop) = (app.clone(), stop.clone());
+        self.start_while_clocks_agree(jobs, "sweep", every(SWEEP_EVERY), |app, stop| async move {
             let age = app.config.upload_expiry.max(LEAST_SWEPT_AGE);
-            async move { app.sweep_store(age, &stop).await.map(|_| ()) }
+            app.sweep_store(age, &stop).await.map(|_| ())
         });
-        let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.run("retention", Schedule::every(LOOK_EVERY).may_run_long(), move || {
-            let (app, stop) = (app.clone(), stop.clone());
-            async move { app.retain(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
+        self.start_while_clocks_agree(jobs, "retention", every(LOOK_EVERY), |app, stop| async move {
+            app.retain(Due::Every(app.config.collection), &stop).await.map(|_| ())
         });
-        let (app, stop) = (self.clone(), jobs.stopping());
-        jobs.run("collection", Schedule::every(LOOK_EVERY).may_run_long(), move || {
-            let (app, stop) = (app.clone(), stop.clone());
-            async move { app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ()) }
+        self.start_while_clocks_agree(jobs, "collection", every(LOOK_EVERY), |app, stop| async move {
+            app.collect(Due::Every(app.config.collection), &stop).await.map(|_| ())
         });
-        let app = self.clone();
-        jobs.run("summaries", Schedule::every(RENEW_EVERY), move || {
-            let app = app.clone();
-            async move { app.enqueue_renewals().await.map(|_| ()) }
+        let schedule = Schedule::every(RENEW_EVERY);
+        self.start_while_clocks_agree(jobs, "summaries", schedule, |app, _| async move {
+            app.enqueue_renewals().await.map(|_| ())
         });
     }
 }

@@ -7,6 +7,7 @@ pub mod api;
 mod auth;
 pub mod body;
 mod caller;
+mod clocks;
 mod connections;
 pub mod oci;
 mod operations;
@@ -23,6 +24,7 @@ use crate::app::App;
 use api::Problem;
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 
 /// Every route of the service.
 pub fn router(app: App) -> Router {
@@ -40,6 +42,7 @@ pub fn router(app: App) -> Router {
             let detail = "nothing answers at this path; /api/v1/openapi.json lists what does";
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
         })
+        .layer(from_fn_with_state(app.clone(), clocks::refuse_writes))
         .with_state(app);
     request::layers(router)
 }

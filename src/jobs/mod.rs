@@ -7,6 +7,7 @@
 //! `stop` waits for no batch in flight. What a job does must be safe on every replica at once: a lease
 //! only saves work.
 
+mod clocks;
 mod collection;
 mod lease;
 mod loops;
@@ -17,11 +18,12 @@ mod retention;
 mod status;
 mod store;
 
+pub use clocks::ClockWatch;
 pub use collection::{CollectionSettings, NAME as COLLECTION, collect};
 pub use lease::{Due, Lease, Standing, Taken, standing, want};
 pub use loops::{Jobs, Schedule};
 pub use pace::Pace;
 pub use queue::{Handlers, QueueSettings, Worker};
-pub use readiness::{Clocks, Readiness, ReadyReason, ReadyStatus};
+pub use readiness::{Readiness, ReadyReason, ReadyStatus};
 pub use retention::{NAME as RETENTION, Retained, retain};
 pub use status::{JobStatus, JobStatuses};

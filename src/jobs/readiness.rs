@@ -1,19 +1,15 @@
 //! Whether the service is ready, and what an operator should look at though it is.
 
 use super::status::{JobStatus, JobStatuses};
-use super::store::readiness as store;
-use crate::clock;
 use crate::failure::Failure;
-use crate::postgres::{Db, queue};
+use crate::postgres::{Clocks, Db, MAX_CLOCK_DIFFERENCE, queue};
 use crate::storage::Store;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde::Serialize;
 use std::time::Duration;
 
 /// The database's clock may be so far behind the newest event.
 const BEHIND: TimeDelta = TimeDelta::seconds(5);
-/// The database's clock and the service's own may differ by so much.
-const APART: TimeDelta = TimeDelta::seconds(60);
 
 /// Whether requests should come here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -45,17 +41,6 @@ pub struct Readiness {
     pub reasons: Vec<ReadyReason>,
     /// The jobs of this replica.
     pub jobs: Vec<JobStatus>,
-}
-
-/// What the clocks say.
-#[derive(Clone, Copy, Debug)]
-pub struct Clocks {
-    /// The database's.
-    pub database: DateTime<Utc>,
-    /// The service's own.
-    pub service: DateTime<Utc>,
-    /// The time of the newest event.
-    pub newest_event: Option<DateTime<Utc>>,
 }
 
 /// How long Postgres may take to answer.
@@ -101,8 +86,7 @@ type Found = (ReadyStatus, ReadyReason);
 
 async fn facts(db: &Db) -> Result<(Clocks, Vec<Found>), Failure> {
     let mut connection = db.acquire().await?;
-    let (database, newest_event) = store::times(&mut connection).await?;
-    let clocks = Clocks { database, service: clock::now(), newest_event };
+    let clocks = Clocks::read(&mut connection).await?;
     let dead = queue::dead(&mut connection).await?;
     let dead = dead.iter().map(|count| {
         let message = format!("{} queued jobs of the kind {} failed too often", count.jobs, count.kind);
@@ -124,15 +108,17 @@ fn job_reason(status: &JobStatus) -> Option<Found> {
     Some((ReadyStatus::Degraded, reason))
 }
 
-/// Decisions take the database's time. One that is behind the events would decide about the past; one that is
-/// far from the service's own is set wrong, or the service's is.
+/// A clock that is behind the events stands still for decisions; one that is far from the service's own is set
+/// wrong, or the service's is.
 fn clock_reasons(clocks: Clocks) -> Vec<Found> {
     let mut found = Vec::new();
-    let apart = (clocks.database - clocks.service).abs();
-    if apart > APART {
-        let seconds = apart.num_seconds();
-        let message =
-            format!("the clocks of Postgres and of this service differ by {seconds} s; the limit is 60 s");
+    if clocks.differ() {
+        let message = format!(
+            "the clocks of Postgres and of this service differ by {} s; the limit is {} s: only blocks, holds and \
+             revocations are written",
+            clocks.difference().num_seconds(),
+            MAX_CLOCK_DIFFERENCE.num_seconds(),
+        );
         found.push((ReadyStatus::Unavailable, ReadyReason::new("clocks-differ", message)));
     }
     let behind = clocks.newest_event.map(|newest| newest - clocks.database);
@@ -147,6 +133,7 @@ fn clock_reasons(clocks: Clocks) -> Vec<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn clocks_that_are_behind_degrade_and_clocks_that_differ_make_unavailable() {

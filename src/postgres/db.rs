@@ -4,10 +4,9 @@ use super::local::Restarts;
 use super::tx::{Kept, Tx};
 use super::wake::{Growing, Wake};
 use crate::failure::Failure;
-use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, PgPool, Postgres};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -150,12 +149,4 @@ impl Db {
 /// are sentences, and a room turns the ones it knows into refusals.
 pub fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::constraint)
-}
-
-/// The database's clock now. Decisions read it after their locks.
-pub async fn database_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Failure> {
-    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
-        .fetch_one(connection)
-        .await
-        .map_err(|error| Failure::new("reading the database's clock", error))
 }

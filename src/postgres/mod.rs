@@ -1,10 +1,11 @@
 //! Postgres: the pool, transactions, locks, migrations, and names as columns.
 //!
-//! Knows how to reach a database (one that is given, or the private cluster in the data directory)
+//! Knows what time it is for decisions, how to reach a database (one that is given, or the private cluster in the data directory)
 //! and how names travel in and out of columns. Promises that scopes are locked in one order.
 //! Never knows what a table means, but that of the job queue, which every module may write to.
 
 mod act;
+mod clocks;
 mod db;
 mod generations;
 pub mod local;
@@ -16,7 +17,8 @@ mod wake;
 
 pub(crate) use act::refusal;
 pub use act::{Refusal, act};
-pub use db::{Db, Options, constraint, database_time};
+pub use clocks::{Clocks, MAX_CLOCK_DIFFERENCE, database_time};
+pub use db::{Db, Options, constraint};
 pub use generations::Generation;
 pub use scopes::{Mode, QUOTA, Scopes};
 pub use tx::{Kept, Tx};

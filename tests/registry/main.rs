@@ -14,6 +14,7 @@ mod attesting;
 mod attesting_again;
 mod auditing;
 mod bounding;
+mod clocks;
 mod collecting;
 mod commanding;
 mod configuring;

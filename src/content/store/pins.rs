@@ -44,7 +44,7 @@ pub async fn open(
     sqlx::query_as!(
         Pin,
         r#"select reason, until from pins
-           where repository_id = $1 and digest = $2 and (until is null or until > clock_timestamp())
+           where repository_id = $1 and digest = $2 and (until is null or until > (select decision_time()))
            order by id"#,
         repository_id,
         digest as &Digest
@@ -137,7 +137,7 @@ pub async fn open_above(
                where c.repository_id = $1 and c.child = up.digest) above)
            select p.digest as "digest: Digest", p.reason, p.until
            from up join pins p on p.repository_id = $1 and p.digest = up.digest
-           where p.until is null or p.until > clock_timestamp()
+           where p.until is null or p.until > (select decision_time())
            order by p.id"#,
         repository_id,
         digests as &[Digest]

@@ -170,7 +170,7 @@ pub async fn delete(
         r#"with blobs as (delete from manifest_blobs where repository_id = $1 and manifest = any($2)),
                 children as (delete from manifest_children where repository_id = $1 and manifest = any($2)),
                 over as (delete from pins where repository_id = $1 and digest = any($2)
-                         and until <= clock_timestamp())
+                         and until <= (select decision_time()))
            delete from manifests where repository_id = $1 and digest = any($2)
            returning subject as "subject: Digest""#,
         repository_id,

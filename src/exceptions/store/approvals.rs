@@ -126,7 +126,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<ApprovalRow>, Failure> {
     rows!(
-        "where r.name = $1 and ($2 or a.ended_at is null and (a.until is null or a.until > clock_timestamp())) and ($3::bigint is null or a.id < $3)
+        "where r.name = $1 and ($2 or a.ended_at is null and (a.until is null or a.until > (select decision_time()))) and ($3::bigint is null or a.id < $3)
            order by a.id desc limit $4",
         repository as &RepositoryName,
         ended,

@@ -139,7 +139,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<BlockRow>, Failure> {
     rows!(
-        "where ($2 or b.ended_at is null and (b.until is null or b.until > clock_timestamp())) and ($3::bigint is null or b.id < $3)
+        "where ($2 or b.ended_at is null and (b.until is null or b.until > (select decision_time()))) and ($3::bigint is null or b.id < $3)
              and (r.name = $1 or exists (select from repositories o join manifests m on m.repository_id = o.id
                                          where o.name = $1 and m.sha256 = b.sha256))
            order by b.id desc limit $4",

@@ -67,7 +67,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         r#"with asked as materialized (
-             select clock_timestamp() as now, (select id from repositories where name = $1) as repository_id,
+             select decision_time() as now, (select id from repositories where name = $1) as repository_id,
                (select id from environments where name = $2) as environment_id
            ), x as (
              (select 'approval' as kind, a.id, a.repository_id, null as repositories, a.environment_id, a.manifest,

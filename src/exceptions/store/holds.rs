@@ -139,7 +139,7 @@ pub async fn list(
     rows!(
         "where (h.repository_id is null or $1::text is null or r.name = $1)
              and (h.environment_id is null or $2::text is null or e.name = $2)
-             and ($3 or h.ended_at is null and (h.until is null or h.until > clock_timestamp()))
+             and ($3 or h.ended_at is null and (h.until is null or h.until > (select decision_time())))
              and ($4::bigint is null or h.id < $4)
            order by h.id desc limit $5",
         repository as Option<&RepositoryName>,

@@ -79,7 +79,7 @@ macro_rules! rows {
                  c.name as created_by, o.created_at, o.expires_at, v.name as "reviewed_by?", o.reviewed_at,
                  z.name as "ended_by?", o.ended_at, o.origin as "origin: Origin"
                from (select *, case when ended_at is not null then 'ended'
-                                    when expires_at <= clock_timestamp() then 'expired'
+                                    when expires_at <= (select decision_time()) then 'expired'
                                     else 'in_force' end as state from overrides) o
                join repositories r on r.id = o.repository_id join environments e on e.id = o.environment_id
                join principals c on c.id = o.created_by

@@ -100,9 +100,9 @@ macro_rules! rows {
                  w.reason, c.name as created_by, w.created_at, w.expires_at, a.name as "approved_by?", w.approved_at,
                  z.name as "ended_by?", w.ended_at, w.origin as "origin: Origin", false as "matches_nothing!",
                  coalesce(w.state in ('proposed', 'in_force')
-                   and w.expires_at < clock_timestamp() + interval '7 days', false) as "ends_within_a_week!"
+                   and w.expires_at < (select decision_time()) + interval '7 days', false) as "ends_within_a_week!"
                from (select *, case when ended_at is not null then 'ended'
-                                    when expires_at <= clock_timestamp() then 'expired'
+                                    when expires_at <= (select decision_time()) then 'expired'
                                     when approved_at is not null then 'in_force'
                                     else 'proposed' end as state from waivers) w
                join principals c on c.id = w.created_by

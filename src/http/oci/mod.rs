@@ -87,6 +87,12 @@ async fn answer(app: App, path: &str, request: Request) -> Result<Response, OciE
     }
 }
 
+/// The refusal of what cannot be written for now.
+pub fn unavailable(message: &str, retry_after: HeaderValue) -> Response {
+    let refused = OciError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message);
+    stamped(Err(refused.header(header::RETRY_AFTER, retry_after)))
+}
+
 /// `GET /v2/`: 401 for the anonymous, always, or docker reports a login that never happened.
 fn greet(visit: &Visit) -> Result<Response, OciError> {
     if visit.caller.is_anonymous() {

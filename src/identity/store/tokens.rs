@@ -77,7 +77,7 @@ pub async fn by_secret(connection: &mut PgConnection, secret_sha256: &[u8]) -> s
     sqlx::query_as!(
         Live,
         r#"select t.id, t.principal_id, p.name as principal, t.secret_sha256, t.expires_at,
-                  t.ended_at is null and (t.expires_at is null or t.expires_at > clock_timestamp()) as "valid!"
+                  t.ended_at is null and (t.expires_at is null or t.expires_at > (select decision_time())) as "valid!"
            from tokens t join principals p on p.id = t.principal_id where t.secret_sha256 = $1"#,
         secret_sha256
     )
@@ -89,7 +89,7 @@ pub async fn by_id(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Opti
     sqlx::query_as!(
         Live,
         r#"select t.id, t.principal_id, p.name as principal, t.secret_sha256, t.expires_at,
-                  t.ended_at is null and (t.expires_at is null or t.expires_at > clock_timestamp()) as "valid!"
+                  t.ended_at is null and (t.expires_at is null or t.expires_at > (select decision_time())) as "valid!"
            from tokens t join principals p on p.id = t.principal_id where t.id = $1"#,
         id
     )

@@ -1,4 +1,3 @@
 //! The room's SQL.
 
 pub mod leases;
-pub mod readiness;

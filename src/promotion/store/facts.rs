@@ -141,7 +141,7 @@ pub async fn gather(
           select array_agg(x.name) || array_agg(upper(x.name)) || array_agg(lower(x.name)) as names
           from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
         )
-        select clock_timestamp() as "now!", newest.decision as "newest?: Digest",
+        select greatest(clock_timestamp(), (select at from events order by id desc limit 1)) as "now!", newest.decision as "newest?: Digest",
           (select max(s.id) from summaries s where s.promotion_id = q.promotion_id) as "summary_id?",
           later.promoted_at as "later_at?", later.kind as "later_kind?",
           coalesce(later.id is not null and exists (select from promotions b

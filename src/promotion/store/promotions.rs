@@ -302,7 +302,7 @@ pub async fn carrying(
            -- Those of blocked bytes come last: they take no place from one that may allow.
            order by exists (select from blocks b where b.sha256 = m.sha256 and b.ended_at is null
                and (b.environment_id is null or b.environment_id = l.environment_id)
-               and (b.until is null or b.until > clock_timestamp())), p.id desc
+               and (b.until is null or b.until > (select decision_time()))), p.id desc
            limit $4"#,
         repository as &RepositoryName,
         environment as &EnvironmentName,

@@ -16,7 +16,7 @@ pub async fn is_blocked(
         r#"select exists (select from repositories r
              join manifests m on m.repository_id = r.id and m.digest = $2
              join blocks b on b.sha256 = m.sha256 and b.ended_at is null
-             where r.name = $1 and (b.until is null or b.until > clock_timestamp())
+             where r.name = $1 and (b.until is null or b.until > (select decision_time()))
                and (b.environment_id is null
                  or b.environment_id = (select id from environments where name = $3))) as "blocked!""#,
         &lane.repository as &RepositoryName,
