@@ -110,7 +110,10 @@ fn status(item: &Value) -> String {
     if any("holds") {
         words.push("held".to_owned());
     }
-    if any("promoted_by_override") {
+    let used = item.get("promoted_by_override").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if used.iter().any(|one| one["review_overdue"] == json!(true)) {
+        words.push("promoted by override, review overdue".to_owned());
+    } else if !used.is_empty() {
         words.push("promoted by override, not reviewed".to_owned());
     }
     if any("would_not_be_promoted_today") {

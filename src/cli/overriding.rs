@@ -100,7 +100,10 @@ impl Create {
         let created = registry.post_once(PATH, &body).await?;
         output.answer(&created, || {
             let id = at(&created, "/id");
-            format!("Created override {id}; another person reviews it: proofmark override review {id}")
+            let due = at(&created, "/review_due_at");
+            format!(
+                "Created override {id}; another person reviews it by {due}: proofmark override review {id}"
+            )
         });
         Ok(())
     }
@@ -125,6 +128,8 @@ impl List {
             ("at", "/created_at"),
             ("expires", "/expires_at"),
             ("reviewed by", "/reviewed_by"),
+            ("review due", "/review_due_at"),
+            ("overdue", "/review_overdue"),
             ("reason", "/reason"),
         ];
         output.list(&items, &columns, "There are no overrides");

@@ -191,9 +191,10 @@ pub fn risks_in_words(answer: &Value) -> String {
     for one in list("promoted_by_override") {
         let _ = write!(
             words,
-            "\n  promoted by override {} of {}, not reviewed yet: {}",
+            "\n  promoted by override {} of {}, not reviewed yet (due {}): {}",
             at(&one, "/id"),
             at(&one, "/created_by"),
+            at(&one, "/review_due_at"),
             at(&one, "/reason")
         );
     }

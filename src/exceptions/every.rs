@@ -1,14 +1,17 @@
 //! One list over all exceptions, in one shape.
 
+use super::reviews::ReviewTimes;
 use super::shown::{Page, Shown};
 use super::store::every as store;
 use super::{Origin, waivers};
+use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use crate::policy::package_accepts;
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use std::fmt;
 use std::str::FromStr;
 use utoipa::ToSchema;
@@ -53,6 +56,8 @@ pub enum Attention {
     EndsWithinAWeek,
     /// An override: nobody reviewed it yet.
     Unreviewed,
+    /// An override: nobody reviewed it in the time that the policies in force state.
+    ReviewOverdue,
     /// A waiver: nobody approved it yet.
     Proposed,
 }
@@ -180,6 +185,7 @@ pub async fn exceptions(
         });
     }
     let mut page = page.done();
+    flag_overdue(&mut connection, &mut page.items).await?;
     let now = crate::postgres::database_time(&mut connection).await?;
     let counts =
         |row: &ExceptionRow| row.ended_at.is_none() && row.expires_at.is_none_or(|expires| now < expires);
@@ -200,6 +206,23 @@ pub async fn exceptions(
         }
     }
     Ok(page)
+}
+
+async fn flag_overdue(connection: &mut PgConnection, rows: &mut [ExceptionRow]) -> Result<(), Failure> {
+    let lane = |row: &ExceptionRow| {
+        let unreviewed = row.needs_attention.contains(&Attention::Unreviewed);
+        let (repository, environment) = (row.scope.repository.clone()?, row.scope.environment.clone()?);
+        unreviewed.then_some(Lane { repository, environment })
+    };
+    let lanes: Vec<Lane> = rows.iter().filter_map(lane).collect();
+    let environments = lanes.iter().map(|lane| &lane.environment).collect();
+    let times = ReviewTimes::read(connection, &environments).await?;
+    for row in rows {
+        if lane(row).is_some_and(|lane| times.due(&lane, row.created_at).1) {
+            row.needs_attention.push(Attention::ReviewOverdue);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod origin;
 mod overrides;
 mod reason;
 mod refused;
+mod reviews;
 mod shown;
 mod store;
 mod target;

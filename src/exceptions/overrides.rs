@@ -1,6 +1,7 @@
 //! Overrides: somebody passes failed gates of one version in one release channel, for a reason and for a
 //! short time. It counts at once; another person reviews it afterwards.
 
+use super::reviews;
 use super::shown::{Page, Shown};
 use super::store::overrides as store;
 use super::target::Target;
@@ -13,6 +14,7 @@ use crate::policy::{self, is_overridable};
 use crate::postgres::{Db, Tx, act, database_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
 /// How far ahead an override may expire. What is needed for longer belongs into the policy.
@@ -119,7 +121,7 @@ pub async fn create_override(
         let by = grant.principal();
         let id = store::insert(&mut tx, &target, new, at, by.id).await?;
         let id = id.ok_or_else(|| Refused::UnknownArtifact(new.artifact.to_string()))?;
-        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        let row = find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         let facts = json!({
             "override": id,
             "gates": new.gates,
@@ -135,8 +137,8 @@ pub async fn create_override(
     .await
 }
 
-/// Records that another person reviewed an override, also after it expired or was revoked. It changes no
-/// decision's outcome.
+/// Records that another person reviewed an override, also after it expired or was revoked. It can only help: one
+/// whose review was overdue counts again.
 pub async fn review_override(
     db: &Db,
     reviewer: &Reviewer,
@@ -160,7 +162,7 @@ pub async fn review_override(
         let facts = json!({"override": id, "reason": reason.as_str()});
         let event = target.event(Kind::OverrideReviewed, at, by, Some(&row.digest), facts);
         ledger::append(&mut tx, event).await?;
-        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        let row = find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)
     })
@@ -184,7 +186,7 @@ pub async fn revoke_override(
         let facts = json!({"override": id, "reason": reason.as_str()});
         let event = target.event(Kind::OverrideRevoked, at, by, Some(&digest), facts);
         ledger::append(&mut tx, event).await?;
-        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        let row = find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)
     })
@@ -192,7 +194,7 @@ pub async fn revoke_override(
 }
 
 async fn of_lane(tx: &mut Tx, lane: &Lane, id: i64) -> Result<OverrideRow, Refused> {
-    store::find(tx, id).await?.filter(|row| row.lane() == *lane).ok_or(Refused::Unknown)
+    find(tx, id).await?.filter(|row| row.lane() == *lane).ok_or(Refused::Unknown)
 }
 
 /// Overrides that are shown, the newest first, and where the next page begins.
@@ -209,10 +211,18 @@ pub async fn overrides(
         let found = store::list(&mut connection, filter, page.before(), rows).await?;
         page.take(found, |row| row.id, |row| Some(row).filter(&shown));
     }
-    Ok(page.done())
+    let mut page = page.done();
+    reviews::fill_in(&mut connection, &mut page.items).await?;
+    Ok(page)
+}
+
+async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<OverrideRow>, Failure> {
+    let mut row = store::find(connection, id).await?;
+    reviews::fill_in(connection, row.as_mut_slice()).await?;
+    Ok(row)
 }
 
 /// An override by its id.
 pub async fn find_override(db: &Db, id: i64) -> Result<Option<OverrideRow>, Failure> {
-    store::find(&mut *db.acquire().await?, id).await
+    find(&mut *db.acquire().await?, id).await
 }

@@ -3,12 +3,15 @@
 use super::decision::{Decision, Evidence, EvidenceKind, GateResult, Outcome, Overridden, Verdict, in_words};
 use super::gates::{self, Basis, approvals, origin, scanned, timing};
 use super::running::{Position, Recorded, evaluate_running};
-use super::{Block, Facts, Finding, Gate, Mode, Override, Platform, Policy, Scan, Waiver};
+use super::{
+    Block, Facts, Finding, Gate, Mode, Override, Platform, Policy, Scan, Span, Waiver, override_review,
+};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Which edition of `decide` made a decision. Raised by a change that could give another answer;
@@ -141,6 +144,11 @@ impl Case {
         })
     }
 
+    /// Within what time an override of the subject is reviewed, by the policies that cover it.
+    pub fn override_review(&self, policies: &Policies) -> Span {
+        override_review(self.covering(policies).map(|(_, policy)| policy.as_ref()))
+    }
+
     fn covering<'a>(&'a self, policies: &'a Policies) -> impl Iterator<Item = (&'a Digest, &'a Arc<Policy>)> {
         let subject = &self.facts.subject;
         policies.iter().filter(|(_, policy)| policy.covers(&subject.repository, &subject.environment))
@@ -167,10 +175,11 @@ pub fn decide(policies: &PolicySets, case: &Case) -> Result<Decision, Failure> {
 /// May this version enter now? The verdict without a name, for answers that are not recorded.
 pub fn judge(policies: &Policies, case: &Case) -> (Verdict, Vec<GateResult>) {
     let mut gates = vec![not_blocked(case), not_held(case)];
+    let review = case.override_review(policies);
     let mut covered = false;
     for (_, policy) in case.covering(policies) {
         covered = true;
-        gates.extend(policy.gates.iter().map(|gate| look_at(policy, gate, case)));
+        gates.extend(policy.gates.iter().map(|gate| look_at(policy, gate, case, review)));
     }
     if !covered {
         gates.push(no_policy(&case.facts));
@@ -193,7 +202,7 @@ fn verdict(gates: &[GateResult]) -> Verdict {
     verdict
 }
 
-fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
+fn look_at(policy: &Policy, gate: &Gate, case: &Case, review: Span) -> GateResult {
     let found = match gate {
         Gate::SignedBy(_) | Gate::Provenance(_) | Gate::Attestation(_) => {
             origin(gate, case, &Basis::PROMOTION).unwrap_or_else(|| gates::Finding::fail("not evaluated"))
@@ -207,17 +216,19 @@ fn look_at(policy: &Policy, gate: &Gate, case: &Case) -> GateResult {
     let early = terms.effective_on.is_some_and(|from| case.at < from);
     let mode = if early && terms.mode == Mode::Enforce { Mode::Warn } else { terms.mode };
     let result = found.result(gate.name(), Some(policy.name.as_str()), mode, terms.solution);
-    overridden(result, case)
+    overridden(result, case, review)
 }
 
-/// An override that counts now passes a failed gate of the kinds that may be overridden. The gate goes on
-/// showing why it failed.
-fn overridden(mut result: GateResult, case: &Case) -> GateResult {
+/// An override that counts now passes a failed gate of the kinds that may be overridden, unless nobody reviewed
+/// it in time. The gate goes on showing why it failed.
+fn overridden(mut result: GateResult, case: &Case, review: Span) -> GateResult {
     if !result.stands_in_the_way() || !Override::GATES.contains(&result.gate) {
         return result;
     }
     let counts = |one: &&Override| one.counts_at(case.at) && one.gates.contains(result.gate);
-    if let Some(found) = case.facts.overrides.iter().find(counts) {
+    let (overdue, in_time): (Vec<_>, Vec<_>) =
+        case.facts.overrides.iter().filter(counts).partition(|one| one.is_overdue(review, case.at));
+    if let Some(found) = in_time.first() {
         let by = BTreeSet::from([found.created_by.clone()]);
         result.evidence.push(Evidence { kind: EvidenceKind::Override, id: found.id.to_string(), by });
         result.overridden = Some(Overridden {
@@ -226,6 +237,13 @@ fn overridden(mut result: GateResult, case: &Case) -> GateResult {
             reason: found.reason.clone(),
             expires_at: found.expires_at,
         });
+    } else if let Some(late) = overdue.first() {
+        let (id, by, due) = (late.id, &late.created_by, in_words(late.review_due_at(review)));
+        let _ = write!(
+            result.message,
+            "; override {id} of {by} does not count, because nobody reviewed it by {due}: another person with the \
+             right to override or to administer reviews it: proofmark override review {id}"
+        );
     }
     result
 }

@@ -1,7 +1,7 @@
 //! A policy as it is written: YAML or JSON, parsed once, named by the digest of its canonical form.
 
 use super::gate::{Attested, Scanned};
-use super::{Gate, Mode, Severity};
+use super::{Gate, Mode, Severity, Span};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use chrono::{DateTime, Utc};
@@ -28,8 +28,19 @@ pub struct Policy {
     pub environment: EnvironmentName,
     /// The repositories it covers.
     pub repositories: BTreeSet<Pattern>,
+    /// Within what time after its creation another person reviews an override; `0s` is before it counts. An
+    /// override that was not reviewed in time counts for no new promotion, and ends nothing that runs. Of several
+    /// policies the smallest time counts [default: 24h].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_review: Option<Span>,
     /// Its gates; an empty list allows whatever is not blocked or held.
     pub gates: Vec<Gate>,
+}
+
+/// The time of the policies that cover a release channel within which an override is reviewed: the smallest.
+pub fn override_review<'a>(covering: impl IntoIterator<Item = &'a Policy>) -> Span {
+    let times = covering.into_iter().map(|policy| policy.override_review.unwrap_or(Span::DAY));
+    times.min().unwrap_or(Span::DAY)
 }
 
 /// A policy's name: the grammar of an environment's.
@@ -284,6 +295,24 @@ mod tests {
         assert_eq!(yaml.digest().unwrap(), json.digest().unwrap());
         assert_eq!(Policy::from_canonical(&json.canonical().unwrap()).unwrap(), yaml);
         assert_eq!(yaml.name.as_str(), "default");
+    }
+
+    #[test]
+    fn a_policy_without_a_review_time_keeps_its_digest_and_the_smallest_stated_time_counts() {
+        let read = |more: &str| Policy::parse(format!("{more}{}", with("min_age: 10m")).as_bytes()).unwrap();
+        let plain = read("");
+        let canonical = String::from_utf8(plain.canonical().unwrap()).unwrap();
+        assert!(!canonical.contains("override_review"), "{canonical}");
+        assert_eq!(override_review([&plain]).to_string(), "1d");
+        assert_eq!(override_review([]), Span::DAY);
+        let (four, two) = (read("override_review: 4h\n"), read("override_review: 2d\n"));
+        assert_ne!(four.digest().unwrap(), plain.digest().unwrap());
+        assert_eq!(Policy::from_canonical(&four.canonical().unwrap()).unwrap(), four);
+        assert_eq!(override_review([&plain, &four, &two]).to_string(), "4h");
+        assert_eq!(override_review([&plain, &two]), Span::DAY, "the default is stated too");
+        assert!(
+            refused(&format!("override_review: soon\n{}", with("min_age: 10m"))).message.contains("span")
+        );
     }
 
     #[test]

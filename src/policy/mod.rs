@@ -28,7 +28,7 @@ pub use decision::{
     AtRisk, Decision, Evidence, EvidenceKind, GateResult, NotToday, Outcome, Overridden, Verdict,
     WaivedFinding, Yes, in_words, reasons, warnings,
 };
-pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName};
+pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName, override_review};
 pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, Stay, Subject};
 pub use gate::{Gate, Mode};
 pub use running::{

@@ -366,6 +366,64 @@ fn an_override_passes_a_gate_that_may_be_overridden_and_is_shown() {
 }
 
 #[test]
+fn an_override_that_nobody_reviewed_in_time_passes_nothing_new_and_ends_nothing_that_runs() {
+    let stating = |time: &str, name: &str| {
+        RECORDED.replace(
+            "environment: prod",
+            &format!("name: {name}\noverride_review: {time}\nenvironment: prod"),
+        )
+    };
+    let mut facts = good();
+    facts.approvals.clear();
+    let one = Override {
+        id: 3,
+        gates: ["approvals".to_owned()].into(),
+        reason: "incident".into(),
+        created_by: "ann".into(),
+        created_at: at(-60),
+        expires_at: at(60),
+        ended_at: None,
+        reviewed_by: None,
+    };
+    facts.overrides = [one.clone()].into();
+    let verdict =
+        |policies: &Policies, facts: &Facts, now| judge(policies, &Case { at: now, ..case(facts.clone()) }).0;
+    let late = policies(&[&stating("1h", "a"), &stating("2h", "b")]);
+    assert_eq!(verdict(&late, &facts, at(-1)), Verdict::Allow);
+    assert_eq!(verdict(&late, &facts, at(0)), Verdict::Deny, "the smallest time counts, from the creation");
+    assert_eq!(verdict(&policies(&[&stating("2h", "b")]), &facts, at(0)), Verdict::Allow);
+    let gates = judge(&late, &case(facts.clone())).1;
+    let shown = gates.iter().find(|gate| gate.gate == "approvals").unwrap();
+    assert!(shown.overridden.is_none() && shown.message.contains("proofmark override review 3"), "{shown:?}");
+    let elsewhere = stating("1m", "c").replace("payments/*", "elsewhere/*");
+    assert_eq!(
+        verdict(&policies(&[RECORDED, &elsewhere]), &facts, at(0)),
+        Verdict::Allow,
+        "it does not cover"
+    );
+    facts.overrides =
+        [Override { created_at: at(-24 * 60), ..one.clone() }, Override { id: 4, ..one.clone() }].into();
+    assert_eq!(verdict(&POLICY, &facts, at(0)), Verdict::Allow, "another one is not due");
+    facts.overrides = [Override { created_at: at(-24 * 60), ..one.clone() }].into();
+    assert_eq!(verdict(&POLICY, &facts, at(0)), Verdict::Deny, "24 hours where no policy states a time");
+    assert_eq!(verdict(&POLICY, &facts, at(-1)), Verdict::Allow);
+
+    let mut recorded = promoted(&good(), &POLICY);
+    for gate in recorded.gates.iter_mut().filter(|gate| gate.gate == "approvals") {
+        (gate.overridden, gate.evidence) = (Some(3), BTreeSet::new());
+    }
+    let sets = PolicySets { in_force: POLICY.clone(), recorded: POLICY.clone() };
+    for position in [Position::Current, Position::Candidate { named: false }] {
+        let status = evaluate_running(&sets, &case(facts.clone()), &recorded, position);
+        assert_eq!(status.verdict, Verdict::Allow, "{:?}", status.ended_by);
+        assert!(status.would_not_be_promoted_today.iter().any(|one| one.message.contains("override 3")));
+    }
+    facts.overrides =
+        [Override { reviewed_by: Some("bob".into()), ..facts.overrides.pop_first().unwrap() }].into();
+    assert_eq!(verdict(&POLICY, &facts, at(0)), Verdict::Allow, "it counts once it is reviewed");
+}
+
+#[test]
 fn a_stricter_policy_ends_nothing_before_its_date() {
     let with = |gate: &str| policies(&[&format!("{RECORDED}  - {gate}\n")]);
     let signed = "signed_by: { any_of: [security] }";
@@ -662,10 +720,20 @@ fn change(condition: Condition, facts: &Facts, in_force: &Policies, minutes: i64
         Condition::LaxerPolicy => {
             in_force = policies(&[&RECORDED.replace("severity: high }", "severity: critical }")]);
         }
-        Condition::EvidenceManifestLost
-        | Condition::OverrideExpired
-        | Condition::SummaryKeyChanged
-        | Condition::ServiceUpgraded => {}
+        // Nobody reviewed it, in time or ever.
+        Condition::OverrideExpired => {
+            facts.overrides.insert(Override {
+                id: 1,
+                gates: Override::GATES.map(str::to_owned).into(),
+                reason: "incident".into(),
+                created_by: "ann".into(),
+                created_at: at(-minutes),
+                expires_at: at(minutes),
+                ended_at: None,
+                reviewed_by: None,
+            });
+        }
+        Condition::EvidenceManifestLost | Condition::SummaryKeyChanged | Condition::ServiceUpgraded => {}
         Condition::BlockOnChild
         | Condition::FreezeWindow
         | Condition::Budget

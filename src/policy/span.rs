@@ -23,6 +23,9 @@ impl Span {
     /// No time at all.
     pub const ZERO: Self = Self { seconds: 0 };
 
+    /// One day.
+    pub const DAY: Self = Self { seconds: 86_400 };
+
     /// As a difference of times.
     pub fn delta(self) -> TimeDelta {
         TimeDelta::seconds(i64::from(self.seconds))

@@ -71,7 +71,7 @@ pub enum Condition {
     TagDeleted,
     /// A manifest that carries evidence was deleted or lost.
     EvidenceManifestLost,
-    /// An override that the promotion used expired.
+    /// An override that the promotion used expired, or was not reviewed in time.
     OverrideExpired,
     /// A rollback went away from the version.
     RolledBackFrom,

@@ -1,5 +1,6 @@
 //! Waivers and overrides: people accept a finding, or pass a failed gate, for a reason and for a time.
 
+use super::Span;
 use crate::names::{Digest, Pattern};
 use chrono::{DateTime, Utc};
 use packageurl::PackageUrl;
@@ -229,6 +230,16 @@ impl Override {
     pub fn counts_at(&self, at: DateTime<Utc>) -> bool {
         self.created_at <= at && at < self.expires_at && self.ended_at.is_none_or(|ended| at < ended)
     }
+
+    /// When another person should have reviewed it.
+    pub fn review_due_at(&self, within: Span) -> DateTime<Utc> {
+        self.created_at + within.delta()
+    }
+
+    /// Whether nobody reviewed it in time.
+    pub fn is_overdue(&self, within: Span, at: DateTime<Utc>) -> bool {
+        self.reviewed_by.is_none() && self.review_due_at(within) <= at
+    }
 }
 
 #[cfg(test)]
@@ -333,6 +344,11 @@ mod tests {
         };
         assert!(!given.counts_at(at(0)) && given.counts_at(at(1)) && given.counts_at(at(9)));
         assert!(!given.counts_at(at(10)));
+        let two: Span = "2h".parse().unwrap();
+        assert!(!given.is_overdue(two, at(2)) && given.is_overdue(two, at(3)) && given.counts_at(at(3)));
+        assert!(given.is_overdue(Span::ZERO, at(1)), "reviewed before it counts");
+        given.reviewed_by = Some("bob".into());
+        assert!(!given.is_overdue(two, at(9)), "also afterwards");
         given.ended_at = Some(at(2));
         assert!(!given.counts_at(at(2)));
     }

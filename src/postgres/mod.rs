@@ -1,7 +1,7 @@
 //! Postgres: the pool, transactions, locks, migrations, and names as columns.
 //!
-//! Knows what time it is for decisions, how to reach a database (one that is given, or the private cluster in the data directory)
-//! and how names travel in and out of columns. Promises that scopes are locked in one order.
+//! Knows how to reach a database (one that is given, or the private cluster in the data directory), what time it is for
+//! decisions, and how names travel in and out of columns. Promises that scopes are locked in one order.
 //! Never knows what a table means, but that of the job queue, which every module may write to.
 
 mod act;

@@ -4,7 +4,7 @@ use super::evaluate::{Evaluated, Skipped};
 use super::facts::Promotion;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
-use crate::policy::{AtRisk, Case, EvidenceKind, Facts, GateResult, NotToday, Recorded};
+use crate::policy::{AtRisk, Case, EvidenceKind, Facts, GateResult, NotToday, Policies, Recorded, in_words};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
@@ -153,11 +153,19 @@ pub struct PromotedByOverride {
     pub created_by: String,
     /// Its reason.
     pub reason: String,
+    /// When another person should have reviewed it, by the policies in force.
+    pub review_due_at: DateTime<Utc>,
+    /// Whether that time is over.
+    pub review_overdue: bool,
 }
 
 impl PromotedByOverride {
     /// Those that the promotion used and that are not reviewed.
-    pub(super) fn of(case: &Case, promotion: &Promotion) -> Vec<Self> {
+    pub(super) fn of(case: &Case, in_force: &Policies, promotion: &Promotion) -> Vec<Self> {
+        if case.facts.overrides.is_empty() {
+            return Vec::new();
+        }
+        let review = case.override_review(in_force);
         let used: BTreeSet<i64> =
             promotion.recorded.gates.iter().filter_map(|gate| gate.overridden).collect();
         let open =
@@ -167,8 +175,21 @@ impl PromotedByOverride {
             gates: one.gates.clone(),
             created_by: one.created_by.clone(),
             reason: one.reason.clone(),
+            review_due_at: one.review_due_at(review),
+            review_overdue: one.is_overdue(review, case.at),
         })
         .collect()
+    }
+
+    /// What an answer warns of, once the review is overdue. It ends nothing.
+    pub(super) fn warning(&self) -> Option<String> {
+        let (id, by, due) = (self.id, &self.created_by, in_words(self.review_due_at));
+        self.review_overdue.then(|| {
+            format!(
+                "override-review-overdue: nobody reviewed override {id} of {by} by {due}: another person with the \
+                 right to override or to administer reviews it: proofmark override review {id}"
+            )
+        })
     }
 }
 
@@ -189,12 +210,12 @@ impl KnownGood {
         platform_answers_differ: bool,
     ) -> Result<Self, Failure> {
         let platform_answers_differ = platform_answers_differ || evaluated.platforms_differ();
-        let Evaluated { release, promotion, case, status, .. } = evaluated;
+        let Evaluated { release, promotion, policies, case, status, .. } = evaluated;
         let summary = String::from_utf8(release.summary.clone().unwrap_or_default())
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
         let summary = RawValue::from_string(summary)
             .map_err(|error| Failure::new("reading a promotion's summary", error))?;
-        let promoted_by_override = PromotedByOverride::of(&case, &promotion);
+        let promoted_by_override = PromotedByOverride::of(&case, &policies.in_force, &promotion);
         let index = case.child.is_some().then(|| promotion.manifest.clone());
         let digest = case.child.clone().unwrap_or(promotion.manifest);
         Ok(Self {

@@ -1,6 +1,7 @@
 //! May what was promoted go on running? One evaluation for every interface: known-good, verify, views and the
 //! artifact record ask it about a digest in a release channel. Nothing is written.
 
+use super::answer::PromotedByOverride;
 use super::facts::{self, Gathered, Promotion, Release, Wanted};
 use super::store::promotions;
 use crate::access::Lane;
@@ -164,6 +165,8 @@ pub(super) struct Missing {
 
 fn status(policies: &PolicySets, case: &Case, promotion: &Promotion, position: Position) -> Status {
     let mut status = evaluate_running(policies, case, &promotion.recorded, position);
+    let used = PromotedByOverride::of(case, &policies.in_force, promotion);
+    status.warnings.extend(used.iter().filter_map(PromotedByOverride::warning));
     let until = in_words(promotion.valid_until);
     let message = if case.at < promotion.valid_until {
         format!("the verification summary is valid until {until}")

@@ -148,7 +148,8 @@ async fn release(connection: &mut PgConnection, lane: Lane) -> Result<ReleaseRow
         evaluated_at: None,
     };
     if let Some(found) = walk.answer {
-        row.promoted_by_override = PromotedByOverride::of(&found.case, &found.promotion);
+        row.promoted_by_override =
+            PromotedByOverride::of(&found.case, &found.policies.in_force, &found.promotion);
         row.evaluated_at = Some(found.case.at);
         let (promotion, status) = (found.promotion, found.status);
         row.digest = Some(promotion.manifest);

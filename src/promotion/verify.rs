@@ -95,7 +95,7 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
         warnings: status.warnings,
         at_risk: status.at_risk,
         would_not_be_promoted_today: status.would_not_be_promoted_today,
-        promoted_by_override: PromotedByOverride::of(&found.case, &promotion),
+        promoted_by_override: PromotedByOverride::of(&found.case, &found.policies.in_force, &promotion),
     })
 }
 

@@ -391,6 +391,11 @@ async fn a_waiver_and_an_override_are_made_by_one_and_approved_by_another_on_the
         ["override", "waiver", "unreviewed", "proposed, matches_nothing"].iter().all(|it| list.contains(it)),
         "{list}"
     );
+    let strict = "name: strict\nenvironment: staging\nrepositories: ['**']\noverride_review: 0s\ngates: []\n";
+    admin.yes(&["policy", "apply", text(&admin.file("strict.yaml", strict.as_bytes()))]).await;
+    assert!(admin.yes(&["exceptions", "-e", "staging"]).await.contains("review_overdue"));
+    let list = admin.yes(&["override", "list", "--not-reviewed"]).await;
+    assert!(list.contains("REVIEW DUE") && list.contains("true"), "{list}");
     second.yes(&["override", "review", &given]).await;
     assert!(!admin.run(&["override", "list", "--not-reviewed"]).await.out.contains("incident 42"));
     admin.yes(&["override", "revoke", &given, "--reason", "over"]).await;

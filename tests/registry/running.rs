@@ -662,6 +662,53 @@ async fn an_override_passes_a_failed_gate_is_shown_and_is_told_until_it_is_revie
 }
 
 #[tokio::test]
+async fn an_override_that_nobody_reviewed_in_time_counts_for_no_new_promotion_and_ends_nothing() {
+    let scene = scene("approvals: {count: 1}").await;
+    let digest = scene.pushed("1.0").await;
+    let expires = proofmark::clock::now() + chrono::TimeDelta::hours(30);
+    let body = json!({"repository": "app", "digest": digest, "environment": "prod", "gates": ["approvals"],
+        "reason": "incident 42", "expires_at": expires});
+    let made = scene.admin.post_document("/api/v1/overrides", &body, 201).await;
+    let (id, review) = (&made["id"], format!("/api/v1/overrides/{}/review", made["id"]));
+    let time = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert_eq!(time(&made["review_due_at"]) - time(&made["created_at"]), chrono::TimeDelta::hours(24));
+    expect(scene.admin.promote("app", &digest, "prod").await, 201).await;
+    let good = expect(scene.admin.known_good("app", "prod").await, 200).await;
+    let used = &good["promoted_by_override"][0];
+    assert_eq!((&used["review_due_at"], &used["review_overdue"]), (&made["review_due_at"], &json!(false)));
+    assert!(!good["warnings"].to_string().contains("overdue"), "{good}");
+
+    let text =
+        "name: strict\nenvironment: prod\nrepositories: [app]\noverride_review: 0s\ngates: [min_age: 0s]\n";
+    let put = scene.admin.put("/api/v1/policies").body(text).send().await.unwrap();
+    assert!(put.status().is_success(), "{}", put.text().await.unwrap());
+    let refused = expect(scene.admin.promote("app", &digest, "prod").await, 409).await;
+    assert!(refused["gates"].to_string().contains("proofmark override review"), "{refused}");
+    assert_eq!(scene.everywhere(&digest).await, (true, true, true), "it ends nothing that runs");
+    let good = expect(scene.admin.known_good("app", "prod").await, 200).await;
+    let used = &good["promoted_by_override"][0];
+    assert_eq!((&used["review_due_at"], &used["review_overdue"]), (&made["created_at"], &json!(true)));
+    assert!(good["warnings"].to_string().contains("override-review-overdue"), "{good}");
+    let verified = scene.admin.verdict("app", &digest, "prod").await;
+    assert_eq!((&verified["promoted_by_override"][0], &verified["warnings"]), (used, &good["warnings"]));
+    let list = scene.admin.document("/api/v1/environments/prod/releases").await;
+    assert_eq!(&list["items"][0]["promoted_by_override"][0], used);
+    let list = scene.admin.document("/api/v1/overrides?reviewed=false").await;
+    assert_eq!((&list["items"][0]["id"], &list["items"][0]["review_overdue"]), (id, &json!(true)));
+    let list = scene.admin.document("/api/v1/exceptions?kind=override").await;
+    assert_eq!(
+        list["items"][0]["needs_attention"],
+        json!(["ends_within_a_week", "unreviewed", "review_overdue"])
+    );
+
+    let other = scene.registry.named("carol", Role::Admin, "**", None).await;
+    let reviewed = other.post_document(&review, &json!({"reason": "it was right"}), 200).await;
+    assert_eq!((&reviewed["review_due_at"], &reviewed["review_overdue"]), (&Value::Null, &json!(false)));
+    expect(scene.admin.promote("app", &digest, "prod").await, 201).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
 async fn what_refers_to_a_release_and_is_blocked_or_could_run_is_not_in_the_view() {
     let scene = scene("").await;
     let digest = scene.promoted("1.0").await;

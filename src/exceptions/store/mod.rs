@@ -6,6 +6,7 @@ pub mod environments;
 pub mod every;
 pub mod holds;
 pub mod overrides;
+pub mod policies;
 pub mod waivers;
 
 /// Ends a row of a table, if it is open and of this scope, and returns a column of it. A macro, because the

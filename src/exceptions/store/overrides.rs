@@ -61,6 +61,10 @@ pub struct OverrideRow {
     pub reviewed_by: Option<String>,
     /// When.
     pub reviewed_at: Option<DateTime<Utc>>,
+    /// Until when another person reviews it, by the policies in force; null once it is reviewed.
+    pub review_due_at: Option<DateTime<Utc>>,
+    /// Whether that time is over: until it is reviewed, it counts for no new promotion.
+    pub review_overdue: bool,
     /// Who revoked it.
     pub ended_by: Option<String>,
     /// When.
@@ -77,6 +81,7 @@ macro_rules! rows {
             r#"select o.id, o.state as "state!: OverrideState", r.name as "repository: RepositoryName",
                  o.manifest as "digest: Digest", e.name as "environment: EnvironmentName", o.gates, o.reason,
                  c.name as created_by, o.created_at, o.expires_at, v.name as "reviewed_by?", o.reviewed_at,
+                 null::timestamptz as review_due_at, false as "review_overdue!",
                  z.name as "ended_by?", o.ended_at, o.origin as "origin: Origin"
                from (select *, case when ended_at is not null then 'ended'
                                     when expires_at <= (select decision_time()) then 'expired'
