@@ -186,27 +186,10 @@ pub async fn gather(
                 select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
                   'package', f.package, 'installed', f.installed, 'fixable', f.fixable,
                   'aliases', f.aliases, 'purl', f.purl)), '[]') from found f where f.run_id = r.id),
-              'known', (
-                select coalesce(json_agg(json_build_object('vulnerability', k.vulnerability, 'severity', k.severity,
-                  'fixable', k.fixable, 'since', k.since, 'unsuppressed_at', k.unsuppressed_at)), '[]')
-                from vulnerabilities_known k where k.repository_id = r.repository_id and k.sha256 = r.sha256
-                  and k.vulnerability = any((select names from named)::text[])))), '[]')
+              'known', coalesce(vulnerabilities_known_of(r.repository_id, r.sha256, (select names from named)), '[]'))), '[]')
             from run r) as "scans!: Json<Vec<Run>>",
-          (select coalesce(json_agg(json_build_object('environment', e.name, 'since', stay.standing_since,
-              'until', later.promoted_at, 'rolled_back', coalesce(later.kind = 'rollback', false))), '[]')
-            from environments e
-            cross join lateral (
-              select s.id, s.standing_since from promotions s
-              where s.repository_id = q.repository_id and s.environment_id = e.id and s.sha256 = q.sha256
-              order by s.id desc limit 1
-            ) stay
-            left join lateral (
-              select n.promoted_at, n.kind from promotions n
-              where n.repository_id = q.repository_id and n.environment_id = e.id and n.id > stay.id
-              order by n.id limit 1
-            ) later on true
-            where e.name in (select unnest(p.earlier_environments) from policy p)
-              or e.name = any(q.environments)) as "stays!: Json<BTreeSet<Stay>>",
+          coalesce(stays_in(q.repository_id, q.sha256, nullif(
+            q.environments || array(select unnest(p.earlier_environments) from policy p), '{}')), '[]') as "stays!: Json<BTreeSet<Stay>>",
           (select coalesce(json_agg(json_build_object('id', y.id, 'by', (select w.name from principals w where w.id = y.by),
               'until', y.until, 'grants', (
               select coalesce(json_agg(json_build_object('role', g.role, 'repositories', g.repositories,
@@ -215,17 +198,7 @@ pub async fn gather(
             from approvals y
             where y.repository_id = q.repository_id and y.sha256 = q.sha256 and y.environment_id = q.environment_id
               and y.ended_at is null) as "approvals!: Json<Vec<ApprovalSeen>>",
-          (select coalesce(json_agg(json_build_object('id', v.id, 'repositories', v.repositories, 'sha256', v.sha256,
-              'vulnerabilities', (select array_agg(n.vulnerability) from waiver_vulnerabilities n where n.waiver_id = v.id),
-              'package', v.package, 'status', v.status, 'reason', v.reason, 'created_by', (
-                select w.name from principals w where w.id = v.created_by),
-              'approved_by', (select w.name from principals w where w.id = v.approved_by),
-              'approved_at', v.approved_at, 'expires_at', v.expires_at, 'ended_at', v.ended_at)), '[]')
-            from waivers v
-            where v.approved_by is not null and (v.sha256 is null or v.sha256 = any(q.bytes))
-              and (v.environment_id is null or v.environment_id = q.environment_id)
-              and v.id in (select n.waiver_id from waiver_vulnerabilities n
-                where n.vulnerability = any((select names from named)::text[]))) as "waivers!: Json<BTreeSet<Waiver>>",
+          coalesce(waivers_of((select names from named), q.bytes, q.environment_id), '[]') as "waivers!: Json<BTreeSet<Waiver>>",
           (select coalesce(json_agg(json_build_object('id', v.id, 'gates', v.gates, 'reason', v.reason,
               'created_by', (select w.name from principals w where w.id = v.created_by), 'created_at', v.created_at,
               'expires_at', v.expires_at, 'ended_at', v.ended_at,
