@@ -105,6 +105,23 @@ pub(super) async fn gather(
     Ok(None)
 }
 
+/// Reads the newest releases of these repositories that are not remembered, in one statement.
+pub(super) async fn remember_newest(
+    connection: &mut PgConnection,
+    environment: &EnvironmentName,
+    repositories: &[RepositoryName],
+) -> Result<(), Failure> {
+    let unknown = |name: &&RepositoryName| !NEWEST.contains_key(&((*name).clone(), environment.clone()));
+    let unknown: Vec<&RepositoryName> = repositories.iter().filter(unknown).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    for release in releases::newest(connection, &unknown, environment).await? {
+        NEWEST.insert((release.repository.clone(), environment.clone()), Arc::new(release));
+    }
+    Ok(())
+}
+
 /// What the gathering statement saw of what is remembered.
 struct Seen {
     newest: Option<Digest>,

@@ -2,6 +2,7 @@
 
 use super::Refused;
 use super::evaluate::{self, Evaluated};
+use super::facts;
 use super::lane::environment_id;
 use super::store::releases as store;
 use crate::access::{Administer, Grant, Lane};
@@ -24,8 +25,8 @@ const CHANNELS: i64 = 1000;
 /// Connections that read one snapshot, where so many are free.
 const CONNECTIONS: usize = 4;
 
-/// Release channels that one connection is left alone with.
-const ALONE: usize = 50;
+/// Release channels that one connection takes at a time.
+const TAKEN: usize = 50;
 
 /// Which release channels an answer names; all are counted.
 #[derive(Clone, Debug)]
@@ -139,7 +140,7 @@ pub async fn simulate(
     let environment = grant.scope();
     let environment_id = environment_id(&mut snapshot, environment).await?;
     let work = Arc::new(Work::new(&mut snapshot, environment_id, environment, policy).await?);
-    let others = work.repositories.len().div_ceil(ALONE).clamp(1, CONNECTIONS) - 1;
+    let others = work.repositories.len().div_ceil(TAKEN).clamp(1, CONNECTIONS) - 1;
     let others = snapshot.shared_with(db, others).await?;
     let others = others.into_iter().map(|mut other: Tx| {
         let work = Arc::clone(&work);
@@ -198,12 +199,16 @@ impl Work {
     async fn run(&self, connection: &mut PgConnection) -> Result<Vec<(usize, Changes)>, Failure> {
         let mut found = Vec::new();
         loop {
-            let at = self.taken.fetch_add(1, Ordering::Relaxed);
-            let Some(repository) = self.repositories.get(at) else { return Ok(found) };
-            let lane = Lane { repository: repository.clone(), environment: self.environment.clone() };
-            if let Some(current) = evaluate::current_with(connection, &lane, &self.policy).await? {
-                let changes = compare(&current, &self.digest, &self.policy);
-                found.extend(changes.map(|changes| (at, changes)));
+            let begin = self.taken.fetch_add(TAKEN, Ordering::Relaxed);
+            let end = (begin + TAKEN).min(self.repositories.len());
+            let Some(taken) = self.repositories.get(begin..end) else { return Ok(found) };
+            facts::remember_newest(connection, &self.environment, taken).await?;
+            for (at, repository) in (begin..).zip(taken) {
+                let lane = Lane { repository: repository.clone(), environment: self.environment.clone() };
+                if let Some(current) = evaluate::current_with(connection, &lane, &self.policy).await? {
+                    let changes = compare(&current, &self.digest, &self.policy);
+                    found.extend(changes.map(|changes| (at, changes)));
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A manifest in a lane, and the promotion that it was found by.
 #[derive(Debug)]
 pub struct Release {
+    pub repository: RepositoryName,
     pub repository_id: i64,
     pub environment_id: i64,
     pub digest: Digest,
@@ -97,51 +98,70 @@ impl Release {
 /// The manifest, or that of a promotion. Nothing when there is no such repository, environment,
 /// manifest or promotion.
 pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<Option<Release>, Failure> {
+    let Wanted { repository, environment, digest, promotion, .. } = wanted;
+    let found = find_in(connection, &[repository], environment, digest, promotion).await?;
+    Ok(found.into_iter().next())
+}
+
+/// The newest promotions of these repositories, of those that have one.
+pub async fn newest(
+    connection: &mut PgConnection,
+    repositories: &[&RepositoryName],
+    environment: &EnvironmentName,
+) -> Result<Vec<Release>, Failure> {
+    find_in(connection, repositories, environment, None, None).await
+}
+
+async fn find_in(
+    connection: &mut PgConnection,
+    repositories: &[&RepositoryName],
+    environment: &EnvironmentName,
+    digest: Option<&Digest>,
+    promotion: Option<i64>,
+) -> Result<Vec<Release>, Failure> {
     sqlx::query_as!(
         Release,
         r#"with recursive
         lane as materialized (
-          select r.id as repository_id, e.id as environment_id, p.*
-          from repositories r cross join environments e
+          select r.id as repository_id, r.name as repository, e.id as environment_id, p.*
+          from unnest($1::text[]) asked(name) join repositories r on r.name = asked.name cross join environments e
           left join lateral (
             select * from promotions q
             where q.repository_id = r.id and q.environment_id = e.id and q.id <= coalesce($4, 9223372036854775807)
             order by q.id desc limit 1
           ) p(promotion_id, of_repository, of_environment) on $3::text is null
-          where r.name = $1 and e.name = $2
+          where e.name = $2
         ),
         subject as materialized (
           select m.* from lane l join manifests m
             on m.repository_id = l.repository_id and m.digest = coalesce($3, l.manifest)
         ),
-        family(digest, platform, depth, position) as (
-          select c.child, c.platform, 1, c.position from subject s join manifest_children c
+        family(repository_id, digest, platform, depth, position) as (
+          select s.repository_id, c.child, c.platform, 1, c.position from subject s join manifest_children c
             on c.repository_id = s.repository_id and c.manifest = s.digest
           union
-          select c.child, coalesce(c.platform, f.platform), f.depth + 1, null
-          from family f cross join subject s join manifest_children c
-            on c.repository_id = s.repository_id and c.manifest = f.digest
+          select f.repository_id, c.child, coalesce(c.platform, f.platform), f.depth + 1, null
+          from family f join manifest_children c on c.repository_id = f.repository_id and c.manifest = f.digest
           where f.depth < 4
         ),
         members as materialized (
           -- An image does not become a document by its own config: some runtimes take what is listed without
           -- a platform whatever its config says.
-          select f.digest, m.sha256, m.media_type, f.position,
+          select f.repository_id, f.digest, m.sha256, m.media_type, f.position,
             coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) as platform,
             not exists (select from manifest_children c
                         where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
-          from family f cross join subject s join manifests m
-            on m.repository_id = s.repository_id and m.digest = f.digest
+          from family f join manifests m on m.repository_id = f.repository_id and m.digest = f.digest
         )
-        select l.repository_id, l.environment_id, s.digest as "digest: Digest", s.sha256 as "sha256: Digest",
+        select l.repository as "repository: RepositoryName", l.repository_id, l.environment_id, s.digest as "digest: Digest", s.sha256 as "sha256: Digest",
           s.sha512 as "sha512: Digest", s.media_type as "media_type: MediaType", s.pushed_at, s.platform,
           (select coalesce(json_agg(json_build_object('digest', digest, 'sha256', sha256, 'platform', platform,
               'position', position)), '[]')
-            from members where leaf) as "platforms!: Json<BTreeSet<Platform>>",
+            from members m where m.repository_id = l.repository_id and leaf) as "platforms!: Json<BTreeSet<Platform>>",
           (select coalesce(json_object_agg(digest, media_type), '{}')
-            from (select distinct digest, media_type from members where leaf) m)
+            from (select distinct m.digest, m.media_type from members m where m.repository_id = l.repository_id and leaf) m)
             as "media_types!: Json<BTreeMap<Digest, MediaType>>",
-          array(select distinct sha256 from members) as "below!: Vec<Digest>",
+          array(select distinct m.sha256 from members m where m.repository_id = l.repository_id) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
             'version', l.version, 'decision', l.decision, 'recorded', l.recorded,
             'valid_until', coalesce(renewed.valid_until, l.valid_until), 'event_id', l.event_id,
@@ -151,16 +171,16 @@ pub async fn find(connection: &mut PgConnection, wanted: Wanted<'_>) -> Result<O
           ) end as "promotion: Json<Promotion>",
           renewed.id as "summary_id?", coalesce(renewed.envelope, l.summary) as "summary?",
           (select leaf from events where id = l.event_id) as "leaf?"
-        from subject s cross join lane l
+        from subject s join lane l on l.repository_id = s.repository_id
         left join lateral (
           select * from summaries u where u.promotion_id = l.promotion_id order by u.id desc limit 1
         ) renewed on true"#,
-        wanted.repository as &RepositoryName,
-        wanted.environment as &EnvironmentName,
-        wanted.digest as Option<&Digest>,
-        wanted.promotion,
+        repositories as &[&RepositoryName],
+        environment as &EnvironmentName,
+        digest as Option<&Digest>,
+        promotion,
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("reading a release", error))
 }
