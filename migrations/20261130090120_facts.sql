@@ -1,5 +1,5 @@
 -- Parts of the statement that gathers the facts of a decision (src/promotion/store/facts.rs) which most versions
--- have no use for. Postgres prepares every part of a statement each time it runs, used or not; the body of a
+-- do not need. Postgres prepares every part of a statement each time it runs, used or not; the body of a
 -- function is prepared when it is called. Being stable, they read the snapshot of the calling
 -- statement; being strict, they are not called without names.
 

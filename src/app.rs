@@ -278,7 +278,8 @@ impl App {
         });
     }
 
-    /// Starts a job that deletes or signs, which it does not do at a time that is in doubt.
+    /// Starts a job that deletes or signs, which it does not do at a time that is in doubt: a run is dropped when
+    /// the clocks begin to differ, at a point where a crash may cut it off.
     fn start_while_clocks_agree<F, R>(&self, jobs: &mut Jobs, name: &'static str, schedule: Schedule, work: F)
     where
         F: Fn(Self, CancellationToken) -> R + Send + Sync + 'static,
@@ -286,11 +287,12 @@ impl App {
     {
         let (app, stop) = (self.clone(), jobs.stopping());
         jobs.run(name, schedule, move || {
-            let run = (!app.clocks.differ()).then(|| work(app.clone(), stop.clone()));
+            let (clocks, run) = (app.clocks.clone(), work(app.clone(), stop.clone()));
             async move {
-                match run {
-                    Some(run) => run.await,
-                    None => Ok(()),
+                tokio::select! {
+                    biased;
+                    () = clocks.until_they_differ() => Ok(()),
+                    done = run => done,
                 }
             }
         });

@@ -14,7 +14,8 @@ use crate::content::Repository;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, Generation, Tx, database_time, queue};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{Db, Generation, Tx, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -269,12 +270,11 @@ async fn append(
             "form": content.form, "predicate_type": predicate_type, "signers": content.signers}),
         changes: content.changes(carrier),
     };
-    ledger::append(tx, event).await?;
-    let results = content.statement.iter().filter(|statement| is_result(&statement.predicate_type));
-    for digest in results.flat_map(Statement::digests) {
-        queue::reevaluate(tx, digest.as_ref()).await?;
+    let is_result = content.statement.as_ref().is_some_and(|statement| is_result(&statement.predicate_type));
+    if is_result && !content.signers.is_empty() {
+        queue::reevaluate(tx, &Changed::Attestation(id)).await?;
     }
-    Ok(())
+    ledger::append(tx, event).await.map(|_| ())
 }
 
 /// The predicate as gates read it; documents that other rooms read stay in their envelopes.

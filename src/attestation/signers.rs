@@ -8,7 +8,8 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
-use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, queue, refusal};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -153,6 +154,7 @@ pub async fn register(
         let facts = json!({"signer": new.name, "scheme": key.scheme(), "key_id": key.id().as_str(),
             "repositories": new.repositories, "predicate_types": new.predicate_types,
             "valid_from": new.valid_from(), "valid_until": new.valid_until, "judged": judged});
+        queue::reevaluate(&mut tx, &Changed::Signer(new.name.clone())).await?;
         ledger::append(&mut tx, event(Kind::SignerRegistered, at, grant, facts)).await?;
         let registered = store::by_name(&mut tx, &new.name).await?.ok_or(SignerRefused::Unknown)?;
         tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;
@@ -189,8 +191,8 @@ pub async fn revoke(
         store::revoke(&mut tx, signer.id, revocation, (at, from), grant.principal().id).await?;
         let facts = json!({"signer": name, "key_id": signer.key.id().as_str(), "distrusted_from": from,
             "compromised": revocation.compromised, "reason": revocation.reason});
+        queue::reevaluate(&mut tx, &Changed::Signer(name.to_owned())).await?;
         ledger::append(&mut tx, event(Kind::SignerRevoked, at, grant, facts)).await?;
-        queue::reevaluate(&mut tx, &queue::signer_key(name)).await?;
         let revoked = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
         tx.commit().await.map_err(|error| Failure::new("revoking a signer", error))?;
         Ok(revoked)

@@ -107,7 +107,7 @@ fn consequences(answer: &Value) -> String {
         }
     }
     if answer.pointer("/consequences/next").is_some_and(Value::is_string) {
-        words += "\n  not all are named: --dry-run --all names them";
+        words += "\n  not all are named; --all names them";
     }
     words
 }

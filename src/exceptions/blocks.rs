@@ -8,7 +8,8 @@ use crate::access::{Block, EveryLane, Grant, Lane, Principal, Pull};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::postgres::{Db, Scopes, Tx, act, database_time, queue};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{Db, Scopes, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -77,8 +78,8 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<BlockR
         let id = id.ok_or_else(|| Refused::UnknownArtifact(new.digest.to_string()))?;
         let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until});
         let event = target.event(Kind::BlockPlaced, at, by, Some(&new.digest), facts);
+        queue::reevaluate(&mut tx, &Changed::Bytes(new.digest.clone())).await?;
         ledger::append(&mut tx, event).await?;
-        queue::reevaluate(&mut tx, new.digest.as_ref()).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)
@@ -95,8 +96,8 @@ pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) ->
         let by = scope.principal();
         let digest = store::end(&mut tx, &target, id, at, by.id).await?.ok_or(Refused::Unknown)?;
         let facts = json!({"block": id, "reason": reason.as_str()});
+        queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;
         ledger::append(&mut tx, target.event(Kind::BlockEnded, at, by, Some(&digest), facts)).await?;
-        queue::reevaluate(&mut tx, digest.as_ref()).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)

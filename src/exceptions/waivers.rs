@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Justification, WaiverStatus, package_accepts};
+use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -179,6 +180,7 @@ pub async fn approve_waiver(
         store::approve(&mut tx, id, at, by.id).await?;
         let facts = json!({"waiver": id, "reason": reason.as_str()});
         let event = target.event(Kind::WaiverApproved, at, by, row.digest.as_ref(), facts);
+        queue::reevaluate(&mut tx, &Changed::Waiver(id)).await?;
         ledger::append(&mut tx, event).await?;
         let row = read(&mut tx, id).await?;
         tx.commit().await?;
@@ -206,6 +208,7 @@ pub async fn revoke_waiver(
         }
         let facts = json!({"waiver": id, "reason": reason.as_str()});
         let event = target.event(Kind::WaiverRevoked, at, by, row.digest.as_ref(), facts);
+        queue::reevaluate(&mut tx, &Changed::Waiver(id)).await?;
         ledger::append(&mut tx, event).await?;
         let row = read(&mut tx, id).await?;
         tx.commit().await?;

@@ -37,7 +37,8 @@ const READS: [(&str, &str); 4] = [
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 const DETAIL: &str = "the clocks of Postgres and of this service differ by more than 60 s: until they agree, only \
-                      blocks, holds and revocations are written; nothing was changed";
+                      blocks, holds, their ends and the ends of approvals, waivers, overrides, signers, \
+                      tokens and grants are written; nothing was changed";
 
 /// Refuses what must not be written now.
 pub async fn refuse_writes(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -51,9 +52,13 @@ pub async fn refuse_writes(State(app): State<App>, request: Request, next: Next)
     if path.starts_with("/v2") {
         return oci::unavailable(DETAIL, RETRY_AFTER);
     }
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "clocks-differ", DETAIL)
+    problem(DETAIL).into_response()
+}
+
+/// The refusal of a write while the clocks differ.
+pub(super) fn problem(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "clocks-differ", detail)
         .header(header::RETRY_AFTER, RETRY_AFTER)
-        .into_response()
 }
 
 fn is_allowed(method: &Method, path: &str, query: Option<&str>) -> bool {
@@ -75,7 +80,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Writes that are refused, listed so that a new route is looked at by whoever adds it.
+    /// Writes that are refused, listed so that the author of a new route decides about it.
     const REFUSED: [(&str, &str); 19] = [
         ("POST", "/api/v1/approvals"),
         ("PUT", "/api/v1/artifacts"),

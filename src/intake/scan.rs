@@ -8,7 +8,8 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
 use crate::policy::in_words;
-use crate::postgres::{self, Db, Generation, Scopes, Tx, database_time, queue, refusal};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{self, Db, Generation, Scopes, Tx, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -206,8 +207,8 @@ impl Act<'_> {
         let run = evidence::record(&mut tx, &new).await?;
         let recorded = self.recorded(run, artifact, findings);
         if let Recorded::New(_) = run {
+            queue::reevaluate(&mut tx, &Changed::Bytes(subject.sha256.clone())).await?;
             ledger::append(&mut tx, self.event(&repository, &recorded, at)).await?;
-            queue::reevaluate(&mut tx, subject.sha256.as_ref()).await?;
         }
         tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
         Ok((recorded, linked.bytes_taken))

@@ -6,29 +6,66 @@
 
 use super::scopes::QUEUE;
 use crate::failure::Failure;
+use crate::names::{Digest, EnvironmentName};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// The kind of job that renews the verification summaries of a release channel; its key is the channel.
 pub const RENEW_SUMMARY: &str = "renew-summary";
-/// The kind of job that finds the release channels whose answer a fact may have changed; its key is a digest or
-/// [`signer_key`].
+/// The kind of job that finds the release channels whose answer a fact may have changed; its key is [`Changed`].
 pub const REEVALUATE: &str = "reevaluate";
 
-/// The key of the job that re-evaluates what rests on a signer.
-pub fn signer_key(name: &str) -> String {
-    format!("{SIGNER}{name}")
+/// What a fact is about that may change answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Bytes, by any digest.
+    Bytes(Digest),
+    /// Statements that a signer signed.
+    Signer(String),
+    /// What a statement is about.
+    Attestation(i64),
+    /// What a waiver covers.
+    Waiver(i64),
+    /// Everything in an environment.
+    Environment(EnvironmentName),
 }
 
-/// The signer of a key that [`signer_key`] made.
-pub fn signer_of(key: &str) -> Option<&str> {
-    key.strip_prefix(SIGNER)
+/// Not the key of a job that re-evaluates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the key of a job that re-evaluates")]
+pub struct InvalidKey;
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(digest) => write!(f, "bytes/{digest}"),
+            Self::Signer(name) => write!(f, "signer/{name}"),
+            Self::Attestation(id) => write!(f, "attestation/{id}"),
+            Self::Waiver(id) => write!(f, "waiver/{id}"),
+            Self::Environment(name) => write!(f, "environment/{name}"),
+        }
+    }
 }
 
-const SIGNER: &str = "signer/";
+impl FromStr for Changed {
+    type Err = InvalidKey;
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let (kind, what) = text.split_once('/').ok_or(InvalidKey)?;
+        match kind {
+            "bytes" => what.parse().map(Self::Bytes).map_err(|_| InvalidKey),
+            "signer" => Ok(Self::Signer(what.to_owned())),
+            "attestation" => what.parse().map(Self::Attestation).map_err(|_| InvalidKey),
+            "waiver" => what.parse().map(Self::Waiver).map_err(|_| InvalidKey),
+            "environment" => what.parse().map(Self::Environment).map_err(|_| InvalidKey),
+            _ => Err(InvalidKey),
+        }
+    }
+}
 
 /// How often a job may fail before it is dead.
 pub const MAX_ATTEMPTS: i32 = 10;
@@ -86,26 +123,35 @@ pub async fn enqueue(
     enqueue_with(connection, kind, key, payload, run_after, MAX_ATTEMPTS).await
 }
 
-/// Re-evaluates after this transaction: the fact that it writes is about these bytes, or about a signer.
-pub async fn reevaluate(connection: &mut PgConnection, key: &str) -> Result<(), Failure> {
-    enqueue(connection, REEVALUATE, key, &Value::Null, None).await
+/// Re-evaluates after this transaction, which writes a fact about this.
+pub async fn reevaluate(connection: &mut PgConnection, changed: &Changed) -> Result<(), Failure> {
+    enqueue(connection, REEVALUATE, &changed.to_string(), &Value::Null, None).await
 }
 
-/// Enqueues a job for each key that has none. One that died less than an hour ago counts, so that what fails for
-/// ever is tried once an hour.
+/// Enqueues a job for each key that has none which waits: one that runs may have read before the fact that this
+/// one follows from. A dead one is tried again, at most once in `again_after`; where that is zero, one that
+/// waits after a failure runs now.
 pub async fn enqueue_missing(
     connection: &mut PgConnection,
     kind: &'static str,
     keys: &[String],
+    again_after: Duration,
 ) -> Result<(), Failure> {
     sqlx::query!(
-        "insert into job_queue(kind, key, payload, max_attempts)
-         select $1, key, 'null', $3 from unnest($2::text[]) key
-         where not exists (select from job_queue q where q.kind = $1 and q.key = key
-           and (q.dead_at is null or q.dead_at > clock_timestamp() - interval '1 hour'))",
+        "with known as (
+           select q.id, q.key, q.dead_at from job_queue q where q.kind = $1 and q.key = any($2)
+             and (q.dead_at is not null or q.locked_until is null)),
+         again as (
+           update job_queue q set dead_at = null, run_after = least(q.run_after, clock_timestamp()),
+             attempts = case when q.dead_at is null then q.attempts else 0 end
+           from known k where q.id = k.id
+             and coalesce(k.dead_at <= clock_timestamp() - make_interval(secs => $4), $4 = 0))
+         insert into job_queue(kind, key, payload, max_attempts)
+         select $1, key, 'null', $3 from unnest($2::text[]) key where key not in (select k.key from known k)",
         kind,
         keys,
-        MAX_ATTEMPTS
+        MAX_ATTEMPTS,
+        again_after.as_secs_f64(),
     )
     .execute(connection)
     .await

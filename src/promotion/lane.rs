@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Action, Case, Decision, Mode, PolicySets, Recorded, RecordedGate, Yes, decide};
-use crate::postgres::{Generation, Scopes, Tx};
+use crate::postgres::{Clocks, Generation, Scopes, Tx};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -126,16 +126,16 @@ impl<'tx> LockedLane<'tx> {
         if there { Ok(()) } else { Err(Refused::UnknownArtifact(digest.to_string())) }
     }
 
-    /// Gathers the facts now and decides on a promotion. The time is the database's, read in the gathering
-    /// statement and so after the locks.
+    /// Gathers the facts now and decides on a promotion. The time is read after the locks.
     pub async fn judge(&mut self, digest: &Digest) -> Result<Judged, Refused> {
         let place = &self.place;
         let (repository, environment) = (&place.repository, &place.environment);
         let wanted =
             facts::Wanted { repository, environment, digest: Some(digest), promotion: None, also: None };
+        let now = agreed_time(self.tx).await?;
         let gathered = facts::gather_for_promotion(self.tx, wanted).await?;
         let gathered = gathered.ok_or_else(|| Refused::UnknownArtifact(digest.to_string()))?;
-        judged(gathered, Action::Promote)
+        judged(gathered, Action::Promote, now)
     }
 
     /// The same for a rollback to what was promoted by this promotion.
@@ -144,8 +144,9 @@ impl<'tx> LockedLane<'tx> {
         let (repository, environment) = (&place.repository, &place.environment);
         let wanted =
             facts::Wanted { repository, environment, digest: None, promotion: Some(promotion), also: None };
+        let now = agreed_time(self.tx).await?;
         let gathered = facts::gather(self.tx, wanted).await?.ok_or(Refused::Unknown)?;
-        judged(gathered, Action::Rollback { named })
+        judged(gathered, Action::Rollback { named }, now)
     }
 
     /// The yes, if that is the decision; the lane and the decision back if it is not.
@@ -157,8 +158,15 @@ impl<'tx> LockedLane<'tx> {
     }
 }
 
-fn judged(gathered: facts::Gathered, action: Action) -> Result<Judged, Refused> {
-    let facts::Gathered { now, facts, policies, release, .. } = gathered;
+/// The time of a decision, which no fact is written with while the clocks differ.
+async fn agreed_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Refused> {
+    let clocks = Clocks::read(connection).await?;
+    if clocks.differ() { Err(Refused::ClocksDiffer) } else { Ok(clocks.time()) }
+}
+
+fn judged(gathered: facts::Gathered, action: Action, now: DateTime<Utc>) -> Result<Judged, Refused> {
+    let now = now.max(gathered.now);
+    let facts::Gathered { facts, policies, release, .. } = gathered;
     let recorded = match action {
         Action::Promote => None,
         Action::Rollback { .. } => release.promotion.as_ref().map(|promotion| promotion.recorded.clone()),

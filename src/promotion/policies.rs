@@ -1,7 +1,6 @@
 //! Policies: every version kept, one of each name in force.
 
 use super::lane::environment_id;
-
 use super::simulate::{self, Consequences, Naming};
 use super::store::policies as store;
 use super::{Reason, Refused};
@@ -10,6 +9,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Gate, Policy, PolicyName};
+use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Generation, Scopes, act, database_time};
 use serde::Serialize;
 use serde_json::json;
@@ -48,6 +48,8 @@ pub async fn put_policy(
     sees: impl Fn(&RepositoryName) -> bool,
 ) -> Result<PutPolicy, Refused> {
     let before_the_lock = simulate::simulate(db, grant, policy, &Naming::default(), &sees).await?;
+    // There is no next page of what is in force.
+    let before_the_lock = Consequences { next: None, ..before_the_lock };
     act(|| async {
         let consequences = before_the_lock.clone();
         let digest = policy.digest()?;
@@ -87,6 +89,9 @@ pub async fn put_policy(
                 facts: json!({"name": name, "before": before}),
                 changes: vec![Generation::environment(environment)],
             };
+            if policy.gates.iter().any(|gate| gate.enforced_on_running_from().is_some()) {
+                queue::reevaluate(&mut tx, &Changed::Environment(environment.clone())).await?;
+            }
             ledger::append(&mut tx, event).await?;
         }
         tx.commit().await?;

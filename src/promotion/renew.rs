@@ -11,8 +11,9 @@ use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
-use crate::policy::{EvidenceKind, Position, Recorded, Status};
-use crate::postgres::{Db, Scopes, Tx, act, database_time, queue};
+use crate::policy::{EvidenceKind, Gate, Position, Recorded, Status};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{Clocks, Db, Scopes, Tx, act, database_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -22,25 +23,38 @@ use std::time::Duration;
 pub async fn enqueue_due(db: &Db, before: DateTime<Utc>, limit: i64) -> Result<usize, Failure> {
     let mut connection = db.acquire().await?;
     let channels = store::ending(&mut connection, before, limit).await?;
-    enqueue(&mut connection, &channels).await?;
+    enqueue(&mut connection, &channels, DEAD_FOR).await?;
     Ok(channels.len())
 }
 
-/// Enqueues the renewal of the summaries of every release channel whose answer a fact may have changed: about
-/// these bytes, or a signer. What known-good answers instead has an older summary, which may have ended.
+/// Enqueues the renewal of the summaries of every release channel whose answer a fact may have changed. What
+/// known-good answers instead has an older summary, which may have ended.
 pub async fn reevaluate(db: &Db, key: &str) -> Result<(), Failure> {
     let mut connection = db.acquire().await?;
-    let channels = match (queue::signer_of(key), key.parse::<Digest>()) {
-        (Some(signer), _) => store::resting_on(&mut connection, signer).await?,
-        (None, Ok(digest)) => store::carrying(&mut connection, &digest).await?,
-        (None, Err(error)) => return Err(Failure::new("reading the key of a job", error)),
+    let changed: Changed = key.parse().map_err(|error| Failure::new("reading the key of a job", error))?;
+    let channels = match changed {
+        Changed::Bytes(digest) => store::carrying(&mut connection, &[digest]).await?,
+        Changed::Attestation(id) => {
+            let subjects = store::subjects(&mut connection, id).await?;
+            store::carrying(&mut connection, &subjects).await?
+        }
+        Changed::Signer(name) => store::resting_on(&mut connection, &name).await?,
+        Changed::Waiver(id) => store::waived(&mut connection, id).await?,
+        Changed::Environment(name) => store::of_environment(&mut connection, &name).await?,
     };
-    enqueue(&mut connection, &channels).await
+    enqueue(&mut connection, &channels, Duration::ZERO).await
 }
 
-async fn enqueue(connection: &mut PgConnection, channels: &[Lane]) -> Result<(), Failure> {
+/// How long a renewal that failed too often is left alone by the job that looks for summaries that end.
+const DEAD_FOR: Duration = Duration::from_hours(1);
+
+async fn enqueue(
+    connection: &mut PgConnection,
+    channels: &[Lane],
+    again_after: Duration,
+) -> Result<(), Failure> {
     let keys: Vec<String> = channels.iter().map(ToString::to_string).collect();
-    queue::enqueue_missing(connection, queue::RENEW_SUMMARY, &keys).await
+    queue::enqueue_missing(connection, queue::RENEW_SUMMARY, &keys, again_after).await
 }
 
 /// Until when a summary is left alone: it is renewed in the last third of its validity.
@@ -67,12 +81,17 @@ pub async fn renew(
         let place = Place::find(&mut tx, lane).await?;
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
+        if Clocks::read(&mut tx).await?.differ() {
+            return Err(Refused::ClocksDiffer);
+        }
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;
         let falls_back = !walk.skipped.is_empty();
         let partly = newest.and_then(Result::ok).filter(Evaluated::is_partly_blocked);
         let (mut renewed, mut until) = (0, None::<DateTime<Utc>>);
         for found in walk.answer.into_iter().chain(partly) {
+            // Where it may end by then, it is looked at again, for the version that is the answer then.
+            let ends = next_end(&found).map(|end| renewed_before(end, validity));
             let before = renewed_before(found.case.at, validity);
             let valid_until = if found.promotion.valid_until < before {
                 renewed += 1;
@@ -80,7 +99,7 @@ pub async fn renew(
             } else {
                 found.promotion.valid_until
             };
-            until = Some(until.map_or(valid_until, |until| until.min(valid_until)));
+            until = until.into_iter().chain(ends).chain([valid_until]).min();
         }
         // What does not run, or stands in for another version, is looked at again: the other may come back.
         let retry = renewed_before(database_time(&mut tx).await?, validity) + RETRY;
@@ -90,6 +109,16 @@ pub async fn renew(
         Ok(renewed)
     })
     .await
+}
+
+/// When time alone may next change the answer: the end of a grace or of a waiver, or a gate that begins to count
+/// for what runs.
+fn next_end(found: &Evaluated) -> Option<DateTime<Utc>> {
+    let risks = found.status.at_risk.iter().filter_map(|risk| risk.ends_at);
+    let waivers = found.case.facts.waivers.iter().filter_map(|waiver| waiver.expires_at);
+    let gates = found.policies.in_force.values().flat_map(|policy| &policy.gates);
+    let gates = gates.filter_map(Gate::enforced_on_running_from);
+    risks.chain(waivers).chain(gates).filter(|end| *end > found.case.at).min()
 }
 
 /// How long a channel is left alone in which nothing runs, or another version than the newest.

@@ -192,7 +192,7 @@ async fn blocks(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx
              when b.sha256 <> case when starts_with(b.manifest, 'sha256:') then b.manifest else m.sha256 end
                then ' counts for other bytes'
              when b.ended_at is not null
-               and (b.ended_by is not null or b.ended_at is distinct from b.until or b.until > clock_timestamp())
+               and (b.ended_by is not null or b.ended_at is distinct from b.until or b.until > (select decision_time()))
                and not exists (
                  select from events e where e.digest = b.manifest and e.at = b.ended_at
                    and e.kind = 'block.ended' and e.principal_id = b.ended_by
@@ -218,7 +218,7 @@ async fn holds(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                  and time_is_said(h.until, facts_said(e.leaf), 'until'))
                then ' was placed by no event that says the same'
              when h.ended_at is not null
-               and (h.ended_by is not null or h.ended_at is distinct from h.until or h.until > clock_timestamp())
+               and (h.ended_by is not null or h.ended_at is distinct from h.until or h.until > (select decision_time()))
                and not exists (
                  select from events e where e.digest is null and e.at = h.ended_at and e.kind = 'hold.ended'
                    and e.principal_id = h.ended_by
@@ -244,7 +244,7 @@ async fn approvals(connection: &mut PgConnection, behind: &str, limit: i64) -> s
              when a.sha256 <> case when starts_with(a.manifest, 'sha256:') then a.manifest else m.sha256 end
                then ' counts for other bytes'
              when a.ended_at is not null
-               and (a.ended_by is not null or a.ended_at is distinct from a.until or a.until > clock_timestamp())
+               and (a.ended_by is not null or a.ended_at is distinct from a.until or a.until > (select decision_time()))
                and not exists (
                  select from events e where e.digest = a.manifest and e.at = a.ended_at
                    and e.kind = 'approval.ended' and e.principal_id = a.ended_by

@@ -1,8 +1,10 @@
 //! What collection reads and deletes. Each page looks at a bounded number of rows by their key.
 
+use crate::clock;
 use crate::content::{Garbage, Why};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
+use crate::postgres::MAX_CLOCK_DIFFERENCE;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -13,6 +15,11 @@ pub struct LinkSeen {
     pub digest: Digest,
     /// Past its grace, and no manifest refers to it in this snapshot.
     pub unneeded: bool,
+}
+
+/// Nothing is deleted that is still protected at this time: a clock of Postgres that is ahead ends no protection.
+fn latest_time() -> DateTime<Utc> {
+    clock::now() + MAX_CLOCK_DIFFERENCE
 }
 
 /// The next links in the order of their key.
@@ -28,13 +35,14 @@ pub async fn links_page(
              select repository_id, digest, protected_until from blob_links
              where (repository_id, digest) > ($1, $2) order by repository_id, digest limit $3)
            select p.repository_id as "repository_id!", p.digest as "digest!: Digest",
-                  p.protected_until < clock_timestamp() and not exists (
+                  p.protected_until < least(clock_timestamp(), $4) and not exists (
                     select from manifest_blobs m
                     where m.repository_id = p.repository_id and m.blob = p.digest) as "unneeded!"
            from page p order by p.repository_id, p.digest"#,
         repository_id,
         digest,
-        limit
+        limit,
+        latest_time(),
     )
     .fetch_all(connection)
     .await
@@ -88,7 +96,7 @@ pub async fn delete_links(
         r#"with gone as (
              delete from blob_links l using unnest($1::bigint[], $2::text[]) as u(repository_id, digest)
              where l.repository_id = u.repository_id and l.digest = u.digest
-               and l.protected_until < clock_timestamp()
+               and l.protected_until < least(clock_timestamp(), $3)
                and not exists (select from manifest_blobs m
                                where m.repository_id = l.repository_id and m.blob = l.digest)
              returning l.repository_id, l.digest)
@@ -97,7 +105,8 @@ pub async fn delete_links(
            from gone g join repositories r on r.id = g.repository_id join blobs b on b.digest = g.digest
            order by g.repository_id, g.digest"#,
         repositories,
-        digests as &[Digest]
+        digests as &[Digest],
+        latest_time(),
     )
     .fetch_all(connection)
     .await
@@ -211,11 +220,12 @@ pub async fn doomed_page(
     sqlx::query_as!(
         Doomed,
         "select object_key, size_bytes, doomed_at as at from doomed_objects
-         where object_key > $1 and doomed_at <= clock_timestamp() - make_interval(secs => $2)
+         where object_key > $1 and doomed_at <= least(clock_timestamp(), $4) - make_interval(secs => $2)
          order by object_key limit $3",
         key,
         delay.as_secs_f64(),
-        limit
+        limit,
+        latest_time(),
     )
     .fetch_all(connection)
     .await

@@ -99,7 +99,10 @@ impl Once {
         };
         let keyed = Keyed { principal: caller.principal().clone(), key, request };
         let mut connection = app.db.acquire().await?;
-        repeats::forget(&mut connection).await?;
+        // A clock that is ahead would end keys that are young.
+        if !app.clocks.differ() {
+            repeats::forget(&mut connection).await?;
+        }
         if let Some(earlier) = repeats::earlier(&mut connection, &keyed).await? {
             return again(earlier);
         }

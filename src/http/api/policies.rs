@@ -3,6 +3,7 @@
 use super::Problem;
 use super::extract::{Document, Json, Path, Query};
 use super::page::{Page, PageOf};
+use super::promotions::dry_run_slot;
 use crate::access::{Action, Administer, Everything, Pull, Scope};
 use crate::app::App;
 use crate::http::Caller;
@@ -77,6 +78,7 @@ async fn simulate(
     let policy = Policy::parse(&body).map_err(Refused::Policy)?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
     let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
+    let _slot = dry_run_slot(&app, &caller)?;
     let (after, limit) = page.bounds::<RepositoryName>()?;
     let after = after.map_or(String::new(), |after| after.to_string());
     let naming = Naming { after, limit: usize::try_from(limit).unwrap_or(1) };

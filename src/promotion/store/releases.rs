@@ -91,7 +91,10 @@ impl Release {
     pub fn size_bytes(&self) -> usize {
         let papers = [&self.summary, &self.leaf].into_iter().flatten().map(Vec::len).sum::<usize>();
         let recorded = self.promotion.as_ref().map_or(0, |promotion| promotion.recorded.gates.len());
-        papers + 1500 + 300 * (self.platforms.len() + self.below.len()) + 1000 * recorded
+        papers
+            + 1500
+            + 300 * (self.platforms.len() + self.media_types.len() + self.below.len())
+            + 1000 * recorded
     }
 }
 

@@ -102,6 +102,9 @@ pub async fn versions(
            join manifests m on m.repository_id = r.id and m.digest = t.digest
            where r.name = $1
              and not exists (select from tags_hidden h where h.repository_id = r.id and h.name = t.name)
+             and (exists (select from promotions p where p.repository_id = r.id and p.environment_id = e.id
+                            and p.sha256 = m.sha256)
+               or exists (select from manifest_children c where c.repository_id = r.id and c.child = m.digest)
              and exists (
                with recursive above(digest, depth) as (
                  select m.digest, 0
@@ -109,7 +112,7 @@ pub async fn versions(
                  select c.manifest, a.depth + 1 from above a join manifest_children c
                    on c.repository_id = r.id and c.child = a.digest where a.depth < 4)
                select from above a join manifests i on i.repository_id = r.id and i.digest = a.digest
-               join promotions p on p.repository_id = r.id and p.environment_id = e.id and p.sha256 = i.sha256)
+               join promotions p on p.repository_id = r.id and p.environment_id = e.id and p.sha256 = i.sha256))
            order by t.name limit $4"#,
         &lane.repository as &RepositoryName,
         &lane.environment as &EnvironmentName,
