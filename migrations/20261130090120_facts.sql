@@ -3,7 +3,7 @@
 -- function is prepared when it is called. Being stable, they read the snapshot of the calling
 -- statement; being strict, they are not called without names.
 
--- Waivers of vulnerabilities with these names that cover these bytes in the environment.
+-- Waivers of vulnerabilities with these names, in upper case, that cover these bytes in the environment.
 create function waivers_of(names text[], bytes text[], environment bigint) returns json
 language plpgsql stable strict parallel safe set plan_cache_mode = force_generic_plan as $$
 begin
@@ -17,10 +17,10 @@ begin
     from waivers v
     where v.approved_by is not null and (v.sha256 is null or v.sha256 = any(bytes))
       and (v.environment_id is null or v.environment_id = environment)
-      and v.id in (select n.waiver_id from waiver_vulnerabilities n where n.vulnerability = any(names)));
+      and v.id in (select n.waiver_id from waiver_vulnerabilities n where upper(n.vulnerability) = any(names)));
 end $$;
 
--- Since when vulnerabilities with these names are known of the bytes.
+-- Since when vulnerabilities with these names, in upper case, are known of the bytes.
 create function vulnerabilities_known_of(repository bigint, bytes text, names text[]) returns json
 language plpgsql stable strict parallel safe set plan_cache_mode = force_generic_plan as $$
 begin
@@ -28,7 +28,7 @@ begin
     select coalesce(json_agg(json_build_object('vulnerability', k.vulnerability, 'severity', k.severity,
       'fixable', k.fixable, 'since', k.since, 'unsuppressed_at', k.unsuppressed_at)), '[]')
     from vulnerabilities_known k
-    where k.repository_id = repository and k.sha256 = bytes and k.vulnerability = any(names));
+    where k.repository_id = repository and k.sha256 = bytes and upper(k.vulnerability) = any(names));
 end $$;
 
 -- When the bytes were current in these environments.
@@ -51,3 +51,5 @@ begin
     ) later on true
     where e.name = any(names));
 end $$;
+
+create index waiver_vulnerabilities_by_upper_case on waiver_vulnerabilities(upper(vulnerability), waiver_id);

@@ -91,6 +91,10 @@ pub struct Settings {
     /// [default: 300]
     #[arg(long, env = "PROOFMARK_DOCUMENT_SECONDS", value_name = "SECONDS")]
     pub document_seconds: Option<u64>,
+    /// Seconds for an answer to begin to a request that writes nothing (GET, HEAD, verify, simulate); then it is
+    /// 503 [default: 30]
+    #[arg(long, env = "PROOFMARK_ANSWER_SECONDS", value_name = "SECONDS")]
+    pub answer_seconds: Option<u64>,
     /// Findings of a scan report at the most [default: 100000]
     #[arg(long, env = "PROOFMARK_MAX_FINDINGS", value_name = "N")]
     pub max_findings: Option<usize>,
@@ -215,6 +219,8 @@ pub struct Limits {
     pub document_memory_bytes: u64,
     /// For a document or manifest to arrive.
     pub document_time: Duration,
+    /// Within which an answer begins to a request that writes nothing.
+    pub answer_time: Duration,
     /// Findings of a scan report.
     pub findings: usize,
     /// Bytes of a blob.
@@ -345,6 +351,7 @@ impl Settings {
             max_request_bytes,
             document_memory_bytes,
             document_seconds,
+            answer_seconds,
             max_findings,
             severity_order,
             max_blob_bytes,
@@ -379,6 +386,7 @@ impl Settings {
             request_bytes: self.max_request_bytes.unwrap_or(1 << 20),
             document_memory_bytes: self.document_memory_bytes.unwrap_or(256 << 20),
             document_time: seconds(self.document_seconds, 300),
+            answer_time: seconds(self.answer_seconds, 30),
             findings: self.max_findings.unwrap_or(100_000),
             blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
             concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),

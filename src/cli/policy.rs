@@ -106,6 +106,11 @@ fn consequences(answer: &Value) -> String {
             }
         }
     }
+    if words.is_empty() {
+        let evaluated = answer.pointer("/consequences/evaluated").and_then(Value::as_u64).unwrap_or_default();
+        let _ =
+            write!(words, "\n  it changes nothing for what runs; repositories that it covers: {evaluated}");
+    }
     if answer.pointer("/consequences/next").is_some_and(Value::is_string) {
         words += "\n  not all are named; --all names them";
     }

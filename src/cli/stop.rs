@@ -240,6 +240,14 @@ pub fn gates_in_words(gates: &[Value]) -> String {
         {
             let _ = write!(words, "\n        to solve it: {solution}");
         }
+        for one in gate.get("waived").and_then(Value::as_array).into_iter().flatten() {
+            let (vulnerability, package, waiver) =
+                (at(one, "/vulnerability"), at(one, "/package"), at(one, "/waiver"));
+            let until = one.get("expires_at").and_then(Value::as_str);
+            let until = until.map_or(String::new(), |until| format!(" until {until}"));
+            let _ =
+                write!(words, "\n        {vulnerability} in {package} is waived{until} (waiver {waiver})");
+        }
     }
     words
 }

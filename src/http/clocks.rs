@@ -26,7 +26,7 @@ const STOPS: [(&str, &str); 10] = [
 ];
 
 /// Requests that write nothing, though their method says so.
-const READS: [(&str, &str); 4] = [
+pub(super) const READS: [(&str, &str); 4] = [
     ("POST", "/api/v1/decisions/{id}/replay"),
     ("POST", "/api/v1/policies/simulate"),
     ("POST", "/api/v1/verify"),

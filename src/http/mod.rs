@@ -9,6 +9,7 @@ pub mod body;
 mod caller;
 mod clocks;
 mod connections;
+mod deadline;
 pub mod oci;
 mod operations;
 mod range;
@@ -43,6 +44,7 @@ pub fn router(app: App) -> Router {
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
         })
         .layer(from_fn_with_state(app.clone(), clocks::refuse_writes))
+        .layer(from_fn_with_state(app.clone(), deadline::answer_in_time))
         .with_state(app);
     request::layers(router)
 }

@@ -226,8 +226,10 @@ fn overridden(mut result: GateResult, case: &Case, review: Span) -> GateResult {
         return result;
     }
     let counts = |one: &&Override| one.counts_at(case.at) && one.gates.contains(result.gate);
-    let (overdue, in_time): (Vec<_>, Vec<_>) =
+    let (overdue, mut in_time): (Vec<_>, Vec<_>) =
         case.facts.overrides.iter().filter(counts).partition(|one| one.is_overdue(review, case.at));
+    // Another override by the same person is no review.
+    in_time.retain(|one| overdue.iter().all(|late| late.created_by != one.created_by));
     if let Some(found) = in_time.first() {
         let by = BTreeSet::from([found.created_by.clone()]);
         result.evidence.push(Evidence { kind: EvidenceKind::Override, id: found.id.to_string(), by });

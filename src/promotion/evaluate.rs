@@ -73,7 +73,7 @@ impl Evaluated {
     fn by_tag(mut self) -> Self {
         if self.skipped && self.is_allowed() {
             let message =
-                "a rollback went back over this version; what runs it goes on by its digest".to_owned();
+                "a rollback went back over this version: its tag is not served, and what runs it by digest goes on".to_owned();
             self.status.verdict = Verdict::Deny;
             self.status.gates.push(never_promoted(message));
         }
@@ -206,23 +206,34 @@ pub(super) struct Walk {
     pub platforms_differ: bool,
 }
 
-/// The current version of a channel, with the facts that another policy would look at.
-pub(super) async fn current_with(
+/// What runs in a channel, and the newest version where it does not.
+#[derive(Default)]
+pub(super) struct Running {
+    pub current: Option<Evaluated>,
+    pub ended: Option<Evaluated>,
+}
+
+/// What runs in a channel, with the facts that another policy would look at.
+pub(super) async fn running_with(
     connection: &mut PgConnection,
     lane: &Lane,
     also: &Policy,
-) -> Result<Option<Evaluated>, Failure> {
+) -> Result<Running, Failure> {
     let position = Some(Position::Current);
     let newest = promoted_with(connection, lane, None, Part::Whole, position, Some(also)).await?;
-    match newest {
-        None => return Ok(None),
-        Some(Ok(newest)) if newest.is_allowed() || newest.is_partly_blocked() => return Ok(Some(newest)),
-        Some(_) => {}
-    }
-    let Some(current) = walk(connection, lane, Part::Whole, false).await?.answer else { return Ok(None) };
+    let ended = match newest {
+        None => return Ok(Running::default()),
+        Some(Ok(newest)) if newest.is_allowed() || newest.is_partly_blocked() => {
+            return Ok(Running { current: Some(newest), ended: None });
+        }
+        Some(newest) => newest.ok(),
+    };
+    let Some(current) = walk(connection, lane, Part::Whole, false).await?.answer else {
+        return Ok(Running { current: None, ended });
+    };
     let id = Some(current.promotion.id);
     let found = promoted_with(connection, lane, id, Part::Whole, position, Some(also)).await?;
-    Ok(found.and_then(Result::ok))
+    Ok(Running { current: found.and_then(Result::ok), ended })
 }
 
 /// Walks back. For a rollback the newest promotion is no candidate. Runs in one snapshot.

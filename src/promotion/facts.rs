@@ -1,13 +1,16 @@
 //! Facts as `policy` wants them. What never changes is remembered; what may have changed is gathered
 //! in one statement at every question.
 
-use super::store::{facts as store, holds, policies, releases};
+use super::store::facts::{self as store, Row};
+use super::store::{holds, policies, releases};
 use crate::access::{Approve, Authority, Binding, Lane, Principal};
+use crate::clock;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{
     Approval, Attestation, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject,
 };
+use crate::postgres::Clocks;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -195,7 +198,7 @@ fn attestations(rows: Vec<Attestation>) -> BTreeSet<Attestation> {
     found.into_values().collect()
 }
 
-fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies: PolicySets) -> Gathered {
+fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: PolicySets) -> Gathered {
     let scans = row.scans.0.into_iter().map(|run| Scan {
         id: run.id,
         sha256: run.sha256,
@@ -229,7 +232,9 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: store::Row, policies
         overrides: row.overrides.0,
     };
     let later = row.later_at.map(|at| (at, row.later_kind.as_deref() == Some("rollback")));
-    Gathered { now: row.now, facts, policies, later, skipped: row.skipped, release }
+    let Row { database_time: database, newest_event, skipped, .. } = row;
+    let now = Clocks { database, service: clock::now(), newest_event }.time();
+    Gathered { now, facts, policies, later, skipped, release }
 }
 
 /// Parsed policies by their digest: a document never changes, so neither does an entry.

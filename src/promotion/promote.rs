@@ -1,6 +1,6 @@
 //! Promote: one transaction from the locks to the event.
 
-use super::lane::{Allowance, LockedLane, Place};
+use super::lane::{Allowance, Judged, LockedLane, Place};
 use super::store::{decisions, promotions as store};
 use super::summary::{self, Summarized};
 use super::{PromotionRow, Reason, Refused};
@@ -10,7 +10,8 @@ use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Tag};
-use crate::policy::{Decision, EvidenceKind, Recorded};
+use crate::policy::{Action, Decision, EvidenceKind, Gate, Recorded};
+use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Generation, act};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -182,6 +183,10 @@ pub(super) async fn write(
         facts["accepted_findings"] = json!(accepted.vulnerabilities);
     }
     let event = place.event(kind, at, by, &digest, facts);
+    if ends_by_time(allowance.judged()) {
+        // It looks when that is.
+        queue::reevaluate(allowance.tx(), &Changed::Bytes(digest.clone())).await?;
+    }
     let event_id = ledger::append(allowance.tx(), event).await?.id;
     let row = store::NewPromotion {
         place: &place,
@@ -207,6 +212,15 @@ pub(super) async fn write(
     }
     let warnings = Vec::new();
     Ok(Promoted { id, digest, version, decision, summary, valid_until, event_id, at, warnings })
+}
+
+/// Whether time alone may end the version: the end of a waiver, of the grace that a rollback gives, or a gate that
+/// begins to count for what runs.
+fn ends_by_time(judged: &Judged) -> bool {
+    let gates = judged.policies.in_force.values().flat_map(|policy| &policy.gates);
+    matches!(judged.case.action, Action::Rollback { .. })
+        || !judged.case.facts.waivers.is_empty()
+        || gates.filter_map(Gate::enforced_on_running_from).any(|from| from > judged.case.at)
 }
 
 /// The manifests that carry the statements which the gates believed stay too: some refer to another

@@ -122,6 +122,8 @@ async fn candidates(lane: &mut LockedLane<'_>, to: Option<&What>) -> Result<Vec<
     if let Some(promotion) = store::lies_behind(lane.connection(), &place, &digest).await? {
         return Ok(vec![Target { promotion, digest, version }]);
     }
-    let why = "did not stand here before the present version; a promotion brings it";
-    Err(Refused::NothingToGoBackTo(vec![format!("{digest} {why}")]))
+    let name = version.map_or_else(|| digest.to_string(), |version| format!("{version} ({digest})"));
+    let why = "is no version to go back to: it is the present one, or was never promoted here, or a rollback went \
+               away from it or over it; promote it";
+    Err(Refused::NothingToGoBackTo(vec![format!("{name} {why}")]))
 }

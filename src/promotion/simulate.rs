@@ -8,7 +8,9 @@ use super::store::releases as store;
 use crate::access::{Administer, Grant, Lane};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
-use crate::policy::{Policies, Policy, PolicySets, Position, Status, evaluate_running, reasons};
+use crate::policy::{
+    Policies, Policy, PolicySets, Position, Status, Verdict, evaluate_running, in_words, reasons,
+};
 use crate::postgres::{Db, Tx};
 use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
@@ -205,10 +207,19 @@ impl Work {
             facts::remember_newest(connection, &self.environment, taken).await?;
             for (at, repository) in (begin..).zip(taken) {
                 let lane = Lane { repository: repository.clone(), environment: self.environment.clone() };
-                if let Some(current) = evaluate::current_with(connection, &lane, &self.policy).await? {
-                    let changes = compare(&current, &self.digest, &self.policy);
-                    found.extend(changes.map(|changes| (at, changes)));
-                }
+                let running = evaluate::running_with(connection, &lane, &self.policy).await?;
+                let current = running.current.and_then(|one| compare(&one, &self.digest, &self.policy));
+                let ended = running.ended.and_then(|one| compare(&one, &self.digest, &self.policy));
+                let changes = match (current, ended) {
+                    // Of a version that does not run only its return is a change.
+                    (Some(Changes(mut changes)), Some(Changes([.., returns]))) => {
+                        let [.., relieved] = &mut changes;
+                        *relieved = returns.or(relieved.take());
+                        Some(Changes(changes))
+                    }
+                    (current, ended) => current.or(ended),
+                };
+                found.extend(changes.map(|changes| (at, changes)));
             }
         }
     }
@@ -245,6 +256,13 @@ fn compare(current: &Evaluated, digest: &Digest, new: &Arc<Policy>) -> Option<Ch
         reasons,
     };
     let mut changes = Changes::default();
+    let some = |reasons: Vec<String>| (!reasons.is_empty()).then(|| consequence(None, reasons));
+    if current.status.verdict == Verdict::Deny && !current.is_partly_blocked() {
+        let Changes([.., relieved]) = &mut changes;
+        let returns = now.verdict == Verdict::Allow;
+        *relieved = some(returns.then(|| "it may run again".to_owned()).into_iter().collect());
+        return Some(changes);
+    }
     let Changes([ends_now, ends_later, put_at_risk, not_today, relieved]) = &mut changes;
     let ends = |status: &Status| status.ended_by.iter().any(|one| !current.status.ended_by.contains(one));
     if ends(&now) {
@@ -263,12 +281,26 @@ fn compare(current: &Evaluated, digest: &Digest, new: &Arc<Policy>) -> Option<Ch
     let newly = |now: Vec<String>, then: &[String]| -> Vec<String> {
         now.into_iter().filter(|one| !then.contains(one)).collect()
     };
-    let some = |reasons: Vec<String>| (!reasons.is_empty()).then(|| consequence(None, reasons));
     let (before, after) = (&current.status, &now);
     *put_at_risk = some(newly(risks(after), &risks(before)));
     *not_today = some(newly(told(after), &told(before)));
-    *relieved = some([newly(risks(before), &risks(after)), newly(told(before), &told(after))].concat());
+    let less =
+        [newly(risks(before), &risks(after)), newly(told(before), &told(after)), longer(before, after)];
+    *relieved = some(less.concat());
     Some(changes)
+}
+
+/// That the version ends later than before, or no more.
+fn longer(before: &Status, after: &Status) -> Vec<String> {
+    let end = |status: &Status| status.at_risk.iter().filter_map(|risk| risk.ends_at).min();
+    let words = match (end(before), end(after)) {
+        (Some(before), None) => format!("it ends no more at {}", in_words(before)),
+        (Some(before), Some(after)) if after > before => {
+            format!("it ends at {}, not at {}", in_words(after), in_words(before))
+        }
+        (Some(_), Some(_)) | (None, _) => return Vec::new(),
+    };
+    vec![words]
 }
 
 /// When the version first ends by the policy and did not before: by the end of a grace, or when a gate

@@ -88,16 +88,22 @@ async fn while_clocks_differ_only_what_stops_something_is_written_with_the_newes
     assert_eq!(admin.verdict("app", &digest, "prod").await["verdict"], "deny");
     let end = json!({"reason": "over"});
     admin.post_document(&format!("/api/v1/blocks/{}/revocation", block["id"]), &end, 200).await;
+    // By the clock of Postgres it would have ended.
+    let until = json!(proofmark::clock::now() + chrono::TimeDelta::seconds(100));
+    let temporary = json!({"repository": "app", "digest": digest, "reason": "for a while", "until": until});
+    let temporary = admin.post_document("/api/v1/blocks", &temporary, 201).await;
+    assert_eq!(admin.verdict("app", &digest, "prod").await["verdict"], "deny");
+    admin.post_document(&format!("/api/v1/blocks/{}/revocation", temporary["id"]), &end, 200).await;
     let hold = json!({"repository": "app", "environment": "prod", "reason": "wait"});
     admin.post_document("/api/v1/holds", &hold, 201).await;
     admin.post_document("/api/v1/signers/release/revocation", &json!({"reason": "lost"}), 201).await;
     let path = format!("/api/v1/tokens/{}", token["id"].as_str().unwrap());
     assert!(admin.request(Method::DELETE, &path).send().await.unwrap().status().is_success());
-    let times: Vec<DateTime<Utc>> = sqlx::query_scalar("select at from events order by id desc limit 5")
+    let times: Vec<DateTime<Utc>> = sqlx::query_scalar("select at from events order by id desc limit 7")
         .fetch_all(&mut *registry.sql().await)
         .await
         .unwrap();
-    assert_eq!((times, newest_event(&registry).await), (vec![before; 5], (before, count + 5)));
+    assert_eq!((times, newest_event(&registry).await), (vec![before; 7], (before, count + 7)));
 
     set_clock(&registry, "0").await;
     eventually("the service writes again", async || !replica.app.clocks.differ()).await;

@@ -92,6 +92,32 @@ async fn a_waiver_is_proposed_by_one_person_and_approved_by_another() {
 }
 
 #[tokio::test]
+async fn a_waiver_covers_a_finding_in_any_case_before_and_after_the_promotion() {
+    let registry = Registry::start().await;
+    registry.environment("prod", "scan: {max_age: 30d, deny: {severity: high}, grace: {high: 0s}}").await;
+    let (admin, ann) = (registry.admin(), registry.named("ann", Role::Approver, "**", None).await);
+    for (found, waived) in [
+        ("GHSA-AAAA-bbbb-cccc", "ghsa-aaaa-BBBB-cccc"),
+        ("ghsa-dddd-eeee-ffff", "GHSA-DDDD-EEEE-FFFF"),
+        ("RUSTSEC-2021-2", "Rustsec-2021-2"),
+        ("Temp-000-AB12cd", "temp-000-ab12CD"),
+        ("cve-2026-1", "CVE-2026-1"),
+    ] {
+        let digest = admin.push_release("app", &found.replace('-', "_"), found).await;
+        let high = [Found { vulnerability: found, severity: "high" }];
+        registry.scanned(&digest, "trivy", 2, &high).await;
+        expect(admin.promote("app", &digest, "prod").await, 409).await;
+        let body = waiver(json!({"repositories": "app", "vulnerabilities": [waived]}));
+        let made = ann.post_document(WAIVERS, &body, 201).await;
+        admin.post_document(&path(&made, WAIVERS, "approval"), &json!({}), 200).await;
+        expect(admin.promote("app", &digest, "prod").await, 201).await;
+        registry.scanned(&digest, "trivy", 1, &high).await;
+        assert_eq!(admin.verdict("app", &digest, "prod").await["verdict"], "allow", "{found} {waived}");
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn neither_the_creator_nor_an_author_approves_a_waiver() {
     let registry = Registry::start().await;
     registry.environment("prod", "").await;

@@ -285,6 +285,67 @@ async fn what_an_answer_falls_back_to_has_a_valid_summary_soon_after_each_fact_t
 }
 
 #[tokio::test]
+async fn one_fact_after_another_renews_every_release_channel_that_it_concerns() {
+    let scene = scene("").await;
+    let mut newest = Vec::new();
+    for repository in ["a", "b", "c", "d", "e"] {
+        for version in ["1.0", "1.1"] {
+            let digest =
+                scene.admin.push_release(repository, version, &format!("{repository} {version}")).await;
+            expect(scene.admin.promote(repository, &digest, "prod").await, 201).await;
+            if version == "1.1" {
+                newest.push((repository, digest));
+            }
+        }
+    }
+    scene.registry.tamper("update promotions set valid_until = promoted_at where version = '1.0'").await;
+    for (repository, digest) in &newest {
+        scene.admin.block(repository, digest, None).await;
+    }
+    for (repository, _) in &newest {
+        let good = scene
+            .valid_summary(&format!("/api/v1/known-good?repository={repository}&environment=prod"))
+            .await;
+        assert_eq!(good["version"], "1.0");
+    }
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn what_time_or_a_policy_ends_is_looked_at_again_when_it_ends() {
+    let scene = scene("scan: {max_age: 30d, deny: {severity: high}, grace: {high: 1h}}").await;
+    let one = scene.promoted_after_scan().await;
+    let two = scene.pushed("1.1").await;
+    scene.registry.scanned(&two, "trivy", 1, &[]).await;
+    expect(scene.admin.promote("app", &two, "prod").await, 201).await;
+    // The scan lets a grace begin: the channel is looked at again when it ends, and not when its summary does.
+    scene.registry.scanned(&two, "trivy", 0, &[Found { vulnerability: "CVE-1", severity: "high" }]).await;
+    let within = "select count(*) from release_channels where summary_until - interval '56 hours' < now() + interval '61 minutes'";
+    eventually("the end of the grace is noted", async || {
+        let found: i64 =
+            sqlx::query_scalar(within).fetch_one(&mut *scene.registry.sql().await).await.unwrap();
+        found == 1
+    })
+    .await;
+    scene.registry.tamper("update promotions set valid_until = promoted_at where version = '1.0'").await;
+    let strict = json!({"environment": "prod", "repositories": ["**"], "gates": [{"scan": {"max_age": "30d",
+        "deny": {"severity": "high"}, "grace": {"high": "0s"}, "enforce_on_running_from": "2000-01-01T00:00:00Z"}}]});
+    let put = scene.admin.put_document("/api/v1/policies?ends=1", &strict, 201).await;
+    assert_eq!(put["consequences"]["ends_now"]["count"], 1, "{put}");
+    let good = scene.valid_summary("/api/v1/known-good?repository=app&environment=prod").await;
+    assert_eq!(good["digest"], json!(one));
+    let lenient = json!({"environment": "prod", "repositories": ["**"], "gates": []});
+    let told = scene.admin.post_document("/api/v1/policies/simulate", &lenient, 200).await;
+    let returns = &told["consequences"]["relieved"]["channels"][0];
+    assert_eq!(
+        (&returns["version"], &returns["reasons"]),
+        (&json!("1.1"), &json!(["it may run again"])),
+        "{told}"
+    );
+    scene.registry.check().await;
+}
+
+#[tokio::test]
 async fn a_child_that_a_good_and_a_blocked_index_share_is_served_through_the_good_one() {
     let scene = scene("").await;
     let amd = |n: &str| format!("amd64 {n}");

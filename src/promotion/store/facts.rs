@@ -30,7 +30,10 @@ pub struct Wanted<'a> {
 
 /// The row, as it comes.
 pub struct Row {
-    pub now: DateTime<Utc>,
+    /// The database's clock.
+    pub database_time: DateTime<Utc>,
+    /// The time of the newest event.
+    pub newest_event: Option<DateTime<Utc>>,
     /// The lane's newest promotion, by its decision, which pins all that it was made of.
     pub newest: Option<Digest>,
     /// The renewed summary of the promotion in question, if there is one.
@@ -136,12 +139,13 @@ pub async fn gather(
           where f.suppressed is null and f.severity = any((
             select a.severities || array(select unnest(p.denied_severities) from policy p) from asked a)::text[])
         ),
-        -- Every name of what was found, as others may have written it.
+        -- Every name of what was found; names are compared without regard to case.
         named as materialized (
-          select array_agg(x.name) || array_agg(upper(x.name)) || array_agg(lower(x.name)) as names
+          select array_agg(distinct upper(x.name)) as names
           from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
         )
-        select greatest(clock_timestamp(), (select at from events order by id desc limit 1)) as "now!", newest.decision as "newest?: Digest",
+        select clock_timestamp() as "database_time!", (select at from events order by id desc limit 1) as newest_event,
+          newest.decision as "newest?: Digest",
           (select max(s.id) from summaries s where s.promotion_id = q.promotion_id) as "summary_id?",
           later.promoted_at as "later_at?", later.kind as "later_kind?",
           coalesce(later.id is not null and exists (select from promotions b
