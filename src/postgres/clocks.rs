@@ -1,8 +1,8 @@
 //! The one rule of what time it is: decisions and facts take the later of the database's clock and the newest
 //! event's time, so that a clock that was set back decides nothing again that is past.
 //!
-//! SQL that decides by the time calls `decision_time()` (migrations/20261130090110_decision_time.sql), which
-//! follows the same rule.
+//! SQL that decides by the time calls `decision_time()` (migrations/20261130090110_decision_time.sql): the same
+//! rule, but for clocks that differ, which Postgres cannot know. Lists and tokens use it; decisions do not.
 
 use crate::clock;
 use crate::failure::Failure;
