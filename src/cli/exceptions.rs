@@ -73,6 +73,7 @@ impl Exceptions {
             ("by", "/created_by"),
             ("at", "/created_at"),
             ("expires", "/expires_at"),
+            ("ended", "/ended_at"),
             ("origin", "/origin"),
             ("attention", "/needs_attention"),
             ("reason", "/reason"),

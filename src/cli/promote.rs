@@ -129,12 +129,35 @@ impl Ask {
                 Stop::Refused(problem) => at(problem, "/until").parse::<DateTime<Utc>>().ok(),
                 Stop::Usage(_) | Stop::Unanswered(_) | Stop::Error(..) => None,
             };
-            let now = crate::clock::now();
-            let Some(until) = until.filter(|until| *until <= give_up) else { return Err(stop) };
+            let Some(until) = until.filter(|until| *until <= give_up) else {
+                if let (Some(until), Some(_)) = (until, self.wait) {
+                    output.remark(&format!("put off until {until}, which is longer than --wait"));
+                }
+                return Err(stop);
+            };
             output.remark(&format!("put off until {until}; waiting"));
-            // A second at least: the clocks of client and server differ.
-            let rest = (until - now).max(TimeDelta::seconds(1));
-            tokio::time::sleep(rest.to_std().unwrap_or_default()).await;
+            rest(registry, body, until).await;
+        }
+    }
+}
+
+/// The longest rest between two looks at what would be decided.
+const LOOK_EVERY: TimeDelta = TimeDelta::seconds(15);
+
+/// Rests until the time, or until it would be decided otherwise: what was put off may be refused meanwhile. The
+/// looks record nothing.
+async fn rest(registry: &Registry, body: &Value, until: DateTime<Utc>) {
+    loop {
+        // A second at least: the clocks of client and server differ.
+        let rest = (until - crate::clock::now()).clamp(TimeDelta::seconds(1), LOOK_EVERY);
+        tokio::time::sleep(rest.to_std().unwrap_or_default()).await;
+        if until <= crate::clock::now() {
+            return;
+        }
+        // Who may not look, or has no connection for a moment, waits for the time.
+        let looked = registry.post(&format!("{PATH}?dry_run=true"), body).await;
+        if looked.is_ok_and(|looked| at(&looked, "/verdict") != "defer") {
+            return;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The command line says yes, no and why, in words and in JSON, with exit codes that scripts can use.
 
-use crate::harness::{Registry, Shell};
+use crate::harness::{Registry, Shell, eventually};
 use proofmark::access::Role;
 use proofmark::attestation::summary::{self, SubjectKind, SummarySubject, Verification};
 use proofmark::names::Digest;
@@ -283,6 +283,32 @@ async fn a_release_goes_from_push_to_known_good_by_commands_alone() {
     let offline = Shell::at("http://127.0.0.1:9", None);
     let about = ["--file", text(&pulled), "--repository", "payments/api", "--environment", "prod"];
     offline.yes(&[&["verify", text(&summary), "--trust", text(&trust)], &about[..]].concat()).await;
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_promotion_ends_when_it_is_refused_meanwhile_or_would_last_too_long() {
+    let registry = Registry::start().await;
+    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    registry.environment("later", "min_age: 1h").await;
+    let digest = registry.admin().push_release("app", "1.0", "young").await;
+    let wait =
+        |time: &'static str| ["promote", "app:1.0", "-e", "later", "--reason", "old enough", "--wait", time];
+    let short = admin.run(&wait("5s")).await;
+    assert!(short.code == 1 && short.err.contains("longer than --wait"), "{}", short.err);
+    let long = wait("2h");
+    let waiting = admin.run(&long);
+    let refused = async {
+        eventually("it waits", async || {
+            let put_off = "select count(*) from events where kind = 'promotion.refused'";
+            let seen: i64 = sqlx::query_scalar(put_off).fetch_one(&mut *registry.sql().await).await.unwrap();
+            seen > 1
+        })
+        .await;
+        registry.admin().block("app", &digest, None).await;
+    };
+    let (ended, ()) = tokio::join!(waiting, refused);
+    assert!(ended.code == 1 && ended.err.contains("blocked"), "{}", ended.err);
     registry.check().await;
 }
 
