@@ -25,12 +25,12 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Reads them. Ids of events are drawn before commits and a clock may have been set back, so the newest is
-    /// looked for among the last hundred.
+    /// Reads them. The newest event is the one with the highest id: of events that are committed at once each may
+    /// have it, and their times are as close.
     pub async fn read(connection: &mut PgConnection) -> Result<Self, Failure> {
         let row = sqlx::query!(
             r#"select clock_timestamp() as "database!",
-                      (select max(at) from (select at from events order by id desc limit 100) e) as newest"#
+                      (select at from events order by id desc limit 1) as newest"#
         )
         .fetch_one(connection)
         .await
