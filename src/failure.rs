@@ -19,6 +19,11 @@ pub struct Failure {
 #[error("others fill the memory that there is for documents; try again in a moment")]
 pub struct Overloaded;
 
+/// Nothing may be dated now.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the clocks of Postgres and of this service differ by more than 60 s; nothing was changed")]
+pub struct ClocksDiffer;
+
 /// What was taken in of an upload is not there any more, so it can never be completed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("what was staged of the upload is gone")]
@@ -47,11 +52,16 @@ impl Failure {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
     }
 
+    /// Whether this is what caused it.
+    pub fn is<E: std::error::Error + 'static>(&self) -> bool {
+        self.cause.is::<E>()
+    }
+
     /// Whether Postgres is away, has no connection to spare or did not come by a lock, there is no room in memory
     /// or on the disk, no more files can be open, or the object store does not answer as it should, however often
     /// it was asked: nothing was done, or nothing is known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
-        if self.cause.is::<Overloaded>() {
+        if self.cause.is::<Overloaded>() || self.cause.is::<ClocksDiffer>() {
             return true;
         }
         if let Some(error) = self.cause.downcast_ref() {

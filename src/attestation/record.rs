@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Generation, Tx, database_time};
+use crate::postgres::{Db, Generation, Tx, agreed_time};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -258,7 +258,7 @@ async fn append(
     content: &Content,
 ) -> Result<(), Failure> {
     let predicate_type = content.statement.as_ref().map(|statement| &statement.predicate_type);
-    let at = database_time(tx).await?;
+    let at = agreed_time(tx).await?;
     let event = Event {
         kind: Kind::AttestationRecorded,
         at,

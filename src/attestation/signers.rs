@@ -9,7 +9,7 @@ use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Generation, Scopes, act, constraint, database_time, refusal};
+use crate::postgres::{Db, Generation, Scopes, act, agreed_time, constraint, database_time, refusal};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -142,7 +142,7 @@ pub async fn register(
         if let Some(known) = known(&mut tx, &key, new).await? {
             return Ok(known);
         }
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let id = match store::insert(&mut tx, new, &key, at, grant.principal().id).await {
             Err(error) if constraint(&error) == Some("a_key_is_registered_once_a_scheme") => {
                 drop(tx);

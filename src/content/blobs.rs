@@ -10,7 +10,7 @@ use crate::access::{Delete, Grant, Pull, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, Generation, act, constraint, database_time, refusal};
+use crate::postgres::{Db, Generation, act, agreed_time, constraint, refusal};
 use crate::storage::{ByteStream, Location, OwnRoom, Store, StoredBlob};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -187,7 +187,7 @@ async fn try_mount(
         }
         let event = Event {
             kind: Kind::BlobPushed,
-            at: database_time(&mut tx).await?,
+            at: agreed_time(&mut tx).await?,
             principal: target.principal(),
             repository: Some((into.id, target.repository())),
             environment: None,
@@ -226,7 +226,7 @@ async fn try_delete(db: &Db, grant: &Grant<Delete>, digest: &Digest) -> Result<(
     }
     let event = Event {
         kind: Kind::BlobDeleted,
-        at: database_time(&mut tx).await?,
+        at: agreed_time(&mut tx).await?,
         principal: grant.principal(),
         repository: Some((repository.id, grant.repository())),
         environment: None,

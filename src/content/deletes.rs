@@ -7,7 +7,7 @@ use crate::access::{Delete, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Reference, RepositoryName, Tag};
-use crate::postgres::{Db, Generation, Scopes, Tx, act, constraint, database_time};
+use crate::postgres::{Db, Generation, Scopes, Tx, act, agreed_time, constraint};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -37,7 +37,7 @@ async fn attempt(db: &Db, grant: &Grant<Delete>, reference: &Reference) -> Resul
             (Kind::ManifestDeleted, digest, tags, facts)
         }
     };
-    let at = database_time(&mut tx).await?;
+    let at = agreed_time(&mut tx).await?;
     let event = Event {
         kind,
         at,

@@ -5,7 +5,7 @@ use crate::access::{Grant, Push};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName, Tag};
-use crate::postgres::{Generation, Tx, database_time};
+use crate::postgres::{Generation, Tx, agreed_time};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -64,7 +64,7 @@ pub async fn ensure_repository(tx: &mut Tx, grant: &Grant<Push>) -> Result<Repos
         let found = store::find(tx, name).await?;
         return found.ok_or_else(|| Failure::new("making a repository", "it was taken and is not there"));
     };
-    let at = database_time(tx).await?;
+    let at = agreed_time(tx).await?;
     let event = Event {
         kind: Kind::RepositoryCreated,
         at,

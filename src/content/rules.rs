@@ -7,7 +7,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Pattern, Tag};
-use crate::postgres::{Db, Generation, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, agreed_time};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -95,7 +95,7 @@ async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<Pu
     let record = record.ok_or_else(|| Failure::new("putting a repository", "it is not there"))?;
     let event = Event {
         kind: if made.is_some() { Kind::RepositoryCreated } else { Kind::RepositoryChanged },
-        at: database_time(&mut tx).await?,
+        at: agreed_time(&mut tx).await?,
         principal: grant.principal(),
         repository: Some((id, name)),
         environment: None,

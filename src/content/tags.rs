@@ -6,7 +6,7 @@ use crate::access::{Administer, Grant, Principal};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, RepositoryName, Tag};
-use crate::postgres::{Db, Generation, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, agreed_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -233,7 +233,7 @@ async fn attempt_reservation(
     for tag in &reserved {
         let event = Event {
             kind: Kind::TagReserved,
-            at: database_time(&mut tx).await?,
+            at: agreed_time(&mut tx).await?,
             principal: grant.principal(),
             repository: Some((repository.id, &repository.name)),
             environment: None,

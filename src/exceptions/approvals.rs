@@ -7,7 +7,7 @@ use crate::access::{Approve, Grant, Lane, Pull};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
-use crate::postgres::{Db, act, database_time};
+use crate::postgres::{Db, act, agreed_time, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -36,7 +36,7 @@ pub async fn approve(
     act(|| async {
         let mut tx = db.begin().await?;
         let lane = find(&mut tx, grant.scope()).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         Refused::until_is_past(new.until, at)?;
         let by = grant.principal();
         store::end_expired(&mut tx, &lane, &new.digest, at).await?;

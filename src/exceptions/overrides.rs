@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{EnvironmentName, Reference, RepositoryName};
 use crate::policy::{self, is_overridable};
-use crate::postgres::{Db, Tx, act, database_time};
+use crate::postgres::{Db, Tx, act, agreed_time, database_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -116,7 +116,7 @@ pub async fn create_override(
     act(|| async {
         let mut tx = db.begin().await?;
         let target = target(&mut tx, grant.scope()).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         new.check(at)?;
         let by = grant.principal();
         let id = store::insert(&mut tx, &target, new, at, by.id).await?;
@@ -150,7 +150,7 @@ pub async fn review_override(
         let by = reviewer.principal();
         let row = of_lane(&mut tx, reviewer.lane(), id).await?;
         let target = target(&mut tx, reviewer.lane()).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let given = store::lock(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         if given.reviewed {
             return Err(Refused::AlreadyReviewed(id));

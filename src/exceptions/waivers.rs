@@ -11,7 +11,7 @@ use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Justification, WaiverStatus, package_accepts};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Tx, act, database_time};
+use crate::postgres::{Db, Tx, act, agreed_time, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -124,7 +124,7 @@ pub async fn create_waiver(
         let repository = new.manifest.as_ref().map(|(repository, _)| repository);
         let target = target(&mut tx, scope, repository).await?;
         let digest = new.manifest.as_ref().map(|(_, digest)| digest);
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         new.check(at)?;
         let by = grant.principal();
         let id = store::insert(&mut tx, &target, &scope.repositories, new, at, by.id).await?;
@@ -163,7 +163,7 @@ pub async fn approve_waiver(
         let by = grant.principal();
         let row = of_scope(&mut tx, grant.scope(), id).await?;
         let target = target(&mut tx, grant.scope(), row.repository().as_ref()).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let proposal = store::lock(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         if proposal.ended || row.expires_at.is_some_and(|expires| expires <= at) {
             return Err(Refused::NotOpen(format!("waiver {id} has ended or expired; create a new one")));

@@ -26,7 +26,7 @@ const STOPS: [(&str, &str); 10] = [
 ];
 
 /// Requests that write nothing, though their method says so.
-pub(super) const READS: [(&str, &str); 4] = [
+const READS: [(&str, &str); 4] = [
     ("POST", "/api/v1/decisions/{id}/replay"),
     ("POST", "/api/v1/policies/simulate"),
     ("POST", "/api/v1/verify"),
@@ -62,11 +62,18 @@ pub(super) fn problem(detail: impl Into<String>) -> Problem {
 }
 
 fn is_allowed(method: &Method, path: &str, query: Option<&str>) -> bool {
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return true;
-    }
-    let listed = STOPS.iter().chain(&READS).any(|(verb, template)| *verb == method && *template == path);
-    listed || (method == Method::POST && path == "/api/v1/promotions" && query.is_some_and(is_dry_run))
+    reads_only(method, path, query) || is_among(&STOPS, method, path)
+}
+
+/// Whether the request writes nothing.
+pub(super) fn reads_only(method: &Method, path: &str, query: Option<&str>) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || is_among(&READS, method, path)
+        || (method == Method::POST && path == "/api/v1/promotions" && query.is_some_and(is_dry_run))
+}
+
+fn is_among(list: &[(&str, &str)], method: &Method, path: &str) -> bool {
+    list.iter().any(|(verb, template)| *verb == method && *template == path)
 }
 
 /// Given twice it is refused, whatever the handler makes of it.

@@ -1,11 +1,11 @@
 //! A question is answered in time or refused: a Postgres that is frozen keeps its connections open and says nothing.
 
 use super::api::Problem;
-use super::clocks::READS;
+use super::clocks::reads_only;
 use super::oci;
 use crate::app::App;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -16,10 +16,8 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 /// of it could not be told.
 pub async fn answer_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let (of_oci, method) = (path.starts_with("/v2"), request.method().clone());
-    let reads = matches!(method, Method::GET | Method::HEAD)
-        || READS.iter().any(|(verb, template)| *verb == method && *template == path);
-    if !reads {
+    let of_oci = path.starts_with("/v2");
+    if !reads_only(request.method(), path, request.uri().query()) {
         return next.run(request).await;
     }
     match tokio::time::timeout(app.config.limits.answer_time, next.run(request)).await {

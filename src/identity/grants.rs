@@ -6,7 +6,7 @@ use crate::access::{Action, Administer, Binding, Everything, Grant, PrincipalId,
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{EnvironmentName, Pattern};
-use crate::postgres::{Db, Generation, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, agreed_time, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -54,7 +54,7 @@ pub async fn give(
         let mut tx = db.begin().await?;
         let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
         let by = grant.principal().id;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by, at).await? else {
             let known = store::grants::find(&mut tx, principal_id, binding).await?;
             return known.map(Given::Known).ok_or(Refused::Unknown);

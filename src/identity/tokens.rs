@@ -6,7 +6,7 @@ use crate::access::{Administer, Binding, Everything, Grant, Principal, Role};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Pattern;
-use crate::postgres::{Db, Generation, Tx, act, database_time, refusal};
+use crate::postgres::{Db, Generation, Tx, act, agreed_time, database_time, refusal};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::fs;
@@ -121,7 +121,7 @@ async fn create(db: &Db, by: &Principal, new: &NewToken, secret: Secret) -> Resu
 }
 
 async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) -> Result<Issued, Refused> {
-    let at = database_time(tx).await?;
+    let at = agreed_time(tx).await?;
     let expires_at = new.expires_in.and_then(|life| TimeDelta::from_std(life).ok()).map(|life| at + life);
     let (principal_id, _) = store::tokens::principal(tx, &new.principal).await?;
     let id = Uuid::now_v7();

@@ -8,7 +8,7 @@ use crate::content::{self, Attached, Attachment, ParsedManifest, PushRefused, Re
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, Tag};
-use crate::postgres::{Db, Generation, Mode, Scopes, Tx, act, database_time};
+use crate::postgres::{Db, Generation, Mode, Scopes, Tx, act, agreed_time};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -122,7 +122,7 @@ pub(super) async fn note_pushed(
 ) -> Result<(), Failure> {
     let event = Event {
         kind: Kind::ManifestPushed,
-        at: database_time(tx).await?,
+        at: agreed_time(tx).await?,
         principal,
         repository: Some((repository.id, &repository.name)),
         environment: None,

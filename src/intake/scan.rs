@@ -9,7 +9,7 @@ use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
 use crate::policy::in_words;
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{self, Db, Generation, Scopes, Tx, database_time, refusal};
+use crate::postgres::{self, Db, Generation, Scopes, Tx, agreed_time, refusal};
 use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -187,7 +187,7 @@ impl Act<'_> {
         let artifact = self.attach(&mut tx, &repository, &subject).await?;
         let findings = &self.report.findings;
         evidence::store_findings(&mut tx, findings).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let new = NewRun {
             repository_id: repository.id,
             manifest: &subject.digest,

@@ -225,11 +225,11 @@ fn overridden(mut result: GateResult, case: &Case, review: Span) -> GateResult {
     if !result.stands_in_the_way() || !Override::GATES.contains(&result.gate) {
         return result;
     }
-    let counts = |one: &&Override| one.counts_at(case.at) && one.gates.contains(result.gate);
-    let (overdue, mut in_time): (Vec<_>, Vec<_>) =
-        case.facts.overrides.iter().filter(counts).partition(|one| one.is_overdue(review, case.at));
-    // Another override by the same person is no review.
-    in_time.retain(|one| overdue.iter().all(|late| late.created_by != one.created_by));
+    let of_gate = case.facts.overrides.iter().filter(|one| one.gates.contains(result.gate));
+    let overdue: Vec<_> = of_gate.clone().filter(|one| one.is_overdue(review, case.at)).collect();
+    // Another override by the same person is no review, whatever became of the first.
+    let reviewed = |one: &&Override| overdue.iter().all(|late| late.created_by != one.created_by);
+    let in_time: Vec<_> = of_gate.filter(|one| one.counts_at(case.at)).filter(reviewed).collect();
     if let Some(found) = in_time.first() {
         let by = BTreeSet::from([found.created_by.clone()]);
         result.evidence.push(Evidence { kind: EvidenceKind::Override, id: found.id.to_string(), by });

@@ -238,7 +238,8 @@ impl Override {
 
     /// Whether nobody reviewed it in time.
     pub fn is_overdue(&self, within: Span, at: DateTime<Utc>) -> bool {
-        self.reviewed_by.is_none() && self.review_due_at(within) <= at
+        let due = self.review_due_at(within);
+        self.reviewed_by.is_none() && due <= at && self.ended_at.is_none_or(|ended| ended >= due)
     }
 }
 

@@ -5,7 +5,7 @@
 //! rule, but for clocks that differ, which Postgres cannot know. Lists and tokens use it; decisions do not.
 
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{ClocksDiffer, Failure};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
@@ -59,7 +59,17 @@ impl Clocks {
     }
 }
 
-/// The time of what is decided and written now. Decisions read it after their locks.
+/// The time of what is written now, after the locks of the writing transaction; refused while the clocks differ.
+pub async fn agreed_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Failure> {
+    let clocks = Clocks::read(connection).await?;
+    if clocks.differ() {
+        return Err(Failure::new("reading the time", ClocksDiffer));
+    }
+    Ok(clocks.time())
+}
+
+/// The time of a question, and of what is written while the clocks differ too: blocks, holds, and what ends
+/// something.
 pub async fn database_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Failure> {
     Ok(Clocks::read(connection).await?.time())
 }

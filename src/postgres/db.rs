@@ -114,7 +114,8 @@ impl Db {
 
     /// Begins a READ COMMITTED transaction.
     pub async fn begin(&self) -> Result<Tx, Failure> {
-        let open = self.pool.begin().await;
+        let pool = self.pool.clone();
+        let open = to_its_end(async move { pool.begin().await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a transaction", error))?;
         Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
     }
@@ -127,14 +128,16 @@ impl Db {
     /// Begins a transaction that reads one snapshot, taken at its first statement, and writes nothing. It
     /// ends when it is dropped.
     pub async fn snapshot(&self) -> Result<Tx, Failure> {
-        let open = self.pool.begin_with(SNAPSHOT).await;
+        let pool = self.pool.clone();
+        let open = to_its_end(async move { pool.begin_with(SNAPSHOT).await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
         Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
     }
 
     /// The same, where a connection is free now.
     pub(super) async fn free_snapshot(&self) -> Result<Option<Tx>, Failure> {
-        let open = self.pool.try_begin_with(SNAPSHOT).await;
+        let pool = self.pool.clone();
+        let open = to_its_end(async move { pool.try_begin_with(SNAPSHOT).await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
         Ok(open.map(|open| Tx::new(open, self.kept.clone(), self.commits.clone())))
     }
@@ -143,6 +146,15 @@ impl Db {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Runs on when its caller is dropped, as it is when a client goes away: sqlx takes a transaction for open only
+/// when BEGIN was answered, and a connection whose BEGIN was dropped before would come back to the pool within a
+/// transaction, with whatever snapshot that has.
+async fn to_its_end<T: Send + 'static>(
+    begin: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::spawn(begin).await.map_err(|error| Failure::new("beginning a transaction", error))
 }
 
 /// The name of the constraint that a statement broke, if that is why it failed. Constraint names

@@ -17,7 +17,7 @@ mod wake;
 
 pub(crate) use act::refusal;
 pub use act::{Refusal, act};
-pub use clocks::{Clocks, MAX_CLOCK_DIFFERENCE, database_time};
+pub use clocks::{Clocks, MAX_CLOCK_DIFFERENCE, agreed_time, database_time};
 pub use db::{Db, Options, constraint};
 pub use generations::Generation;
 pub use scopes::{Mode, QUOTA, Scopes};

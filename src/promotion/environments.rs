@@ -6,7 +6,7 @@ use crate::access::{Administer, Grant};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::EnvironmentName;
-use crate::postgres::{Db, Generation, act, database_time};
+use crate::postgres::{Db, Generation, act, agreed_time};
 use serde_json::json;
 
 pub use store::{EnvironmentRow, Put};
@@ -25,7 +25,7 @@ pub async fn put_environment(
         let put = store::put(&mut tx, name, description, grant.principal().id).await?;
         let event = Event {
             kind: Kind::EnvironmentChanged,
-            at: database_time(&mut tx).await?,
+            at: agreed_time(&mut tx).await?,
             principal: grant.principal(),
             repository: None,
             environment: Some((put.id, name)),

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Action, Case, Decision, Mode, PolicySets, Recorded, RecordedGate, Yes, decide};
-use crate::postgres::{Clocks, Generation, Scopes, Tx};
+use crate::postgres::{Generation, Scopes, Tx, agreed_time};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -156,12 +156,6 @@ impl<'tx> LockedLane<'tx> {
             None => Err(Box::new((self, judged))),
         }
     }
-}
-
-/// The time of a decision, which no fact is written with while the clocks differ.
-async fn agreed_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, Refused> {
-    let clocks = Clocks::read(connection).await?;
-    if clocks.differ() { Err(Refused::ClocksDiffer) } else { Ok(clocks.time()) }
 }
 
 fn judged(gathered: facts::Gathered, action: Action, now: DateTime<Utc>) -> Result<Judged, Refused> {

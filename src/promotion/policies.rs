@@ -10,7 +10,7 @@ use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{Gate, Policy, PolicyName};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Generation, Scopes, act, database_time};
+use crate::postgres::{Db, Generation, Scopes, act, agreed_time};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -69,8 +69,11 @@ pub async fn put_policy(
         let before = store::in_force(&mut tx, environment_id, name.as_str()).await?;
         let changed = before.as_ref() != Some(&digest);
         if changed {
-            let at = database_time(&mut tx).await?;
-            if policy.gates.iter().filter_map(Gate::enforced_on_running_from).any(|from| from <= at) {
+            let at = agreed_time(&mut tx).await?;
+            let dated = |from| from <= at;
+            if consequences.ends_now.count > 0
+                || policy.gates.iter().filter_map(Gate::enforced_on_running_from).any(dated)
+            {
                 let ended = simulate::ends_now(&mut tx, environment_id, environment, policy).await?;
                 if ended > 0 && ends != Some(ended) {
                     return Err(Refused::PolicyEndsRunning(ended));
@@ -89,7 +92,8 @@ pub async fn put_policy(
                 facts: json!({"name": name, "before": before}),
                 changes: vec![Generation::environment(environment)],
             };
-            if policy.gates.iter().any(|gate| gate.enforced_on_running_from().is_some()) {
+            let Consequences { ends_now, ends_later, relieved, .. } = &consequences;
+            if [ends_now, ends_later, relieved].into_iter().any(|class| class.count > 0) {
                 queue::reevaluate(&mut tx, &Changed::Environment(environment.clone())).await?;
             }
             ledger::append(&mut tx, event).await?;
@@ -141,7 +145,7 @@ pub async fn end_policy(
         let environment = grant.scope();
         let environment_id = environment_id(&mut tx, environment).await?;
         Scopes::environment(environment_id).lock(&mut tx).await?;
-        let at = database_time(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
         let by = grant.principal();
         let ended = store::end(&mut tx, environment_id, name.as_str(), at, by.id).await?;
         let Some(digest) = ended else { return Err(Refused::Unknown) };
@@ -155,6 +159,7 @@ pub async fn end_policy(
             facts: json!({"name": name, "ended": true, "reason": reason.as_str()}),
             changes: vec![Generation::environment(environment)],
         };
+        queue::reevaluate(&mut tx, &Changed::Environment(environment.clone())).await?;
         ledger::append(&mut tx, event).await?;
         tx.commit().await?;
         Ok(())

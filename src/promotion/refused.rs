@@ -18,9 +18,6 @@ pub enum Refused {
     /// No manifest of this digest or version.
     #[error("there is no artifact {0} in the repository; name it by digest, or by a write-once tag")]
     UnknownArtifact(String),
-    /// The clocks of Postgres and of the service differ.
-    #[error("the clocks of Postgres and of this service differ by more than 60 s; nothing was changed")]
-    ClocksDiffer,
     /// No open fact of this id.
     #[error("there is nothing open of this id")]
     Unknown,

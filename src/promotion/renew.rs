@@ -13,7 +13,7 @@ use crate::ledger::{self, Kind};
 use crate::names::Digest;
 use crate::policy::{EvidenceKind, Gate, Position, Recorded, Status};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Clocks, Db, Scopes, Tx, act, database_time};
+use crate::postgres::{Db, Scopes, Tx, act, agreed_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -81,12 +81,14 @@ pub async fn renew(
         let place = Place::find(&mut tx, lane).await?;
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
-        if Clocks::read(&mut tx).await?.differ() {
-            return Err(Refused::ClocksDiffer);
-        }
+        agreed_time(&mut tx).await?;
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;
         let falls_back = !walk.skipped.is_empty();
+        // The newest version may come back when a block on it ends.
+        let blocks = newest.iter().flatten().flat_map(|newest| &newest.case.facts.blocks);
+        let returns =
+            blocks.filter_map(|block| block.until).map(|until| renewed_before(until, validity)).min();
         let partly = newest.and_then(Result::ok).filter(Evaluated::is_partly_blocked);
         let (mut renewed, mut until) = (0, None::<DateTime<Utc>>);
         for found in walk.answer.into_iter().chain(partly) {
@@ -102,8 +104,9 @@ pub async fn renew(
             until = until.into_iter().chain(ends).chain([valid_until]).min();
         }
         // What does not run, or stands in for another version, is looked at again: the other may come back.
-        let retry = renewed_before(database_time(&mut tx).await?, validity) + RETRY;
-        let next = until.filter(|_| !falls_back).unwrap_or(retry);
+        let now = agreed_time(&mut tx).await?;
+        let retry = renewed_before(now, validity) + RETRY;
+        let next = until.into_iter().chain(returns).chain(falls_back.then_some(retry)).min().unwrap_or(retry);
         store::look_again(&mut tx, &place, next).await?;
         tx.commit().await?;
         Ok(renewed)

@@ -316,7 +316,8 @@ fn first_end(
     let graces = now.at_risk.iter().filter_map(|risk| risk.ends_at);
     let dates = new.gates.iter().filter_map(crate::policy::Gate::enforced_on_running_from);
     let comes = |time: &DateTime<Utc>| *time > current.case.at && known.is_none_or(|known| *time < known);
-    let mut times: Vec<DateTime<Utc>> = graces.chain(dates).filter(comes).collect();
+    let waivers = current.case.facts.waivers.iter().filter_map(|waiver| waiver.expires_at);
+    let mut times: Vec<DateTime<Utc>> = graces.chain(dates).chain(waivers).filter(comes).collect();
     times.sort();
     times.into_iter().find_map(|time| {
         let status = at(time);

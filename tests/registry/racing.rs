@@ -2,9 +2,13 @@
 
 use crate::harness::oci::{Document, refusal};
 use crate::harness::{Client, Registry};
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{join_all, poll_immediate};
 use proofmark::access::Role;
+use proofmark::postgres::{Db, Options};
 use serde_json::json;
+use sqlx::Row;
+use std::time::Duration;
 
 /// What one writer of a race was told.
 #[derive(Debug)]
@@ -170,4 +174,30 @@ async fn of_16_files_put_at_once_under_one_version_one_wins() {
     let listed = ci.document("/api/v1/artifacts?repository=app").await;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     registry.check().await;
+}
+
+#[tokio::test]
+async fn what_ends_while_its_transaction_begins_leaves_none_open_behind() {
+    let registry = Registry::start().await;
+    let options = Options::new(registry.database_url(), 1, Duration::from_secs(30));
+    let db = Db::connect(&options).await.unwrap();
+    for polls in 1..=12 {
+        for snapshot in [false, true] {
+            let mut begin = if snapshot { db.snapshot().boxed() } else { db.begin().boxed() };
+            for _ in 0..polls {
+                if poll_immediate(&mut begin).await.is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(begin);
+            let mut connection = db.acquire().await.unwrap();
+            // By the simple protocol: a statement of its own is as old as its transaction.
+            let alone =
+                "select now() = statement_timestamp() and current_setting('transaction_read_only') = 'off'";
+            let row = sqlx::raw_sql(alone).fetch_one(&mut *connection).await.unwrap();
+            assert!(row.get::<bool, _>(0), "after {polls} polls of a snapshot: {snapshot}");
+        }
+    }
+    db.close().await;
 }

@@ -46,7 +46,7 @@ async fn rollbacks_go_back_step_by_step_and_never_forward() {
     assert_eq!(scene.admin.document(way).await["digest"], json!(versions[0]));
     let forward = scene.back(Some(&versions[2]), 409).await;
     assert_eq!(forward["code"], "nothing-to-go-back-to");
-    assert!(forward["detail"].as_str().unwrap().contains("a promotion brings it"), "{forward}");
+    assert!(forward["detail"].as_str().unwrap().contains("a rollback went away from it"), "{forward}");
 
     assert_eq!(scene.back(None, 201).await["digest"], json!(versions[0]));
     assert_eq!(scene.back(None, 409).await["code"], "nothing-to-go-back-to");

@@ -1,8 +1,8 @@
 //! RFC 9457 problem details, the one form of refusal at `/api/v1`.
 
 use crate::access::Denied;
-use crate::failure::Failure;
-use crate::http::{bounded_message, request_id};
+use crate::failure::{ClocksDiffer, Failure};
+use crate::http::{bounded_message, clocks, request_id};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -85,6 +85,9 @@ impl From<Failure> for Problem {
         if failure.is_unstorable() {
             tracing::info!(request_id = %request_id(), error = failure.chain(), "a value cannot be kept");
             return Self::invalid("a text holds a NUL character, or a time lies beyond the calendar");
+        }
+        if failure.is::<ClocksDiffer>() {
+            return clocks::problem(ClocksDiffer.to_string());
         }
         tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
         if failure.is_overloaded() {

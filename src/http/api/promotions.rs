@@ -7,7 +7,7 @@ use super::page::{Page, PageOf};
 use crate::access::{Lane, Promote, Pull};
 use crate::app::App;
 use crate::failure::Failure;
-use crate::http::{Caller, clocks};
+use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Decision, Verdict};
 use crate::postgres::Db;
@@ -210,7 +210,6 @@ impl From<Refused> for Problem {
                     .with("line", invalid.line)
                     .with("column", invalid.column)
             }
-            Refused::ClocksDiffer => clocks::problem(detail),
             Refused::PolicyEndsRunning(count) => {
                 Self::new(StatusCode::CONFLICT, "policy-ends-running", detail).with("ends", count)
             }
