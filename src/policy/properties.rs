@@ -401,9 +401,30 @@ fn an_override_that_nobody_reviewed_in_time_passes_nothing_new_and_ends_nothing_
         Verdict::Allow,
         "it does not cover"
     );
-    facts.overrides =
-        [Override { created_at: at(-24 * 60), ..one.clone() }, Override { id: 4, ..one.clone() }].into();
-    assert_eq!(verdict(&POLICY, &facts, at(0)), Verdict::Allow, "another one is not due");
+    let late = Override { created_at: at(-24 * 60), ..one.clone() };
+    let by = |name: &str| Override { id: 4, created_by: name.into(), ..one.clone() };
+    for (first, second, counts, why) in [
+        (late.clone(), by("ann"), Verdict::Deny, "another one of the same author is no review"),
+        (Override { ended_at: Some(at(0)), ..late.clone() }, by("ann"), Verdict::Deny, "nor is its end"),
+        (Override { expires_at: at(-600), ..late.clone() }, by("ann"), Verdict::Deny, "nor that it expired"),
+        (
+            Override { ended_at: Some(at(-600)), ..late.clone() },
+            by("ann"),
+            Verdict::Allow,
+            "ended before it was due",
+        ),
+        (late.clone(), by("eve"), Verdict::Allow, "another author answers for another one"),
+        (Override { reviewed_by: Some("bob".into()), ..late.clone() }, by("ann"), Verdict::Allow, "reviewed"),
+        (
+            Override { gates: ["scan".to_owned()].into(), ..late },
+            by("ann"),
+            Verdict::Allow,
+            "of another gate",
+        ),
+    ] {
+        facts.overrides = [first, second].into();
+        assert_eq!(verdict(&POLICY, &facts, at(0)), counts, "{why}");
+    }
     facts.overrides = [Override { created_at: at(-24 * 60), ..one.clone() }].into();
     assert_eq!(verdict(&POLICY, &facts, at(0)), Verdict::Deny, "24 hours where no policy states a time");
     assert_eq!(verdict(&POLICY, &facts, at(-1)), Verdict::Allow);
