@@ -3,6 +3,8 @@
 
 use crate::harness::{Client, Registry, eventually};
 use chrono::{DateTime, Utc};
+use proofmark::failure::ClocksDiffer;
+use proofmark::postgres::agreed_time;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -75,6 +77,9 @@ async fn while_clocks_differ_only_what_stops_something_is_written_with_the_newes
     let (status, readiness) = ready(&replica).await;
     assert_eq!((status, &readiness["reasons"][0]["code"]), (503, &json!("clocks-differ")), "{readiness}");
     let (before, count) = newest_event(&registry).await;
+    // Also what came through before the difference was noticed.
+    let dated = agreed_time(&mut *replica.sql().await).await;
+    assert!(dated.is_err_and(|failure| failure.is::<ClocksDiffer>()));
     let admin = replica.admin();
     writes_are_refused(&admin, &promotion).await;
     assert_eq!(newest_event(&registry).await, (before, count), "nothing was written");

@@ -312,6 +312,56 @@ async fn one_fact_after_another_renews_every_release_channel_that_it_concerns() 
 }
 
 #[tokio::test]
+async fn a_policy_that_ends_what_runs_is_confirmed_though_no_gate_says_so_and_a_waivers_end_is_foreseen() {
+    let strict = "scan: {max_age: 30d, deny: {severity: high}, grace: {high: 0s}}";
+    let scene = scene(strict).await;
+    let digest = scene.promoted_after_scan().await;
+    scene.registry.policy("prod", "scan: {max_age: 30d, deny: {severity: critical}}").await;
+    scene.registry.scanned(&digest, "trivy", 1, &[Found { vulnerability: "CVE-1", severity: "high" }]).await;
+    assert_eq!(
+        scene.everywhere(&digest).await,
+        (true, true, true),
+        "the policy in force counts in its favour"
+    );
+    let again = json!({"environment": "prod", "repositories": ["**"], "gates": [{"scan": {"max_age": "30d",
+        "deny": {"severity": "high"}, "grace": {"high": "0s"}}}]});
+    let refused = scene.admin.put_document("/api/v1/policies", &again, 409).await;
+    assert_eq!((&refused["code"], &refused["ends"]), (&json!("policy-ends-running"), &json!(1)));
+    let ann = scene.registry.named("ann", Role::Approver, "**", None).await;
+    let end = json!(proofmark::clock::now() + chrono::TimeDelta::hours(1));
+    let body = json!({"repositories": "app", "vulnerabilities": ["CVE-1"], "status": "accepted_risk",
+        "reason": "until it is fixed", "expires_at": end});
+    let waiver = ann.post_document("/api/v1/waivers", &body, 201).await;
+    scene.admin.post_document(&format!("/api/v1/waivers/{}/approval", waiver["id"]), &json!({}), 200).await;
+    let told = scene.admin.post_document("/api/v1/policies/simulate", &again, 200).await;
+    let classes = &told["consequences"];
+    assert_eq!(
+        (&classes["ends_now"]["count"], &classes["ends_later"]["count"]),
+        (&json!(0), &json!(1)),
+        "{told}"
+    );
+    scene.admin.put_document("/api/v1/policies", &again, 201).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_question_that_postgres_does_not_answer_in_time_is_refused_and_the_next_is_answered() {
+    let registry = Registry::with(|settings| settings.answer_seconds = Some(1)).await;
+    registry.environment("prod", "").await;
+    let digest = registry.admin().push_release("app", "1.0", "one").await;
+    expect(registry.admin().promote("app", &digest, "prod").await, 201).await;
+    let mut lock = registry.app.db.begin().await.unwrap();
+    sqlx::query("lock table promotions in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let refused = expect(registry.admin().known_good("app", "prod").await, 503).await;
+    assert_eq!(refused["code"], "overloaded");
+    let view = registry.admin().get("/v2/env/prod/app/manifests/1.0").send().await.unwrap();
+    assert_eq!((view.status().as_u16(), view.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    drop(lock);
+    expect(registry.admin().known_good("app", "prod").await, 200).await;
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn what_time_or_a_policy_ends_is_looked_at_again_when_it_ends() {
     let scene = scene("scan: {max_age: 30d, deny: {severity: high}, grace: {high: 1h}}").await;
     let one = scene.promoted_after_scan().await;
