@@ -62,7 +62,10 @@ fn running(facts: Facts) -> Status {
 const CANDIDATE: Position = Position::Candidate { named: false };
 const NAMED: Position = Position::Candidate { named: true };
 
+/// A signer is revoked once: what it signs later has the same revocation.
 fn revoked(mut facts: Facts, revocation: Revocation) -> Facts {
+    let known = facts.attestations.iter().flat_map(|a| &a.signatures).find_map(|s| s.revocation);
+    let revocation = known.unwrap_or(revocation);
     let signed = facts.attestations.into_iter().map(|mut a| {
         a.signatures = a
             .signatures
