@@ -154,7 +154,7 @@ async fn rest(registry: &Registry, body: &Value, until: DateTime<Utc>) {
         if until <= crate::clock::now() {
             return;
         }
-        // Who may not look, or has no connection for a moment, waits for the time.
+        // A caller without the right to look, or without a connection for a moment, waits for the time.
         let looked = registry.post(&format!("{PATH}?dry_run=true"), body).await;
         if looked.is_ok_and(|looked| at(&looked, "/verdict") != "defer") {
             return;

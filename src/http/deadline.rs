@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 const DETAIL: &str = "Postgres or the object store did not answer in time; nothing was changed";
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// Ends requests that write nothing when their answer has not begun in time. A write is not cut off: what became
-/// of it could not be told.
+/// Ends requests that write nothing when their answer has not begun in time. A write is not cut off:
+/// the client would not know whether it was done.
 pub async fn answer_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let of_oci = path.starts_with("/v2");

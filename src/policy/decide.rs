@@ -243,7 +243,8 @@ fn overridden(mut result: GateResult, case: &Case, review: Span) -> GateResult {
         let (id, by, due) = (late.id, &late.created_by, in_words(late.review_due_at(review)));
         let _ = write!(
             result.message,
-            "; override {id} of {by} does not count, because nobody reviewed it by {due}: another person with the \
+            "; override {id} of {by} does not count, nor does another one of theirs, because nobody reviewed it by {due}: \
+             another person with the \
              right to override or to administer reviews it: proofmark override review {id}"
         );
     }

@@ -81,7 +81,7 @@ pub async fn renew(
         let place = Place::find(&mut tx, lane).await?;
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
-        agreed_time(&mut tx).await?;
+        let now = agreed_time(&mut tx).await?;
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;
         let falls_back = !walk.skipped.is_empty();
@@ -104,7 +104,6 @@ pub async fn renew(
             until = until.into_iter().chain(ends).chain([valid_until]).min();
         }
         // What does not run, or stands in for another version, is looked at again: the other may come back.
-        let now = agreed_time(&mut tx).await?;
         let retry = renewed_before(now, validity) + RETRY;
         let next = until.into_iter().chain(returns).chain(falls_back.then_some(retry)).min().unwrap_or(retry);
         store::look_again(&mut tx, &place, next).await?;
