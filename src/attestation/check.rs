@@ -1,13 +1,14 @@
 //! An audit of the index: what is asked for by column is what the envelopes say. For fsck and for
 //! every test's end.
 
-use super::facts::Facts;
+use super::facts::{Facts, signed_at};
 use super::received::Received;
 use super::scheme::PublicKey;
 use super::signers::Signer;
 use super::store::{indexed as store, signers};
 use super::verify::signed_by;
 use crate::failure::Failure;
+use crate::keys;
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,6 +38,7 @@ pub async fn check_attestations(
     let ids: BTreeSet<i64> = rows.iter().flat_map(|row| &row.signers).copied().collect();
     let known = signers::by_ids(connection, &Vec::from_iter(ids)).await?;
     let known: HashMap<i64, Signer> = known.into_iter().map(|signer| (signer.id, signer)).collect();
+    let verifier_id = keys::verifier_id(connection).await?;
     let mut page = StatementsPage {
         rows: rows.len() as u64,
         bytes: 0,
@@ -45,12 +47,18 @@ pub async fn check_attestations(
     };
     for row in &rows {
         page.bytes += row.body.as_ref().map_or(0, |body| body.len() as u64);
-        page.wrong.extend(wrong(row, &known).map(|why| format!("attestation {}: {why}", row.id)));
+        page.wrong.extend(
+            wrong(row, &known, verifier_id.as_deref()).map(|why| format!("attestation {}: {why}", row.id)),
+        );
     }
     Ok(page)
 }
 
-fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static str> {
+fn wrong(
+    row: &store::Indexed,
+    known: &HashMap<i64, Signer>,
+    verifier_id: Option<&str>,
+) -> Option<&'static str> {
     let (Some(media_type), Some(body)) = (&row.media_type, &row.body) else {
         return Some("its envelope is gone");
     };
@@ -80,6 +88,7 @@ fn wrong(row: &store::Indexed, known: &HashMap<i64, Signer>) -> Option<&'static 
     let facts = Facts::of(&statement);
     let same = (facts.builder == row.builder && facts.source == row.source && facts.commit == row.commit_id)
         && (facts.source_ref == row.source_ref && facts.result == row.result)
-        && facts.configuration == row.configuration;
+        && facts.configuration == row.configuration
+        && verifier_id.and_then(|id| signed_at(&statement, id)) == row.signed_at;
     (!same).then_some("its facts are not the signed ones")
 }

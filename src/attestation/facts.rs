@@ -3,6 +3,9 @@
 
 use super::statement::Statement;
 use super::summary;
+use crate::keys::signed_at_field;
+use crate::policy;
+use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
 
 /// SLSA provenance, v1.
@@ -16,9 +19,21 @@ pub const VULNS: &str = "https://in-toto.io/attestation/vulns/v0.2";
 /// cosign's vulnerability reports.
 pub const COSIGN_VULN: &str = "https://cosign.sigstore.dev/attestation/vuln/v1";
 
-/// Whether statements of this type have a result, of which the newest counts.
+/// Whether statements of this type have a result.
 pub(super) fn is_result(predicate_type: &str) -> bool {
-    matches!(predicate_type, TEST_RESULT | summary::PREDICATE_TYPE)
+    policy::has_result(predicate_type)
+}
+
+/// When a result was signed, as it says in the member that this verifier names. Postgres keeps microseconds, and
+/// years that RFC 3339 can write.
+pub(super) fn signed_at(statement: &Statement, verifier_id: &str) -> Option<DateTime<Utc>> {
+    if !is_result(&statement.predicate_type) {
+        return None;
+    }
+    let text = statement.predicate.get(signed_at_field(verifier_id))?.as_str()?;
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    let time = DateTime::from_timestamp_micros(time.timestamp_micros())?;
+    (1970..=9999).contains(&time.year()).then_some(time)
 }
 
 /// Something a build took in.

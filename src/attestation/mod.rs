@@ -30,7 +30,7 @@ pub use files::link_pushed;
 pub use json::Malformed;
 pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope, home};
 pub use received::{BUNDLE, DSSE, Received};
-pub use record::{Carrier, Known, Recorded, is_carried, record, record_opaque, subjects_here};
+pub use record::{Carrier, Known, Recorded, Through, is_carried, record, record_opaque, subjects_here};
 pub use scheme::{InvalidKey, KeyId, PublicKey, Scheme, UnknownScheme};
 pub use signers::{NewRevocation, NewSigner, Revoked, Signer, SignerRefused, register, revoke, signers};
 pub use statement::{COSIGN_SIGN, Statement, Subject};

@@ -1,19 +1,21 @@
 //! Recording an attestation: bytes as received, what it says, and which known keys signed it.
 
 use super::envelope::IN_TOTO;
-use super::facts::{Facts, is_result};
+use super::facts::{Facts, is_result, signed_at};
 use super::files;
 use super::received::{Form, Received};
 use super::scheme::{KeyId, PublicKey};
 use super::signers::Signer;
 use super::statement::{Statement, Unreadable};
-use super::store::{attestations as store, signatures, signers, waiting};
+use super::store::{attestations as store, receipts, signatures, signers, waiting};
 use super::verify::{Unproved, signed_by, why_not};
 use crate::access::Principal;
 use crate::content::Repository;
 use crate::failure::Failure;
+use crate::keys;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
+use crate::policy;
 use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Generation, Tx, agreed_time};
 use chrono::{DateTime, Utc};
@@ -22,6 +24,15 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
+
+/// The way by which an attestation is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// Inside a manifest, from whoever may push.
+    Push,
+    /// `POST /api/v1/attestations`, from whoever may attest.
+    Post,
+}
 
 /// How an attestation came into a repository.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +45,8 @@ pub struct Carrier<'a> {
     pub manifest: &'a Digest,
     /// The manifest that it came for.
     pub subject: &'a Digest,
+    /// By which way.
+    pub through: Through,
 }
 
 /// What was recorded.
@@ -113,32 +126,39 @@ pub(super) struct Content {
     pub(super) signers: Vec<i64>,
     /// Whether a key that is registered later may have signed it.
     pub(super) waits: bool,
+    /// Of a result: when it was signed, as it says.
+    pub(super) signed_at: Option<DateTime<Utc>>,
 }
 
 /// Records what came in, in the caller's transaction. The same envelope for the same subject is one
 /// attestation, however often and by whatever manifest it comes. The same message in another envelope
-/// is listed, and counts from when it came first. Appends an event for a new one.
+/// is listed, and counts from when it came first. Appends an event for a new one, and for a result that changes by
+/// coming again.
 pub async fn record(
     tx: &mut Tx,
     carrier: Carrier<'_>,
     received: &Received,
     known: &Known,
 ) -> Result<Recorded, Failure> {
-    let content = content(received, known);
+    let mut content = content(received, known);
     if let Some(known) = store::find(tx, carrier, received).await? {
         if let Some(statement) = &content.statement {
             let linked = files::link(tx, carrier.repository.id, known.id, statement).await?;
             tx.raise(linked.iter().map(Generation::bytes));
         }
-        return sign(tx, carrier, known, &content).await;
+        return receive_again(tx, carrier, known, &content).await;
     }
     store::keep_envelope(tx, received).await?;
     let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
+    if let Some(statement) = content.result() {
+        let verifier_id = keys::verifier_id(tx).await?;
+        content.signed_at = verifier_id.and_then(|id| signed_at(statement, &id));
+    }
     let Some(receipt) = store::insert(tx, carrier, received, &content, &facts).await? else {
         let known = store::find(tx, carrier, received).await?;
         let known =
             known.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
-        return sign(tx, carrier, known, &content).await;
+        return receive_again(tx, carrier, known, &content).await;
     };
     let id = receipt.id;
     if let Some(statement) = &content.statement {
@@ -151,6 +171,9 @@ pub async fn record(
         }
     }
     let recorded = sign(tx, carrier, receipt, &content).await?;
+    if carrier.through == Through::Post && content.signed_result().is_some() {
+        receipts::insert(tx, id, carrier.principal.id).await?;
+    }
     append(tx, carrier, id, received.digest(), &content).await?;
     Ok(recorded)
 }
@@ -163,7 +186,7 @@ async fn sign(
     receipt: store::Receipt,
     content: &Content,
 ) -> Result<Recorded, Failure> {
-    let store::Receipt { id, received_at } = receipt;
+    let store::Receipt { id, received_at, .. } = receipt;
     let noted = signatures::insert(tx, &[id], &content.signers).await?;
     if noted.any {
         tx.raise(content.changes(carrier));
@@ -173,6 +196,42 @@ async fn sign(
         waiting::insert(tx, id).await?;
     }
     Ok(Recorded { id, received_at, earlier })
+}
+
+/// Notes who signed what is known. A FAILED that comes through POST counts from then on; any other result counts
+/// from its first receipt, and against a FAILED only if it ever came that way.
+async fn receive_again(
+    tx: &mut Tx,
+    carrier: Carrier<'_>,
+    known: store::Receipt,
+    content: &Content,
+) -> Result<Recorded, Failure> {
+    let pushed = known.pushed;
+    let recorded = sign(tx, carrier, known, content).await?;
+    let Some(statement) = content.signed_result().filter(|_| carrier.through == Through::Post) else {
+        return Ok(recorded);
+    };
+    let result = Facts::of(statement).result;
+    let failed = result.as_deref().is_some_and(policy::is_failed);
+    let counts_already = !pushed || receipts::any(tx, recorded.id).await?;
+    if counts_already && !failed {
+        return Ok(recorded);
+    }
+    let receipt = receipts::insert(tx, recorded.id, carrier.principal.id).await?;
+    let at = agreed_time(tx).await?;
+    let event = Event {
+        kind: Kind::AttestationRepeated,
+        at,
+        principal: carrier.principal,
+        repository: Some((carrier.repository.id, &carrier.repository.name)),
+        environment: None,
+        digest: Some(carrier.subject),
+        facts: json!({"attestation": recorded.id, "receipt": receipt, "result": result}),
+        changes: content.changes(carrier),
+    };
+    queue::reevaluate(tx, &Changed::Attestation(recorded.id)).await?;
+    ledger::append(tx, event).await?;
+    Ok(recorded)
 }
 
 /// The manifests of the repository that the statement is about: those that it names, in its order, at
@@ -228,7 +287,8 @@ fn content(received: &Received, known: &Known) -> Content {
                 Unproved::Foreign(why) | Unproved::Malformed(why) => Some(why),
             });
             let (message, waits) = (Some(envelope.message_digest()), signed.waits);
-            Content { form: "statement", why, statement: Some(statement), message, signers, waits }
+            let (statement, signed_at) = (Some(statement), None);
+            Content { form: "statement", why, statement, message, signers, waits, signed_at }
         }
         Err(Unreadable::Malformed(why)) => Content::without_statement("malformed", &why),
         Err(Unreadable::Foreign(why)) => Content::without_statement("foreign", &why),
@@ -238,7 +298,18 @@ fn content(received: &Received, known: &Known) -> Content {
 impl Content {
     fn without_statement(form: &'static str, why: &str) -> Self {
         let why = Some(why.to_owned());
-        Self { form, why, statement: None, message: None, signers: Vec::new(), waits: false }
+        let (signers, waits, signed_at) = (Vec::new(), false, None);
+        Self { form, why, statement: None, message: None, signers, waits, signed_at }
+    }
+
+    /// The statement, if it is of a type that has a result.
+    fn result(&self) -> Option<&Statement> {
+        self.statement.as_ref().filter(|statement| is_result(&statement.predicate_type))
+    }
+
+    /// The same, if a registered key signed it.
+    fn signed_result(&self) -> Option<&Statement> {
+        self.result().filter(|_| !self.signers.is_empty())
     }
 
     /// The bytes that it is about, here or not: those that are pushed later find it. What it came for is listed
@@ -270,8 +341,7 @@ async fn append(
             "form": content.form, "predicate_type": predicate_type, "signers": content.signers}),
         changes: content.changes(carrier),
     };
-    let is_result = content.statement.as_ref().is_some_and(|statement| is_result(&statement.predicate_type));
-    if is_result && !content.signers.is_empty() {
+    if content.signed_result().is_some() {
         queue::reevaluate(tx, &Changed::Attestation(id)).await?;
     }
     ledger::append(tx, event).await.map(|_| ())

@@ -3,7 +3,9 @@
 use super::carried::MAX_SIGNATURES;
 use super::push;
 use crate::access::{Attest, Grant, Principal};
-use crate::attestation::{self, Carrier, Known, Malformed, Received, Signer, Statement, Unproved, Verified};
+use crate::attestation::{
+    self, Carrier, Known, Malformed, Received, Signer, Statement, Through, Unproved, Verified,
+};
 use crate::content::{self, Attachment, Repository, blobs};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
@@ -136,7 +138,13 @@ impl Act<'_> {
         for ((one, blob), statement) in received.iter().zip(stored).zip(trusted) {
             let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
             let (repository, principal) = (self.repository, self.principal);
-            let carrier = Carrier { repository, principal, manifest: &manifest, subject: &subject };
+            let carrier = Carrier {
+                repository,
+                principal,
+                manifest: &manifest,
+                subject: &subject,
+                through: Through::Post,
+            };
             let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
             // What was received earlier keeps the time at which it came.
             let since = |signer: &Signer| recorded.counts_from(signer);

@@ -3,7 +3,7 @@
 
 use super::PushManifest;
 use crate::access::{Grant, Push};
-use crate::attestation::{self, Carrier, Known, Received};
+use crate::attestation::{self, Carrier, Known, Received, Through};
 use crate::content::blobs::{self, Blob};
 use crate::content::{self, Repository, StoredLayer};
 use crate::failure::Failure;
@@ -136,20 +136,20 @@ impl Carried {
         grant: &Grant<Push>,
         manifest: &Digest,
     ) -> Result<(), Failure> {
-        let principal = grant.principal();
+        let (principal, through) = (grant.principal(), Through::Push);
         if !self.received.is_empty() {
             let known = Known::read(tx, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
             let mut received: Vec<_> = self.received.iter().zip(&self.origins).collect();
             received.sort_by_key(|(one, origin)| (one.digest(), &origin.subject));
             for (one, Origin { manifest, subject }) in received {
-                let carrier = Carrier { repository, principal, manifest, subject };
+                let carrier = Carrier { repository, principal, manifest, subject, through };
                 attestation::record(tx, carrier, one, &known).await?;
             }
         }
         match &self.opaque {
             Some((subject, why)) => {
-                let carrier = Carrier { repository, principal, manifest, subject };
+                let carrier = Carrier { repository, principal, manifest, subject, through };
                 attestation::record_opaque(tx, carrier, why).await
             }
             None => Ok(()),

@@ -14,7 +14,8 @@ mod trust;
 
 pub use dsse::pae;
 pub use file::init;
-pub use trust::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
+pub use store::verifier_id;
+pub use trust::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme, signed_at_field};
 
 use crate::failure::Failure;
 use private::PrivateKeys;

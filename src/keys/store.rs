@@ -49,6 +49,14 @@ pub(super) async fn read(connection: &mut PgConnection) -> Result<Option<Trust>,
     }))
 }
 
+/// What the registry is called as a verifier of artifacts, once that was written.
+pub async fn verifier_id(connection: &mut PgConnection) -> Result<Option<String>, Failure> {
+    sqlx::query_scalar!("select verifier_id from registry_identity")
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| Failure::new("reading the registry's identity", error))
+}
+
 /// Writes the identity: once for ever, since the row is unique and never changes.
 pub(super) async fn write(
     connection: &mut PgConnection,

@@ -125,6 +125,11 @@ pub fn valid_until_field(verifier_id: &str) -> String {
     format!("{verifier_id}/valid_until")
 }
 
+/// The name of the time at which a result was signed: a field of ours in its predicate.
+pub fn signed_at_field(verifier_id: &str) -> String {
+    format!("{verifier_id}/signed_at")
+}
+
 /// The names that an identity is made of.
 pub(super) struct Names {
     pub(super) public_name: String,

@@ -52,6 +52,9 @@ kinds! {
     TagReserved = "tag.reserved",
     /// An attestation was recorded.
     AttestationRecorded = "attestation.recorded",
+    /// A result that was known was received through `POST /api/v1/attestations`: a FAILED again, which counts from
+    /// then on, or another one that had come with pushes only.
+    AttestationRepeated = "attestation.repeated",
     /// A signer was registered.
     SignerRegistered = "signer.registered",
     /// A signer was revoked.

@@ -1,6 +1,7 @@
 //! A policy as it is written: YAML or JSON, parsed once, named by the digest of its canonical form.
 
-use super::gate::{Attested, Scanned};
+use super::gate::{Attested, Scanned, TestResult};
+use super::results;
 use super::{Gate, Mode, Severity, Span};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
@@ -114,7 +115,8 @@ impl Policy {
         serde_json::from_slice(bytes).map_err(|error| Failure::new("reading a stored policy", error))
     }
 
-    fn check(self) -> Result<Self, InvalidPolicy> {
+    fn check(mut self) -> Result<Self, InvalidPolicy> {
+        self.write_out_results();
         if self.repositories.is_empty() || self.repositories.len() > 100 {
             return Err(InvalidPolicy::nowhere(
                 "repositories: 1 to 100 patterns, such as \"payments/*\" or \"**\"",
@@ -136,6 +138,11 @@ impl Policy {
                 Gate::PromotedIn(gate) if gate.environments.0.contains(&self.environment) => {
                     return Err(InvalidPolicy::nowhere("promoted_in: an environment cannot wait for itself"));
                 }
+                Gate::Attestation(gate) if gate.result == Some(TestResult::Failed) => {
+                    return Err(InvalidPolicy::nowhere(
+                        "attestation: a statement that says FAILED satisfies no gate; result is PASSED, WARNED or any",
+                    ));
+                }
                 Gate::Approvals(gate) if gate.count == 0 => {
                     return Err(InvalidPolicy::nowhere("approvals: count is at least 1"));
                 }
@@ -156,6 +163,19 @@ impl Policy {
             }
         }
         Ok(self)
+    }
+
+    /// Writes out the default of `result`, which depends on the type. Policies that were saved before there was one
+    /// go on without a demand.
+    fn write_out_results(&mut self) {
+        for gate in &mut self.gates {
+            if let Gate::Attestation(gate) = gate
+                && gate.result.is_none()
+                && results::has_result(&gate.predicate_type)
+            {
+                gate.result = Some(TestResult::Passed);
+            }
+        }
     }
 
     /// RFC 8785 canonical JSON, every default written out: a later release that changes a default

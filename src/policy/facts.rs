@@ -125,12 +125,15 @@ pub struct Attestation {
     pub source: Option<String>,
     /// The branch or tag that provenance names, such as `refs/heads/main`.
     pub source_ref: Option<String>,
-    /// PASSED, WARNED or FAILED, of a test result.
+    /// PASSED, WARNED or FAILED, of a test result or a verification summary.
     pub result: Option<String>,
-    /// What the test result is about; the newest statement for the same configuration counts.
+    /// The configuration of the test; the names in it tell which test the result is of.
     pub configuration: Option<String>,
     /// When the registry received it.
     pub received_at: DateTime<Utc>,
+    /// When a result was signed, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<DateTime<Utc>>,
     /// The registered keys that signed it.
     pub signatures: BTreeSet<Signature>,
 }

@@ -152,8 +152,11 @@ gate! {
 }
 
 gate! {
-    /// A statement of a type by a trusted signer. Where a result is demanded, the newest statement
-    /// for each configuration must have it.
+    /// A statement of a type by a trusted signer. A test result or verification summary that says FAILED satisfies
+    /// nothing. A test is a signer, a type and the names in the configuration, in any order. Each test of which there
+    /// is a result must be passed: one result as demanded must be newer than every FAILED of it. Where both state
+    /// when they were signed (`proofmark attest` does), that decides; otherwise the FAILED counts from its newest
+    /// receipt, and the other one only if it was recorded through `POST /api/v1/attestations`.
     Attested, "record a statement of the demanded type by one of the policy's signers, and promote again" {
         /// The predicate type.
         #[serde(rename = "type")]
@@ -161,7 +164,8 @@ gate! {
         /// Names of signers [default: every signer that is registered for the type here].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Several<String>>,
-        /// The result that a test result must have [default: any].
+        /// The result that a test result or verification summary must have; `any` is every one but FAILED
+        /// [default: PASSED, for these types].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<TestResult>,
         /// Statements received longer ago do not count for a promotion [default: all count].
@@ -250,7 +254,7 @@ pub struct Deny {
     pub severity: Severity,
 }
 
-/// The result of a test, as in-toto's predicate names it.
+/// A result that may be demanded, as in-toto's predicate names it. FAILED is refused when a policy is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, reason = "each is the word itself")]
@@ -258,6 +262,8 @@ pub enum TestResult {
     Passed,
     Warned,
     Failed,
+    #[serde(rename = "any")]
+    Any,
 }
 
 impl Scanned {
@@ -274,6 +280,7 @@ impl TestResult {
             Self::Passed => "PASSED",
             Self::Warned => "WARNED",
             Self::Failed => "FAILED",
+            Self::Any => "any",
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn signature(signer: &str) -> Signature {
         valid_from: at(-10_000),
         valid_until: None,
         revocation: None,
+        pushed: false,
+        repeated_at: None,
     }
 }
 
@@ -61,6 +63,7 @@ pub(super) fn attestation(id: i64, predicate_type: &str) -> Attestation {
         result: Some("PASSED".into()),
         configuration: None,
         received_at: at(-600),
+        signed_at: None,
         signatures: [signature("release-key")].into(),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Knows what a policy may demand and what counts as a fact. Promises that a decision is a function
 //! of its inputs alone (its id is their digest), that adding a block never turns a no into a yes,
-//! that adding an attestation never turns a yes into a no (a newer test result that is not a pass
-//! is the exception), and that the order of facts does not matter. Pure: no clock, no look-ups.
+//! that adding an attestation never turns a yes into a no (a test result or verification summary that
+//! says FAILED is the exception), and that the order of facts does not matter. Pure: no clock, no look-ups.
 
 mod decide;
 mod decision;
@@ -16,6 +16,9 @@ mod laws;
 pub mod platforms;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod result_properties;
+mod results;
 mod running;
 mod severity;
 mod span;
@@ -31,6 +34,7 @@ pub use decision::{
 pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName, override_review};
 pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, Stay, Subject};
 pub use gate::{Gate, Mode};
+pub use results::{has_result, is_failed};
 pub use running::{
     ACCEPTED_GRACE, Accepted, Position, Recorded, RecordedGate, SUPERSEDED_GRACE, Status, evaluate_running,
 };

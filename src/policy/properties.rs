@@ -26,7 +26,7 @@ gates:
 static POLICY: LazyLock<Policies> = LazyLock::new(|| policies(&[RECORDED]));
 
 /// A version that was promoted with everything, and the policies that concern it.
-fn promoted(facts: &Facts, policies: &Policies) -> Recorded {
+pub(super) fn promoted(facts: &Facts, policies: &Policies) -> Recorded {
     let sets = PolicySets { in_force: policies.clone(), recorded: Policies::new() };
     let decision = decide(&sets, &case(facts.clone())).unwrap();
     assert_eq!(decision.verdict, Verdict::Allow, "{:?}", decision.reasons());

@@ -1,9 +1,10 @@
 //! The second evaluation: may what was promoted go on running? Every fact that concerns it is one condition
 //! of the table, and the table says what the condition does to the version in its position.
 
-use super::gate::{Attested, OnFailed, Scanned, TestResult};
+use super::gate::{Attested, OnFailed, Scanned};
 use super::gates::origin::Kept;
 use super::gates::{Basis, Finding as Found, origin, scanned};
+use super::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
 use super::table::{OnCandidate, OnRunning};
 use super::{
     AtRisk, Case, Condition, Evidence, EvidenceKind, Finding, Gate, GateResult, Mode, NotToday, Outcome,
@@ -410,80 +411,63 @@ fn counted_failures(
         let among = |gate: &Attested| gate.by.as_ref().is_none_or(|by| by.0.contains(name));
         if now.is_empty() { among(gate) } else { now.iter().any(|now| among(now)) }
     };
-    let results = results(case);
-    for (failed, signer) in failures(&results, &by) {
+    let good = |one: &super::Attestation| says_passed(one) || is_good(gate.result, one);
+    let (failed, good) = results(case, &good);
+    for failed in results::open_failures(&failed, &good, &by) {
         let counts = counted.iter().any(|(attestation, signers)| {
-            signers.contains(signer.signer.as_str()) && is_same_test(attestation, failed)
+            signers.contains(failed.signer()) && is_same_test(attestation, failed)
         });
         if counts {
-            observed.push(failure(condition, failed, &BTreeSet::from([signer.signer.as_str()])).of(policy));
+            observed.push(failure(condition, failed).of(policy));
         }
     }
 }
 
-/// Whether two results are of one test, signers aside.
-fn is_same_test(one: &super::Attestation, other: &super::Attestation) -> bool {
-    one.predicate_type == other.predicate_type
-        && one.configuration == other.configuration
-        && !one.about.is_disjoint(&other.about)
+/// Whether the result is of the same test as this FAILED, signers aside.
+fn is_same_test(one: &super::Attestation, failed: &SignedResult<'_>) -> bool {
+    one.predicate_type == failed.attestation.predicate_type
+        && !one.about.is_disjoint(&failed.attestation.about)
+        && TestName::of(one.configuration.as_deref()) == failed.test
 }
 
-/// The FAILED results that no newer PASSED cleared, each with its signer.
-fn failures<'a>(
-    results: &[Signed<'a>],
-    takes_over: &dyn Fn(&str) -> bool,
-) -> Vec<(&'a super::Attestation, &'a super::Signature)> {
-    let mut open = Vec::new();
-    for (failed, signers) in results.iter().filter(|(attestation, _)| is_failed(attestation)) {
-        for signer in signers {
-            let cleared = results.iter().any(|(passed, others)| {
-                let newer = passed.id > failed.id && is_passed(passed) && is_same_test(passed, failed);
-                let again = others.iter().any(|other| {
-                    let another = signer.revocation.is_some() && takes_over(&other.signer);
-                    other.signer == signer.signer || another
-                });
-                newer && again
-            });
-            if !cleared {
-                open.push((*failed, *signer));
-            }
-        }
-    }
-    open
-}
-
-fn failure(condition: Condition, attestation: &super::Attestation, signers: &BTreeSet<&str>) -> Observed {
-    let what = attestation.configuration.as_deref().unwrap_or(&attestation.predicate_type);
-    let by = signers.iter().copied().collect::<Vec<_>>().join(", ");
+fn failure(condition: Condition, failed: &SignedResult<'_>) -> Observed {
+    let (attestation, by) = (failed.attestation, failed.signer());
+    let what = match failed.test {
+        TestName::Configuration(None) => attestation.predicate_type.clone(),
+        TestName::Names(_) | TestName::Configuration(Some(_)) => failed.test.to_string(),
+    };
     let message = format!("the newest result for {what} by {by} is FAILED");
     let evidence = Evidence {
         kind: EvidenceKind::Attestation,
         id: attestation.envelope.to_string(),
-        by: signers.iter().map(|name| (*name).to_owned()).collect(),
+        by: BTreeSet::from([by.to_owned()]),
     };
     Observed {
-        since: Some(attestation.received_at),
+        since: Some(failed.counts_from()),
         evidence: vec![evidence],
         ..Observed::new(condition, "attestation", message)
     }
 }
 
-/// A result with the signatures that vouch for it.
-type Signed<'a> = (&'a super::Attestation, Vec<&'a super::Signature>);
-
-/// The results about the subject or an image in question that count, in their order. A FAILED counts if it came
-/// before its signer was revoked, a compromised one's too, whatever became of the signer's scope since; of the
-/// others only what is trusted today.
-fn results(case: &Case) -> Vec<Signed<'_>> {
+/// The FAILED results about the subject or an image in question that count, and the good ones. A FAILED counts if
+/// it came before its signer was revoked, a compromised one's too, whatever became of the signer's scope since; of
+/// the others only what is trusted today.
+fn results<'a>(
+    case: &'a Case,
+    good: &dyn Fn(&super::Attestation) -> bool,
+) -> (Vec<SignedResult<'a>>, Vec<SignedResult<'a>>) {
     let images = case.images();
     let concerned = |a: &super::Attestation| {
         a.about.contains(&case.facts.subject.sha256)
             || images.iter().any(|(_, image)| a.about.contains(*image))
     };
-    let mut results = Vec::new();
+    let repository = &case.facts.subject.repository;
+    let (mut failures, mut others) = (Vec::new(), Vec::new());
     for attestation in case.facts.attestations.iter().filter(|a| a.result.is_some() && concerned(a)) {
-        let failed = is_failed(attestation);
-        let repository = &case.facts.subject.repository;
+        let failed = says_failed(attestation);
+        if !failed && !good(attestation) {
+            continue;
+        }
         let counts = |signature: &&super::Signature| {
             let (kind, at) = (&attestation.predicate_type, attestation.received_at);
             if failed {
@@ -491,31 +475,21 @@ fn results(case: &Case) -> Vec<Signed<'_>> {
             }
             signature.trusted_for(repository, kind, at).is_ok()
         };
-        let signatures: Vec<&super::Signature> = attestation.signatures.iter().filter(counts).collect();
-        if !signatures.is_empty() {
-            results.push((attestation, signatures));
-        }
+        let test = TestName::of(attestation.configuration.as_deref());
+        let signatures = attestation.signatures.iter().filter(counts);
+        let of = if failed { &mut failures } else { &mut others };
+        of.extend(signatures.map(|signature| SignedResult { attestation, signature, test: test.clone() }));
     }
-    results.sort_by_key(|(attestation, _)| attestation.id);
-    results
-}
-
-fn is_failed(attestation: &super::Attestation) -> bool {
-    attestation.result.as_deref() == Some(TestResult::Failed.as_str())
-}
-
-fn is_passed(attestation: &super::Attestation) -> bool {
-    attestation.result.as_deref() == Some(TestResult::Passed.as_str())
+    (failures, others)
 }
 
 /// FAILED of any other test, type or signer that no newer PASSED cleared.
 fn other_failures(case: &Case, observed: &mut Vec<Observed>) {
-    let results = results(case);
-    for (failed, signer) in failures(&results, &|_| true) {
-        let id = failed.envelope.as_str();
+    let (failed, passed) = results(case, &says_passed);
+    for failed in results::open_failures(&failed, &passed, &|_| true) {
+        let id = failed.attestation.envelope.as_str();
         if !observed.iter().any(|one| one.evidence.iter().any(|evidence| evidence.id == id)) {
-            let signers = BTreeSet::from([signer.signer.as_str()]);
-            observed.push(failure(Condition::OtherTestFailed, failed, &signers));
+            observed.push(failure(Condition::OtherTestFailed, failed));
         }
     }
 }

@@ -22,6 +22,12 @@ pub struct Signature {
     pub valid_until: Option<DateTime<Utc>>,
     /// Whether it was revoked.
     pub revocation: Option<Revocation>,
+    /// Of a result: it came with pushes only, never through `POST /api/v1/attestations`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pushed: bool,
+    /// Of a FAILED: when it last came through `POST /api/v1/attestations`, if that was after the first receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated_at: Option<DateTime<Utc>>,
 }
 
 /// A signer was revoked.
@@ -69,6 +75,29 @@ impl Signature {
                 return Err(Untrusted::Revoked);
             }
         }
+        self.registered_for(repository, predicate_type, received_at)
+    }
+
+    /// Whether the signature counted when it was received. A FAILED goes on counting by this: whoever steals a key,
+    /// or takes it back, clears no FAILED.
+    pub fn was_trusted_for(
+        &self,
+        repository: &RepositoryName,
+        predicate_type: &str,
+        received_at: DateTime<Utc>,
+    ) -> Result<(), Untrusted> {
+        if self.revocation.is_some_and(|revocation| received_at >= revocation.distrusted_from) {
+            return Err(Untrusted::Revoked);
+        }
+        self.registered_for(repository, predicate_type, received_at)
+    }
+
+    fn registered_for(
+        &self,
+        repository: &RepositoryName,
+        predicate_type: &str,
+        received_at: DateTime<Utc>,
+    ) -> Result<(), Untrusted> {
         if received_at < self.valid_from || self.valid_until.is_some_and(|until| received_at >= until) {
             return Err(Untrusted::NotValidThen);
         }

@@ -3,7 +3,7 @@
 use crate::attesting::{DSSE, TEST_RESULT, somebody_waits_for_a_scope, verdicts};
 use crate::harness::{PROVENANCE, Registry, Signing, eventually, expect, provenance, sha256};
 use proofmark::access::{Principal, Role};
-use proofmark::attestation::{self, Carrier, Known, Received};
+use proofmark::attestation::{self, Carrier, Known, Received, Through};
 use serde_json::{Value, json};
 
 /// The same envelope with something about it that nobody signed.
@@ -150,8 +150,8 @@ async fn what_comes_while_a_signer_is_registered_is_held_against_its_key_too() {
     })
     .await;
     let principal = Principal { id: 2, name: "proofmark".into() };
-    let carrier =
-        Carrier { repository: &repository, principal: &principal, manifest: &image, subject: &image };
+    let (manifest, subject, through) = (&image, &image, Through::Post);
+    let carrier = Carrier { repository: &repository, principal: &principal, manifest, subject, through };
     let known = Known::read(&mut tx, &received).await.unwrap();
     attestation::record(&mut tx, carrier, &received[0], &known).await.unwrap();
     tx.commit().await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::attestation::facts::{Facts, Material};
 use crate::attestation::received::Received;
-use crate::attestation::record::{Carrier, Content, kept_predicate};
+use crate::attestation::record::{Carrier, Content, Through, kept_predicate};
 use crate::attestation::statement::Statement;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
@@ -13,10 +13,11 @@ use std::collections::BTreeSet;
 
 const RECORDING: &str = "recording an attestation";
 
-/// An attestation, and when it came.
+/// An attestation, when it came, and whether it came with a push.
 pub struct Receipt {
     pub id: i64,
     pub received_at: DateTime<Utc>,
+    pub pushed: bool,
 }
 
 /// The attestation that these bytes are for this subject, if it is known.
@@ -27,7 +28,7 @@ pub async fn find(
 ) -> Result<Option<Receipt>, Failure> {
     sqlx::query_as!(
         Receipt,
-        "select id, received_at from attestations
+        "select id, received_at, pushed from attestations
          where repository_id = $1 and carried_for = $2 and envelope = $3 and coalesce(beside, '') = $4",
         carrier.repository.id,
         carrier.subject as &Digest,
@@ -69,9 +70,9 @@ pub async fn insert(
         Receipt,
         "insert into attestations(repository_id, carried_for, manifest, envelope, beside, form, why,
            predicate_type_id, message, builder, source, source_ref, commit_id, result, configuration,
-           predicate, received_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-         on conflict do nothing returning id, received_at",
+           predicate, received_by, signed_at, pushed)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+         on conflict do nothing returning id, received_at, pushed",
         carrier.repository.id,
         carrier.subject as &Digest,
         carrier.manifest as &Digest,
@@ -89,6 +90,8 @@ pub async fn insert(
         facts.configuration,
         content.statement.as_ref().and_then(kept_predicate) as Option<&Value>,
         carrier.principal.id,
+        content.signed_at,
+        carrier.through == Through::Push,
     )
     .fetch_optional(connection)
     .await

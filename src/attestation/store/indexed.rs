@@ -1,6 +1,7 @@
 //! Statements as they are indexed, for audits.
 
 use crate::failure::Failure;
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// A statement as it is indexed, with its envelope; text as it stands, since it may be wrong.
@@ -18,6 +19,7 @@ pub struct Indexed {
     pub commit_id: Option<String>,
     pub result: Option<String>,
     pub configuration: Option<String>,
+    pub signed_at: Option<DateTime<Utc>>,
     pub subjects: Vec<String>,
     /// Files through which it counts for artifacts; of those whose artifact holds another, nothing.
     pub files: Vec<Option<String>>,
@@ -38,7 +40,7 @@ pub async fn page(
         Indexed,
         r#"select a.id as "id!", e.media_type as "media_type?", e.body as "body?", a.beside,
              t.uri as "predicate_type?", a.message, a.builder, a.source, a.source_ref, a.commit_id, a.result,
-             a.configuration,
+             a.configuration, a.signed_at,
              array(select digest from attestation_subjects where attestation_id = a.id and file is null)
                as "subjects!",
              array(select case when not exists (

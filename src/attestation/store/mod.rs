@@ -3,6 +3,7 @@
 pub mod attestations;
 pub mod indexed;
 pub mod listed;
+pub mod receipts;
 pub mod signatures;
 pub mod signers;
 pub mod waiting;

@@ -48,6 +48,8 @@ impl Row {
                 valid_from: self.valid_from,
                 valid_until: self.valid_until,
                 revocation: revocation(self.distrusted_from, self.compromised),
+                pushed: false,
+                repeated_at: None,
             },
             registered_by: self.registered_by,
             registered_at: self.registered_at,

@@ -53,6 +53,9 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                        and case when f.facts ? 'ended' then p.ended_at else p.at end = e.at offset 0)
              when e.kind = 'attestation.recorded' then
                exists (select from attestations a where a.id = id_said(f.facts, 'attestation') offset 0)
+             when e.kind = 'attestation.repeated' then
+               exists (select from attestation_receipts a where a.id = id_said(f.facts, 'receipt')
+                       and a.attestation_id = id_said(f.facts, 'attestation') offset 0)
              when e.kind = 'scan.recorded' then
                exists (select from scan_runs s where s.id = id_said(f.facts, 'scan') offset 0)
              when e.kind in ('promotion.allowed', 'promotion.rolled-back') then

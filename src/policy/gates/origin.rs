@@ -6,7 +6,8 @@
 
 use super::{Finding, list};
 use crate::names::Digest;
-use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy, TestResult};
+use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy};
+use crate::policy::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
 use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, in_words};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +94,21 @@ fn among<'a>(names: BTreeSet<&'a str>, by: Option<&Several<String>>) -> BTreeSet
     }
 }
 
+/// Of the signers of a FAILED those by which it was counted for this very gate, before a FAILED satisfied none.
+fn only_kept<'a>(
+    names: BTreeSet<&'a str>,
+    attestation: &Attestation,
+    basis: &Basis<'_>,
+    why_not: &mut BTreeSet<String>,
+) -> BTreeSet<&'a str> {
+    let is_kept = |name: &&str| basis.kept_fits && basis.kept.contains(&(&attestation.envelope, *name));
+    let (kept, others): (BTreeSet<_>, BTreeSet<_>) = names.into_iter().partition(is_kept);
+    for name in others {
+        why_not.insert(format!("a statement by {name} says FAILED"));
+    }
+    kept
+}
+
 fn refusal(what: String, why_not: &BTreeSet<String>) -> Finding {
     let mut message = what;
     for reason in why_not {
@@ -117,7 +133,10 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
             continue;
         }
         let (names, _) = trusted(case, attestation, basis, &mut why_not);
-        let names = among(names, Some(&gate.any_of));
+        let mut names = among(names, Some(&gate.any_of));
+        if says_failed(attestation) {
+            names = only_kept(names, attestation, basis, &mut why_not);
+        }
         if !names.is_empty() {
             evidence.push(seen(attestation, &names));
             signers.extend(names);
@@ -196,44 +215,116 @@ fn origin_fits(gate: &Provenance, attestation: &Attestation) -> Result<String, S
     Ok(message)
 }
 
+/// The statements that an attestation gate looks at, each with one signature that counts.
+#[derive(Default)]
+struct Results<'a> {
+    /// With a result as the gate demands it.
+    good: Vec<SignedResult<'a>>,
+    failed: Vec<SignedResult<'a>>,
+    /// With another result.
+    others: Vec<SignedResult<'a>>,
+}
+
 fn attested(gate: &Attested, case: &Case, about: &Digest, basis: &Basis<'_>) -> Finding {
     let mut why_not = BTreeSet::new();
-    let mut has_wanted = false;
-    // The newest statement for each configuration; ids grow with time.
-    let mut newest: BTreeMap<Option<&str>, (&Attestation, BTreeSet<&str>)> = BTreeMap::new();
+    let Results { good, failed, others } = results_for(gate, case, about, basis, &mut why_not);
+    if !basis.ages && !good.is_empty() {
+        // Of what runs one good result is enough: what another one does to it is a row of the table.
+        return shown(Finding::pass(satisfied(gate)), results::deciding(&good, &[]));
+    }
+    let open = results::open_failures(&failed, &good, &|_| true);
+    let mut found = Finding::pass(satisfied(gate));
+    for failed in &open {
+        let (name, by) = (failed.test.in_words(), failed.signer());
+        let mut message = format!("the newest result{name} is FAILED: a statement by {by} says FAILED");
+        if good.iter().any(|one| one.signature.pushed && one.test == failed.test && one.signer() == by) {
+            message.push_str(PUSHED);
+        }
+        found = found.and_fail(message);
+    }
+    // Any test that never had a result as demanded, or PASSED, is not passed.
+    for other in &others {
+        let same = |one: &&SignedResult<'_>| one.signer() == other.signer() && one.test == other.test;
+        if !good.iter().any(|one| same(&one)) {
+            let result = other.attestation.result.as_deref().unwrap_or("missing");
+            let (name, by) = (other.test.in_words(), other.signer());
+            found = found.and_fail(format!("the newest result{name} is {result}, by {by}"));
+        }
+    }
+    if good.is_empty() && found.passes() {
+        let result = gate.result.map(|word| format!(" with result {}", word.as_str())).unwrap_or_default();
+        return refusal(format!("no trusted statement of type {}{result}", gate.predicate_type), &why_not);
+    }
+    let seen = results::deciding(&good, &failed).into_iter().chain(open);
+    if found.passes() { shown(found, seen) } else { shown(found, seen.chain(&others)) }
+}
+
+/// Follows a failure that a good result would end if it had not come with a push.
+const PUSHED: &str = "; a result that came with a push does not clear a FAILED: record it with \
+    `proofmark attest --envelope` or POST /api/v1/attestations";
+
+fn satisfied(gate: &Attested) -> String {
+    format!("there is a trusted statement of type {}", gate.predicate_type)
+}
+
+/// Shows the statements as evidence, each once with all signers that count.
+fn shown<'a>(mut found: Finding, results: impl IntoIterator<Item = &'a SignedResult<'a>>) -> Finding {
+    let mut by_envelope: BTreeMap<&Digest, (&Attestation, BTreeSet<&str>)> = BTreeMap::new();
+    for one in results {
+        let entry = by_envelope.entry(&one.attestation.envelope);
+        entry.or_insert((one.attestation, BTreeSet::new())).1.insert(one.signer());
+    }
+    found.evidence.extend(by_envelope.into_values().map(|(attestation, names)| seen(attestation, &names)));
+    found
+}
+
+fn results_for<'a>(
+    gate: &Attested,
+    case: &'a Case,
+    about: &Digest,
+    basis: &Basis<'_>,
+    why_not: &mut BTreeSet<String>,
+) -> Results<'a> {
+    let mut found = Results::default();
     let statements = case.facts.attestations.iter().filter(|a| a.about.contains(about));
     for attestation in statements.filter(|a| a.predicate_type == gate.predicate_type) {
-        let (names, kept) = trusted(case, attestation, basis, &mut why_not);
-        let names = if kept && basis.kept_fits { names } else { among(names, gate.by.as_ref()) };
-        let age = gate.max_age.filter(|_| basis.ages);
-        if age.is_some_and(|age| case.at >= attestation.received_at + age.delta()) {
-            why_not
-                .insert(format!("one was received at {}, too long ago", in_words(attestation.received_at)));
-        } else if !names.is_empty() {
-            has_wanted |= attestation.result.as_deref() == gate.result.map(TestResult::as_str);
-            let configuration = attestation.configuration.as_deref();
-            if newest.get(&configuration).is_none_or(|(known, _)| known.id < attestation.id) {
-                newest.insert(configuration, (attestation, names));
+        let (names, kept) = trusted(case, attestation, basis, why_not);
+        let kept = kept && basis.kept_fits;
+        let mut names = if kept { names } else { among(names, gate.by.as_ref()) };
+        let failed = says_failed(attestation);
+        let good = if failed {
+            // What a promotion of an earlier release counted goes on counting.
+            names = only_kept(names, attestation, basis, why_not);
+            !names.is_empty()
+        } else {
+            is_good(gate.result, attestation)
+        };
+        if failed && !good {
+            names = among(trusted_then(case, attestation), gate.by.as_ref());
+        }
+        let test = TestName::of(attestation.configuration.as_deref());
+        for signature in attestation.signatures.iter().filter(|one| names.contains(one.signer.as_str())) {
+            let one = SignedResult { attestation, signature, test: test.clone() };
+            let from = if failed { one.counts_from() } else { attestation.received_at };
+            let age = gate.max_age.filter(|_| basis.ages);
+            if age.is_some_and(|age| case.at >= from + age.delta()) {
+                why_not.insert(format!("one was received at {}, too long ago", in_words(from)));
+            } else if good {
+                found.good.push(one);
+            } else if failed {
+                found.failed.push(one);
+            } else if !says_passed(attestation) {
+                found.others.push(one);
             }
         }
     }
-    if newest.is_empty() {
-        return refusal(format!("no trusted statement of type {}", gate.predicate_type), &why_not);
-    }
-    let wanted = gate.result.map(TestResult::as_str);
-    let mut found = Finding::pass(format!("there is a trusted statement of type {}", gate.predicate_type));
-    // Of what runs one wanted result is enough: what another one does to it is a row of the table.
-    let one_is_enough = !basis.ages && has_wanted;
-    for (configuration, (attestation, names)) in newest {
-        let result = attestation.result.as_deref();
-        if wanted.is_some() && result != wanted && !one_is_enough {
-            found = found.and_fail(format!(
-                "the newest result{} is {}",
-                configuration.map(|name| format!(" for {name}")).unwrap_or_default(),
-                result.unwrap_or("missing"),
-            ));
-        }
-        found.evidence.insert(seen(attestation, &names));
-    }
     found
+}
+
+/// The signers of a FAILED that were trusted for it when it was received.
+fn trusted_then<'a>(case: &Case, attestation: &'a Attestation) -> BTreeSet<&'a str> {
+    let (repository, kind) = (&case.facts.subject.repository, &attestation.predicate_type);
+    let at = attestation.received_at;
+    let then = attestation.signatures.iter().filter(|one| one.was_trusted_for(repository, kind, at).is_ok());
+    then.map(|one| one.signer.as_str()).collect()
 }

@@ -170,7 +170,8 @@ pub async fn gather(
               'about', json_build_array(q.about_of[array_position(q.about, s.digest)]), 'predicate_type', (
                 select t.uri from predicate_types t where t.id = a.predicate_type_id),
               'builder', a.builder, 'source', a.source, 'source_ref', a.source_ref, 'result', a.result,
-              'configuration', a.configuration, 'received_at', a.received_at, 'signatures', g.signatures)), '[]')
+              'configuration', a.configuration, 'received_at', a.received_at, 'signed_at', a.signed_at,
+              'signatures', g.signatures)), '[]')
             from attestation_subjects s
             join attestations a on a.id = s.attestation_id
             cross join lateral (
@@ -178,8 +179,13 @@ pub async fn gather(
                 'predicate_types', n.predicate_types, 'valid_from', n.valid_from, 'valid_until', n.valid_until,
                 'revocation', (
                   select json_build_object('distrusted_from', v.distrusted_from, 'compromised', v.compromised)
-                  from signer_revocations v where v.signer_id = n.id))) as signatures
+                  from signer_revocations v where v.signer_id = n.id),
+                'pushed', a.result is not null and t.attested_at is null,
+                'repeated_at', case when upper(a.result) = 'FAILED' and t.attested_at > a.received_at then t.attested_at end
+                )) as signatures
               from attestation_signatures i join signers n on n.id = i.signer_id
+              cross join lateral (
+                select case when a.result is not null then attested_at(a.id, n.id) end as attested_at offset 0) t
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
             where s.repository_id = q.repository_id and s.digest = any(q.about)
