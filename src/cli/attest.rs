@@ -5,7 +5,10 @@ use super::connection::{Registry, read};
 use super::output::Output;
 use super::signing::{SigningKey, statement};
 use super::stop::Stop;
+use crate::clock;
+use crate::keys::signed_at_field;
 use crate::names::RepositoryName;
+use crate::policy::{has_result, in_words};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -18,7 +21,8 @@ use std::path::PathBuf;
   proofmark attest payments/api --envelope bundle.sigstore.json
   proofmark attest list payments/api:1.4.2
 
---type takes a predicate type's URI, or one of: slsa-provenance, cyclonedx, spdx, vulns, test-result.")]
+--type takes a predicate type's URI, or one of: slsa-provenance, cyclonedx, spdx, vulns, test-result.
+Test results and verification summaries are signed with the time, by which results of one test are ordered.")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Attest {
     #[command(subcommand)]
@@ -103,10 +107,13 @@ impl Record {
             }
             (None, Some(predicate), Some(predicate_type), Some(key)) => {
                 let key = SigningKey::read(key)?;
-                let predicate: Value = serde_json::from_slice(&read(predicate, "the predicate")?)
+                let mut predicate: Value = serde_json::from_slice(&read(predicate, "the predicate")?)
                     .map_err(|error| Stop::Usage(format!("{} is not JSON: {error}", predicate.display())))?;
                 let (repository, reference) = self.artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
+                if has_result(predicate_type) {
+                    write_signed_at(registry, &mut predicate).await?;
+                }
                 let statement = statement(repository.as_str(), &digest, predicate_type, &predicate);
                 (repository, key.envelope(&statement)?.to_string().into_bytes())
             }
@@ -116,6 +123,19 @@ impl Record {
         };
         deliver(registry, output, &repository, document).await
     }
+}
+
+/// Writes into the predicate of a result when it is signed, under the name that the registry reads.
+async fn write_signed_at(registry: &Registry, predicate: &mut Value) -> Result<(), Stop> {
+    let trust = registry.get("/.well-known/proofmark", &[]).await?;
+    let Some(verifier_id) = trust["verifier_id"].as_str() else {
+        return Err(Stop::Unanswered("the registry's trust file names no verifier".into()));
+    };
+    let Some(members) = predicate.as_object_mut() else {
+        return Err(Stop::Usage("the predicate of a result is a JSON object".into()));
+    };
+    members.insert(signed_at_field(verifier_id), json!(in_words(clock::now())));
+    Ok(())
 }
 
 async fn deliver(
