@@ -95,7 +95,7 @@ impl Happened {
                 self.tags().chain([self.bytes()]).chain(subject).collect()
             }
             Kind::TagDeleted | Kind::TagReserved => vec![self.tag(&self.facts["tag"]), self.bytes()],
-            Kind::AttestationRecorded => {
+            Kind::AttestationRecorded | Kind::AttestationRepeated => {
                 self.subjects.iter().map(|subject| bytes(subject)).chain([self.bytes()]).collect()
             }
             Kind::SignerRegistered | Kind::SignerRevoked => vec![Generation::signers()],
@@ -277,6 +277,10 @@ impl Watched {
         let (kind, carried) = ("application/vnd.dsse.envelope.v1+json", statement(release, 4));
         let pushed = admin.push_referrer("app", release, kind, &carried);
         self.act("an attestation that is pushed", pushed).await;
+        let failed = signing.statement(release, crate::attesting::TEST_RESULT, &json!({"result": "FAILED"}));
+        for act in ["a FAILED", "the FAILED again"] {
+            self.act(act, admin.attest("app", &failed, 201)).await;
+        }
         // What is said about a file counts for the artifact that is just that file, whichever comes first.
         let file = noise(1, 5000);
         let path = "/api/v1/artifacts?repository=app&filename=tool.tar&version=tool-1";

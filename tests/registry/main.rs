@@ -47,6 +47,7 @@ mod repairing;
 mod repeating;
 mod replicating;
 mod resolving;
+mod results;
 mod retaining;
 mod rolling_back;
 mod rooms;

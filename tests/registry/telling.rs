@@ -96,6 +96,12 @@ async fn busy() -> Registry {
     registry.environment("prod", "").await;
     registry.know_signer("builder").await;
     registry.state(&digest, "builder", PROVENANCE, None).await;
+    let failed = Signing::new(99);
+    admin.register_signer("tester", &failed.pem(), &["**"]).await;
+    let failed = failed.statement(&digest, crate::attesting::TEST_RESULT, &json!({"result": "FAILED"}));
+    for _ in 0..2 {
+        admin.attest("app", &failed, 201).await;
+    }
     registry.scanned(&digest, "grype", 1, &[Found { vulnerability: "CVE-1", severity: "low" }]).await;
     expect(admin.promote("app", &digest, "prod").await, 201).await;
     admin.block("app", &digest, Some("prod")).await;
@@ -206,6 +212,7 @@ async fn fsck_names_every_event_whose_rows_are_gone_or_say_otherwise() {
         ),
         ("delete from tokens", "(token.created)"),
         ("update environments set description = 'another'", "(environment.changed): the rows do not have"),
+        ("delete from attestation_receipts", "(attestation.repeated of app@sha256:"),
         ("delete from attestation_signatures", "): the signature by signer "),
         ("delete from scan_runs", "(scan.recorded of app@sha256:"),
         ("delete from attestations", "(attestation.recorded of app@sha256:"),
