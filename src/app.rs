@@ -3,7 +3,7 @@
 use crate::access::Lane;
 use crate::config::{Config, Database};
 use crate::content::uploads::Bounds;
-use crate::content::{Bodies, Collected, CollectionRules, Uploads};
+use crate::content::{Bodies, Collected, CollectionRules, Texts, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
@@ -45,6 +45,8 @@ pub struct Parts {
     pub severity_order: SeverityOrder,
     /// Bytes of manifests, in memory by digest.
     pub manifest_bodies: Bodies,
+    /// Which blobs are text, in memory by digest.
+    pub texts: Texts,
     /// Room for documents and manifests in memory that come in.
     pub document_room: Room,
     /// Room for those that go out: whoever only reads keeps nobody from what stops something.
@@ -143,6 +145,7 @@ impl App {
             callers,
             severity_order,
             manifest_bodies,
+            texts: Texts::default(),
             document_room,
             answer_room,
             downloads,

@@ -9,6 +9,7 @@ mod catalog;
 mod check;
 mod collection;
 mod deletes;
+mod documents;
 mod manifest;
 mod pins;
 mod quotas;
@@ -30,6 +31,7 @@ pub use collection::{
     Collected, Collection, CollectionRules, DeletedObjects, Garbage, GarbageCursor, Next, Why, garbage,
 };
 pub use deletes::{delete, holders};
+pub use documents::{Texts, document_layers};
 pub use manifest::{
     Artifact, Attached, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE,
     OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, find, known,
@@ -37,7 +39,7 @@ pub use manifest::{
 };
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};
-pub use referrers::{REFERRERS_BYTES, Referrer, Referrers, referrers};
+pub use referrers::{AttachedTag, REFERRERS_BYTES, Referrer, Referrers, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
 pub use repositories::{Repository, ensure_repository, repository};
 pub use retention::{

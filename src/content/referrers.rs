@@ -42,6 +42,30 @@ pub(super) fn subject_of_tag(tag: &Tag) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
+/// A tag under which clients look for what belongs to a manifest, where they do not ask for referrers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedTag {
+    /// The manifest whose digest the tag is made of.
+    pub subject: Digest,
+    /// Whether it is the referrers fallback, which names an index of referrers. Otherwise it is cosign's name of
+    /// signatures (`.sig`), attestations (`.att`) or an SBOM (`.sbom`).
+    pub is_fallback: bool,
+}
+
+impl AttachedTag {
+    /// Reads `sha256-<hex>`, perhaps with `.sig`, `.att` or `.sbom`; `None` for every other tag.
+    pub fn read(tag: &Tag) -> Option<Self> {
+        let rest = tag.as_str().strip_prefix("sha256-")?;
+        let (hex, end) = rest.split_once('.').map_or((rest, None), |(hex, end)| (hex, Some(end)));
+        let is_fallback = match end {
+            None => true,
+            Some("sig" | "att" | "sbom") => false,
+            Some(_) => return None,
+        };
+        Some(Self { subject: format!("sha256:{hex}").parse().ok()?, is_fallback })
+    }
+}
+
 /// A page of what refers to the subject, by digest after `last`, at most `limit` of them; the subject need not
 /// be there.
 pub async fn referrers(
@@ -59,6 +83,23 @@ pub async fn referrers(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_tags_that_clients_look_for_attach_something() {
+        let subject = Digest::sha256(b"x");
+        let read = |end: &str| {
+            let tag = format!("{}{end}", subject.as_str().replace(':', "-"));
+            AttachedTag::read(&tag.parse().unwrap())
+        };
+        for end in [".sig", ".att", ".sbom"] {
+            assert_eq!(read(end), Some(AttachedTag { subject: subject.clone(), is_fallback: false }));
+        }
+        assert_eq!(read(""), Some(AttachedTag { subject: subject.clone(), is_fallback: true }));
+        for other in [".", ".sig.att", ".SIG", ".sboms", "0"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        assert_eq!(AttachedTag::read(&"v1.sig".parse().unwrap()), None);
+    }
 
     #[test]
     fn a_tag_made_of_a_digest_tells_its_subject() {

@@ -7,6 +7,7 @@
 //! `policy`.
 
 mod answer;
+mod attached;
 mod decisions;
 mod dry_run;
 mod environments;
@@ -30,6 +31,7 @@ mod view;
 
 pub use crate::exceptions::{InvalidReason, Reason};
 pub use answer::{Candidate, KnownGood, PromotedByOverride};
+pub use attached::Views;
 pub use decisions::{Replayed, StoredDecision, decision, lane_of, replay};
 pub use dry_run::{DryRun, dry_run};
 pub use environments::{EnvironmentRow, environments, put_environment};

@@ -1,16 +1,19 @@
 //! Views: a repository as an environment sees it. Read only; each question is evaluated now, as the
 //! deployer's is, and writes nothing.
 
+use super::attached::Views;
 use super::evaluate::{self, Evaluation};
 use super::resolve::{NoKnownGood, Purpose, Question, known_good};
 use super::store::{environments, promotions, views as store};
 use crate::access::{Grant, Lane, Pull};
-use crate::content;
+use crate::content::blobs::Blob;
+use crate::content::{self, AttachedTag};
 use crate::failure::Failure;
 use crate::names::{Digest, Reference, Tag};
 use crate::policy::reasons;
 use crate::postgres::Db;
 use sqlx::PgConnection;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The tag of a view that follows promotion: the known-good version.
 pub const CURRENT: &str = "current";
@@ -42,6 +45,17 @@ pub enum NotShown {
         /// Why not.
         reasons: Vec<String>,
     },
+    /// A tag that is kept for signatures, attestations and SBOMs of what is served names something that could run.
+    #[error(
+        "{what} belongs to what is served in {}, but is no signature, attestation or SBOM: its layers must have their \
+         media types and be text, and an index must list only referrers that cannot run", lane.environment
+    )]
+    NotADocument {
+        /// What was asked for.
+        what: String,
+        /// Where.
+        lane: Lane,
+    },
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -50,31 +64,59 @@ pub enum NotShown {
 /// What a reference names in the view: `current` is the known-good version, other tags are versions that
 /// were promoted (or that a promoted index holds), and a digest is that of a promoted manifest, of one that
 /// it holds, or of one that refers to it: its signatures, its SBOM.
-pub async fn view(db: &Db, grant: &Grant<Pull, Lane>, reference: &Reference) -> Result<Digest, NotShown> {
+///
+/// Clients that ask for no referrers find the same documents under `sha256-<hex>.sig`, `.att`, `.sbom` and
+/// `sha256-<hex>`: these tags answer while the view serves the manifest of that digest, and so does the digest of what
+/// they name now. They answer by name only and are not listed: no verifier looks for them in the list, and a client
+/// that takes the newest of the listed tags must find versions there and nothing else.
+pub async fn view(
+    views: Views<'_>,
+    grant: &Grant<Pull, Lane>,
+    reference: &Reference,
+) -> Result<Digest, NotShown> {
     let lane = grant.scope();
     let never = || NotShown::NeverPromoted { what: reference.to_string(), lane: lane.clone() };
     if matches!(reference, Reference::Tag(tag) if tag.as_str() == CURRENT) {
-        return current(db, grant).await;
+        return current(views.db, grant).await;
     }
-    let mut snapshot = db.snapshot().await?;
-    let (digest, by_tag) = match reference {
+    let mut snapshot = views.db.snapshot().await?;
+    let (digest, shown) = match reference {
         Reference::Tag(tag) => {
-            let digest = promotions::digest_of_version(&mut snapshot, &lane.repository, tag).await?;
-            (digest.ok_or_else(never)?, true)
+            let version = promotions::digest_of_version(&mut snapshot, &lane.repository, tag).await?;
+            let shown = match &version {
+                Some(digest) => shown(views, &mut snapshot, lane, digest, true).await?,
+                None => Shown::No,
+            };
+            match (version, AttachedTag::read(tag)) {
+                (Some(digest), _) if !matches!(shown, Shown::No) => (digest, shown),
+                (_, Some(attached)) => {
+                    let found = content::find(&mut snapshot, &grant.of_repository(), reference).await?;
+                    let digest = found.ok_or_else(never)?.digest;
+                    let shown = by_tag(views, &mut snapshot, lane, tag, &digest, &attached.subject).await?;
+                    (digest, shown)
+                }
+                (_, None) => return Err(never()),
+            }
         }
         Reference::Digest(_) => {
             // By any digest of the bytes: the one that they are stored under was promoted.
             let found = content::find(&mut snapshot, &grant.of_repository(), reference).await?;
-            (found.ok_or_else(never)?.digest, false)
+            let digest = found.ok_or_else(never)?.digest;
+            let shown = shown(views, &mut snapshot, lane, &digest, false).await?;
+            (digest, shown)
         }
     };
-    match shown(&mut snapshot, lane, &digest, by_tag).await? {
-        None => Err(never()),
-        Some(reasons) if reasons.is_empty() => Ok(match reference {
+    drop(snapshot);
+    let not_a_document = || NotShown::NotADocument { what: reference.to_string(), lane: lane.clone() };
+    match shown {
+        Shown::No => Err(never()),
+        Shown::NotADocument => Err(not_a_document()),
+        Shown::NotGood(reasons) => Err(NotShown::NotGood { lane: lane.clone(), reasons }),
+        Shown::Yes { unread } if !views.are_text(&unread).await? => Err(not_a_document()),
+        Shown::Yes { .. } => Ok(match reference {
             Reference::Digest(requested) => requested.clone(),
             Reference::Tag(_) => digest,
         }),
-        Some(reasons) => Err(NotShown::NotGood { lane: lane.clone(), reasons }),
     }
 }
 
@@ -97,48 +139,105 @@ async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown>
     }
 }
 
-/// Evaluates the digest, or what it refers to where it is no image itself. `None` where nothing of that was
-/// promoted; no reasons where it is shown.
+/// What the view says of a manifest.
+enum Shown {
+    /// Nothing of what it belongs to was promoted.
+    No,
+    /// A tag for documents names it, and it could be something else.
+    NotADocument,
+    /// It may not run, or what it belongs to, for these reasons.
+    NotGood(Vec<String>),
+    /// It is shown if these layers are text.
+    Yes { unread: Vec<Blob> },
+}
+
+/// Manifests that are evaluated for one question: a signature of a signature of an image is as deep as it gets in
+/// practice.
+const MAX_EVALUATED: usize = 12;
+
+/// Evaluates the digest, or what it belongs to where it is no image itself: by its subject, or by a tag.
 async fn shown(
+    views: Views<'_>,
     connection: &mut PgConnection,
     lane: &Lane,
     digest: &Digest,
     by_tag: bool,
-) -> Result<Option<Vec<String>>, Failure> {
-    let mut of = digest.clone();
-    // A signature of a signature of an image is as deep as it gets in practice.
-    for _ in 0..6 {
+) -> Result<Shown, Failure> {
+    let mut next = VecDeque::from([(digest.clone(), Vec::new())]);
+    let mut seen = BTreeSet::from([digest.clone()]);
+    let mut refused = None;
+    for _ in 0..MAX_EVALUATED {
+        let Some((of, unread)) = next.pop_front() else { break };
+        let mut above = Vec::new();
         match evaluate::digest(connection, lane, &of, by_tag).await? {
-            Evaluation::Found(found, _) if found.is_allowed() => return Ok(Some(Vec::new())),
-            Evaluation::Found(found, _) => return Ok(Some(reasons(&found.status.gates))),
+            Evaluation::Found(found, _) if found.is_allowed() => return Ok(Shown::Yes { unread }),
+            Evaluation::Found(found, _) => {
+                refused.get_or_insert_with(|| reasons(&found.status.gates));
+            }
             // A document that an index holds beside its images is shown while the index is.
-            Evaluation::NotAnImage(index) if index != of && !by_tag => of = index,
+            Evaluation::NotAnImage(index) if index != of && !by_tag => above.push((index, Vec::new())),
             Evaluation::NotAnImage(_) | Evaluation::NeverPromoted => {
                 if store::is_blocked(connection, lane, &of).await? {
-                    return Ok(Some(vec![format!("not_blocked: {of} is blocked")]));
-                }
-                // A tag names a version; what only refers to one, or lies in it, is read by digest.
-                match store::subject_of(connection, lane, &of).await? {
-                    Some(subject) if !by_tag => of = subject,
-                    Some(_) | None => return Ok(None),
+                    refused.get_or_insert_with(|| vec![format!("not_blocked: {of} is blocked")]);
+                } else if !by_tag {
+                    // A tag names a version; what only refers to one, or lies in it, is read by digest.
+                    let subject = store::subject_of(connection, lane, &of).await?;
+                    above.extend(subject.map(|subject| (subject, Vec::new())));
+                    let attached = views.attached(connection, lane, &of).await?;
+                    above.extend(attached.into_iter().map(|one| (one.subject, one.unread)));
                 }
             }
         }
+        for (digest, layers) in above {
+            if seen.insert(digest.clone()) {
+                next.push_back((digest, unread.iter().cloned().chain(layers).collect()));
+            }
+        }
     }
-    Ok(None)
+    Ok(refused.map_or(Shown::No, Shown::NotGood))
+}
+
+/// What the view says of a manifest under a tag for documents: it must be one, and the view must serve the manifest
+/// that the tag is made of.
+async fn by_tag(
+    views: Views<'_>,
+    connection: &mut PgConnection,
+    lane: &Lane,
+    tag: &Tag,
+    digest: &Digest,
+    subject: &Digest,
+) -> Result<Shown, Failure> {
+    let Some(repository) = content::repository(connection, &lane.repository).await? else {
+        return Ok(Shown::No);
+    };
+    let Some(subject) = content::known(connection, repository.id, subject).await? else {
+        return Ok(Shown::No);
+    };
+    let mut unread = match shown(views, connection, lane, &subject, false).await? {
+        Shown::Yes { unread } => unread,
+        not @ (Shown::No | Shown::NotADocument | Shown::NotGood(_)) => return Ok(not),
+    };
+    if store::is_blocked(connection, lane, digest).await? {
+        return Ok(Shown::NotGood(vec![format!("not_blocked: {digest} is blocked")]));
+    }
+    let layers = views.document(connection, lane, tag, digest, &subject).await?;
+    Ok(layers.map_or(Shown::NotADocument, |layers| {
+        unread.extend(layers);
+        Shown::Yes { unread }
+    }))
 }
 
 /// A page of the view's tags, sorted, behind `last`, and whether more follow: `current` where there is a
 /// known-good version, and the versions that were promoted and are still good. Each is judged, so a page
 /// is short; it may hold fewer names than were asked for, and the next begins behind `read_to`.
 pub async fn view_tags(
-    db: &Db,
+    views: Views<'_>,
     grant: &Grant<Pull, Lane>,
     last: &str,
     limit: usize,
 ) -> Result<ViewTags, NotShown> {
     let lane = grant.scope();
-    let mut connection = db.acquire().await?;
+    let mut connection = views.db.acquire().await?;
     let no_view = |missing| NotShown::NoView { lane: lane.clone(), missing };
     if environments::find(&mut connection, &lane.environment).await?.is_none() {
         return Err(no_view("environment"));
@@ -159,9 +258,11 @@ pub async fn view_tags(
     let read_to = candidates.last().cloned().filter(|_| more);
     let mut tags = Vec::with_capacity(candidates.len());
     for tag in candidates {
-        match view(db, grant, &Reference::Tag(tag.clone())).await {
+        match view(views, grant, &Reference::Tag(tag.clone())).await {
             Ok(_) => tags.push(tag),
-            Err(NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => {}
+            Err(
+                NotShown::NeverPromoted { .. } | NotShown::NotADocument { .. } | NotShown::NotGood { .. },
+            ) => {}
             Err(why @ (NotShown::NoView { .. } | NotShown::Failed(_))) => return Err(why),
         }
     }
@@ -180,13 +281,29 @@ pub struct ViewTags {
 /// Manifests that name one blob and are looked at for it.
 const MAX_MANIFESTS_OF_A_BLOB: i64 = 100;
 
+/// Of these, manifests whose layers are read for it.
+const MAX_READ_FOR_A_BLOB: usize = 10;
+
 /// Whether a manifest that the view shows now names the blob.
-pub async fn view_has_blob(db: &Db, grant: &Grant<Pull, Lane>, digest: &Digest) -> Result<bool, Failure> {
+pub async fn view_has_blob(
+    views: Views<'_>,
+    grant: &Grant<Pull, Lane>,
+    digest: &Digest,
+) -> Result<bool, Failure> {
     let lane = grant.scope();
-    let mut snapshot = db.snapshot().await?;
+    let mut snapshot = views.db.snapshot().await?;
     let manifests = store::promoted_with_blob(&mut snapshot, lane, digest, MAX_MANIFESTS_OF_A_BLOB).await?;
+    let mut to_read = Vec::new();
     for manifest in manifests {
-        if shown(&mut snapshot, lane, &manifest, false).await?.is_some_and(|reasons| reasons.is_empty()) {
+        match shown(views, &mut snapshot, lane, &manifest, false).await? {
+            Shown::Yes { unread } if unread.is_empty() => return Ok(true),
+            Shown::Yes { unread } if to_read.len() < MAX_READ_FOR_A_BLOB => to_read.push(unread),
+            Shown::Yes { .. } | Shown::No | Shown::NotADocument | Shown::NotGood(_) => {}
+        }
+    }
+    drop(snapshot);
+    for unread in to_read {
+        if views.are_text(&unread).await? {
             return Ok(true);
         }
     }

@@ -32,6 +32,7 @@ mod job_queue;
 mod keeping_keys;
 mod modelling;
 mod oci;
+mod old_verifiers;
 mod openapi;
 mod owning_postgres;
 mod platforms;

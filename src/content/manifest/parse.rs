@@ -452,6 +452,11 @@ pub fn is_index(media_type: &MediaType) -> bool {
     matches!(media_type.as_str(), OCI_INDEX | DOCKER_LIST)
 }
 
+/// Whether a media type is that of an image manifest, OCI's or docker's.
+pub fn is_image(media_type: &MediaType) -> bool {
+    matches!(media_type.as_str(), OCI_IMAGE | DOCKER_IMAGE)
+}
+
 impl WireDescriptor {
     /// Runtimes choose among an index's entries by platform, whatever their media type, and some
     /// read media types without their parameters.

@@ -3,8 +3,9 @@
 
 use super::{Code, OciError, OciPath, Viewed, Visit, blobs, manifests, referrers, tags};
 use crate::access::{Grant, Lane, Pull};
+use crate::app::App;
 use crate::names::Reference;
-use crate::promotion::{self, NotShown, ViewTags};
+use crate::promotion::{self, NotShown, ViewTags, Views};
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,23 +21,26 @@ pub async fn get(visit: Visit, lane: Lane, viewed: Viewed) -> Result<Response, O
         Viewed::Tags => list(visit, &grant).await,
         Viewed::Manifest(reference) => {
             let reference = manifests::existing_reference(&reference)?;
-            let digest = promotion::view(&visit.app.db, &grant, &reference).await?;
+            let digest = promotion::view(views(&visit.app), &grant, &reference).await?;
             manifests::show(visit, &grant.of_repository(), &Reference::Digest(digest)).await
         }
         Viewed::Blob(digest) => {
-            if !promotion::view_has_blob(&visit.app.db, &grant, &digest).await? {
+            if !promotion::view_has_blob(views(&visit.app), &grant, &digest).await? {
                 return Err(blobs::unknown(&digest));
             }
             blobs::show(visit, &grant.of_repository(), digest).await
         }
         Viewed::Referrers(digest) => {
-            let shown = promotion::view(&visit.app.db, &grant, &Reference::Digest(digest)).await;
+            let shown = promotion::view(views(&visit.app), &grant, &Reference::Digest(digest)).await;
             let subject = match shown {
                 Ok(digest) => Some(digest),
                 // The specification wants a list, if an empty one, whatever it is asked about.
-                Err(NotShown::NoView { .. } | NotShown::NeverPromoted { .. } | NotShown::NotGood { .. }) => {
-                    None
-                }
+                Err(
+                    NotShown::NoView { .. }
+                    | NotShown::NeverPromoted { .. }
+                    | NotShown::NotADocument { .. }
+                    | NotShown::NotGood { .. },
+                ) => None,
                 Err(NotShown::Failed(failure)) => return Err(failure.into()),
             };
             referrers::show(visit, &grant.of_repository(), &lane, subject.as_ref()).await
@@ -45,12 +49,21 @@ pub async fn get(visit: Visit, lane: Lane, viewed: Viewed) -> Result<Response, O
     }
 }
 
+fn views(app: &App) -> Views<'_> {
+    Views {
+        db: &app.db,
+        store: &app.store,
+        texts: &app.texts,
+        document_bytes: app.config.limits.document_bytes,
+    }
+}
+
 /// `current` and the versions that are good there now.
 async fn list(visit: Visit, grant: &Grant<Pull, Lane>) -> Result<Response, OciError> {
     let lane = grant.scope();
     let (n, last) = tags::asked_page(&visit)?;
     let n = n.min(PAGE);
-    let ViewTags { tags, read_to } = promotion::view_tags(&visit.app.db, grant, last, n).await?;
+    let ViewTags { tags, read_to } = promotion::view_tags(views(&visit.app), grant, last, n).await?;
     let body = Json(json!({"name": lane.to_string(), "tags": tags}));
     match read_to {
         Some(last) => {
@@ -66,7 +79,7 @@ impl From<NotShown> for OciError {
         let message = why.to_string();
         match why {
             NotShown::NoView { .. } => Self::new(StatusCode::NOT_FOUND, Code::NameUnknown, message),
-            NotShown::NeverPromoted { .. } => {
+            NotShown::NeverPromoted { .. } | NotShown::NotADocument { .. } => {
                 Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message)
             }
             NotShown::NotGood { reasons, .. } => {

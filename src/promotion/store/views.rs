@@ -1,5 +1,5 @@
-//! What a lane's promotions reach: themselves, what they hold, and what refers to either. What could run is no
-//! mere note about what it refers to: whoever may push says that.
+//! What a lane's promotions reach: themselves, what they hold, and what belongs to either, as a referrer or by tag.
+//! What could run is no document about what it refers to: every caller with the right to push could say so.
 
 use crate::access::Lane;
 use crate::failure::Failure;
@@ -47,6 +47,53 @@ pub async fn subject_of(
     Ok(found.flatten())
 }
 
+/// What the manifest belongs to by its tags (`subjects_by_tag`), with the tags.
+pub async fn subjects_by_tag(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    digest: &Digest,
+    limit: i64,
+) -> Result<Vec<(Tag, Digest)>, Failure> {
+    let rows = sqlx::query!(
+        r#"select s.tag as "tag!: Tag", s.subject as "subject!: Digest"
+           from repositories r cross join lateral subjects_by_tag(r.id, $2) s
+           where r.name = $1 order by s.tag limit $3"#,
+        &lane.repository as &RepositoryName,
+        digest as &Digest,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what a manifest belongs to by its tags", error))?;
+    Ok(rows.into_iter().map(|row| (row.tag, row.subject)).collect())
+}
+
+/// Whether all that an index lists are manifests that refer to the subject and that could not run, and it offers none
+/// of them for a platform: the referrers fallback, as clients write it.
+pub async fn lists_only_referrers(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    index: &Digest,
+    subject: &Digest,
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select not exists (select from manifest_blobs b where b.repository_id = $1 and b.manifest = $2)
+             and not exists (
+               select from manifest_children c
+               join manifests m on m.repository_id = c.repository_id and m.digest = c.child
+               where c.repository_id = $1 and c.manifest = $2
+                 and (can_run(m) or c.platform is not null or not exists (
+                   select from manifests s where s.repository_id = $1 and s.digest = $3
+                     and m.subject in (s.digest, s.sha256, s.sha512)))) as "only!""#,
+        repository_id,
+        index as &Digest,
+        subject as &Digest,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("reading an index of referrers", error))
+}
+
 /// The manifests that name the blob and that were promoted, or came with something that was, those of the
 /// newest promotions first.
 pub async fn promoted_with_blob(
@@ -68,6 +115,8 @@ pub async fn promoted_with_blob(
                select m.subject from manifests m
                where m.repository_id = up.repository_id and m.digest = up.digest and m.subject is not null
                  and not can_run(m)
+               union all
+               select t.subject from subjects_by_tag(up.repository_id, up.digest) t
              ) above where up.depth < 6
            )
            select up.named_by as "manifest!: Digest" from up
