@@ -53,3 +53,41 @@ cosign_attests_provenance_and_verifies_it() {
   oras discover --plain-http --registry-config "$(auth_file reader)" --format json "$image:1.0" > found.json
   equal "$(jq -r '(.referrers // .manifests)[0].artifactType' found.json)" application/vnd.dev.sigstore.bundle.v0.3+json
 }
+
+# Signatures as cosign 2 keeps them, without referrers: Kyverno's and Flux's defaults look for these. (So does skopeo's
+# policy sigstoreSigned, which Debian's build refuses.)
+_old_format=(--new-bundle-format=false --allow-http-registry)
+_sign_the_old_way() {
+  _cosign builder sign --yes --key "$1" --use-signing-config=false --tlog-upload=false "${_old_format[@]}" \
+    "$image@$(cat pushed)"
+}
+_verify_the_old_way() { _cosign deployer verify --key "$1" --insecure-ignore-tlog=true "${_old_format[@]}" "$2"; }
+
+verifiers_without_referrers_find_the_signatures_of_what_a_view_serves() {
+  local environment view
+  environment=env-$(printf '%s' "$repository" | sha256sum | cut -c1-10)
+  view=$server/env/$environment/$repository
+  sk builder copy -q "${copy_insecure[@]}" --digestfile pushed "oci:$WORK/images/first" "docker://$image:1.0"
+  _cosign builder generate-key-pair
+  (mkdir other && cd other && _cosign builder generate-key-pair)
+  api "200 201" admin PUT environments -H 'Content-Type: application/json' --data-binary "{\"name\": \"$environment\"}"
+  printf 'environment: %s\nrepositories: ["%s"]\ngates: []\n' "$environment" "$repository" > policy.yaml
+  api "200 201" admin PUT policies -H 'Content-Type: application/yaml' --data-binary @policy.yaml
+  _sign_the_old_way cosign.key
+  refused _verify_the_old_way cosign.pub "$view:current"
+  api 201 promoter POST promotions -H 'Content-Type: application/json' --data-binary \
+    "{\"repository\": \"$repository\", \"digest\": \"$(cat pushed)\", \"environment\": \"$environment\"}"
+  _verify_the_old_way cosign.pub "$view:current"
+  _verify_the_old_way cosign.pub "$view@$(cat pushed)"
+  refused _verify_the_old_way other/cosign.pub "$view:current"
+  equal "$(sk deployer inspect --tls-verify=false --raw "docker://$view:$(tr : - < pushed).sig" |
+    jq -r '.layers[].mediaType')" application/vnd.dev.cosign.simplesigning.v1+json
+  # A second signature is written into the same tag.
+  _sign_the_old_way other/cosign.key
+  _verify_the_old_way other/cosign.pub "$view:current"
+  _verify_the_old_way cosign.pub "$view:current"
+  api 201 promoter POST blocks -H 'Content-Type: application/json' --data-binary \
+    "{\"repository\": \"$repository\", \"digest\": \"$(cat pushed)\", \"environment\": \"$environment\", \"reason\": \"bad release\"}"
+  refused _verify_the_old_way cosign.pub "$view@$(cat pushed)"
+  refused crane digest --insecure "$view:$(tr : - < pushed).sig"
+}
