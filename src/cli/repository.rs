@@ -23,8 +23,8 @@ enum RepositoryCommand {
     #[command(after_help = "Examples:
   proofmark repository set payments/api --floating latest --floating 'edge-*'
 
---floating takes the place of all patterns, of those too that every repository begins with: cosign's tags and
-the referrers fallback (sha256-<digest>.sig and the like), which their clients write again.
+--floating replaces the repository's own patterns. cosign's tags and the referrers fallback (sha256-<digest>.sig and
+the like), which their clients write again, may move in every repository.
 No change of rule lets a write-once name move.")]
     Set(Set),
     /// Show what a repository's retention does not keep, why, and what holds it; change nothing
@@ -57,7 +57,7 @@ struct Set {
     /// What it is, for people
     #[arg(long)]
     description: Option<String>,
-    /// Tags that may move, as a pattern; may be repeated, and replaces what was there
+    /// Tags that may move, as a pattern; may be repeated, and replaces the repository's own patterns
     #[arg(long, value_name = "PATTERN")]
     floating: Vec<Pattern>,
     /// Bytes that it may hold, blobs and manifests

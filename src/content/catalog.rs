@@ -16,7 +16,7 @@ pub struct RepositoryRecord {
     pub name: RepositoryName,
     /// What people read about it.
     pub description: String,
-    /// Tags that may move; every other is write-once.
+    /// Tags that may move besides the built-in ones ([`super::all_floating`]); every other is write-once.
     pub floating: Vec<Pattern>,
     /// Who made it.
     pub created_by: String,

@@ -41,7 +41,7 @@ pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};
 pub use referrers::{AttachedTag, REFERRERS_BYTES, Referrer, Referrers, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
-pub use repositories::{Repository, ensure_repository, repository};
+pub use repositories::{Repository, all_floating, ensure_repository, repository};
 pub use retention::{
     Enforced, Expired, Expiry, Named, Planned, Retention, RetentionRule, expire, expired, next_enforced, plan,
 };

@@ -1,6 +1,5 @@
 //! A repository's rules: which tags move, how much it may hold, and what it keeps. No change of them lets a write-once name move.
 
-use super::repositories::default_floating;
 use super::store::{repositories as store, tags};
 use super::{Repository, RepositoryRecord, Retention};
 use crate::access::{Administer, Grant};
@@ -17,7 +16,7 @@ use sqlx::PgConnection;
 pub struct Rules {
     /// What people read about it.
     pub description: Option<String>,
-    /// Tags that may move.
+    /// Tags that may move besides the built-in ones.
     pub floating: Option<Vec<Pattern>>,
     /// Bytes that it may hold; nothing takes the bound away.
     pub quota_bytes: Change<i64>,
@@ -81,7 +80,7 @@ pub async fn put_repository(
 async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<PutRepository, Failure> {
     let mut tx = db.begin().await?;
     let (name, by) = (grant.repository(), grant.principal().id);
-    let wanted = rules.floating.clone().map_or_else(default_floating, Ok)?;
+    let wanted = rules.floating.clone().unwrap_or_default();
     let description = rules.description.as_deref().unwrap_or_default();
     let retention = rules.retention.value();
     let made =

@@ -243,7 +243,7 @@ async fn an_index_under_the_tag_of_referrers_lists_nothing_that_could_run() {
         Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}))
     };
     let plain = list(&referrer, json!({})).await;
-    let good = index(&[plain.clone()]);
+    let good = index(std::slice::from_ref(&plain));
     let nested = index(&[good.descriptor()]);
     scene.builder.pushes("team/app", &good.digest, &good).await;
     let platform = json!({"platform": {"os": "linux", "architecture": "amd64"}});

@@ -145,6 +145,53 @@ async fn no_change_of_rule_lets_a_write_once_name_move() {
 }
 
 #[tokio::test]
+async fn a_list_of_mutable_tags_adds_to_those_of_signatures_and_referrers() {
+    let registry = Registry::start().await;
+    let (ci, admin) = (registry.client(Role::Pusher, "**").await, registry.admin());
+    let digits = "a".repeat(64);
+    let ends = [".sig", ".att", ".sbom", ""];
+    let built_in: Vec<String> = ends.iter().map(|end| format!("sha256-{digits}{end}")).collect();
+    let shown = |document: &serde_json::Value| document["tags"]["floating"].as_array().unwrap().clone();
+    let patterns: Vec<serde_json::Value> =
+        ends.iter().map(|end| json!(format!("sha256-{}{end}", "?".repeat(64)))).collect();
+    for (mark, floating) in [(0, json!(["latest"])), (10, json!([])), (20, json!(["sha256-*"]))] {
+        let rules = json!({"name": format!("app{mark}"), "tags": {"floating": floating}});
+        let put = admin.put_document("/api/v1/repositories", &rules, 201).await;
+        let path = format!("/api/v1/repositories?name=app{mark}");
+        let all = shown(&admin.document(&path).await["items"][0]);
+        assert_eq!(all, shown(&put));
+        assert!(floating.as_array().unwrap().iter().chain(&patterns).all(|one| all.contains(one)), "{all:?}");
+        for tag in &built_in {
+            ci.pushes(&format!("app{mark}"), tag, &Document::marked(mark)).await;
+            ci.pushes(&format!("app{mark}"), tag, &Document::marked(mark + 1)).await;
+        }
+        ci.pushes(&format!("app{mark}"), "1.0", &Document::marked(mark)).await;
+        assert_eq!(ci.push(&format!("app{mark}"), "1.0", &Document::marked(mark + 1)).await.status(), 409);
+        // What an answer lists can be put again.
+        let again = json!({"name": format!("app{mark}"), "tags": put["tags"]});
+        let put = admin.put_document("/api/v1/repositories", &again, 200).await;
+        assert_eq!((shown(&put), &put["frozen"]), (all, &json!(0)));
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_tag_of_signatures_that_became_write_once_stays_so() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let tag = format!("sha256-{}.sig", "b".repeat(64));
+    let (first, second) = (Document::marked(1), Document::marked(2));
+    ci.pushes("app", "1.0", &first).await;
+    // As a service left it whose lists replaced the built-in patterns.
+    let claim = "insert into tags(repository_id, name, digest, claimed_by) select id, $1, $2, created_by from repositories";
+    sqlx::query(claim).bind(&tag).bind(&first.digest).execute(&mut *registry.sql().await).await.unwrap();
+    let (status, error) = refusal(ci.push("app", &tag, &second).await).await;
+    assert_eq!((status, &error["detail"]["current"]), (409, &json!(first.digest)));
+    assert_eq!(ci.digest_of("app", &tag).await, Some(first.digest.clone()));
+    ci.pushes("app", &tag, &first).await;
+}
+
+#[tokio::test]
 async fn the_database_itself_refuses_to_move_a_tag() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;

@@ -27,7 +27,9 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 struct TagRules {
     /// Globs over tags that may move; every other tag is write-once, and stays so even when a later
-    /// rule lets its name float.
+    /// rule lets its name float. cosign's tags and the referrers fallback (`sha256-<hex>.sig`, `.att`, `.sbom`,
+    /// `sha256-<hex>`, `sha512-<hex>`) may move in every repository: an answer lists their patterns too, and a
+    /// request need not. An empty list adds none.
     floating: Vec<Pattern>,
 }
 
@@ -70,7 +72,7 @@ impl From<RepositoryRecord> for RepositoryDocument {
         Self {
             name: record.name,
             description: record.description,
-            tags: TagRules { floating: record.floating },
+            tags: TagRules { floating: content::all_floating(record.floating) },
             quota_bytes: record.quota_bytes,
             used_bytes: record.used_bytes,
             retention: record.retention.map(|json| json.0),
