@@ -8,14 +8,12 @@ use crate::failure::Failure;
 use crate::http::body::{self, NotTaken};
 use crate::http::{Caller, request_id};
 use crate::identity::{self, Requested, Secret, TooManyScopes};
-use axum::body::Body;
-use axum::extract::{Form, FromRequest, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::SecondsFormat;
-use serde::Deserialize;
 use serde_json::json;
 
 /// The route of the token service.
@@ -42,13 +40,37 @@ impl From<Failure> for Refused {
     }
 }
 
-/// The body of the OAuth2 form.
-#[derive(Deserialize)]
+/// The body of the OAuth2 form. Clients that want several scopes send the field several times, or one field with
+/// spaces between them: all of them count. Any other field is there once (RFC 6749, section 3.2).
+#[derive(Default)]
 struct OAuth {
-    grant_type: String,
+    grant_type: Option<String>,
     password: Option<String>,
     refresh_token: Option<String>,
-    scope: Option<String>,
+    scopes: Vec<String>,
+}
+
+impl OAuth {
+    /// `None` where a field stands twice.
+    fn read(form: &[u8]) -> Option<Self> {
+        let mut read = Self::default();
+        for (name, value) in url::form_urlencoded::parse(form) {
+            let field = match name.as_ref() {
+                "grant_type" => &mut read.grant_type,
+                "password" => &mut read.password,
+                "refresh_token" => &mut read.refresh_token,
+                "scope" => {
+                    read.scopes.push(value.into_owned());
+                    continue;
+                }
+                _ => continue,
+            };
+            if field.replace(value.into_owned()).is_some() {
+                return None;
+            }
+        }
+        Some(read)
+    }
 }
 
 async fn by_get(
@@ -65,15 +87,15 @@ async fn by_get(
 
 async fn by_post(State(app): State<App>, request: Request) -> Result<Response, Refused> {
     let form = form(&app, request).await?;
-    let secret = match form.grant_type.as_str() {
-        "password" => form.password,
-        "refresh_token" => form.refresh_token,
+    let secret = match form.grant_type.as_deref() {
+        Some("password") => form.password,
+        Some("refresh_token") => form.refresh_token,
         _ => return Err(Refused::Request("grant_type is password or refresh_token")),
     };
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
     let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
-    answer(&app, &caller, Requested::parse(form.scope.as_deref())?)
+    answer(&app, &caller, Requested::parse(form.scopes.iter().map(String::as_str))?)
 }
 
 /// Bytes of the form at the most: nobody has asked yet who calls.
@@ -91,11 +113,10 @@ async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
                 NotTaken::NoRoom(full) => Refused::Failed(Failure::new("reading a form", full)),
                 NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) => Refused::Request(FORM),
             })?;
-    let mut request = Request::new(Body::from(body));
-    *request.method_mut() = Method::POST;
-    *request.headers_mut() = headers;
-    let Form(form) = Form::from_request(request, app).await.map_err(|_| Refused::Request(FORM))?;
-    Ok(form)
+    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = said.split(';').next().unwrap_or_default().trim();
+    let is_form = essence.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    is_form.then(|| OAuth::read(&body)).flatten().ok_or(Refused::Request(FORM))
 }
 
 /// A token of this flow makes no other: it could outlive its end, and widen what it was made for.

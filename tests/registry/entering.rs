@@ -1,10 +1,10 @@
 //! Access: tokens, roles, docker's token flow, and the public.
 
 use crate::attesting::somebody_waits_for_a_scope;
-use crate::harness::{Registry, eventually, expect};
+use crate::harness::{Client, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::identity::{self, Caller, Callers, DockerToken, Requested, Secret};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_token_says_who_it_speaks_for_and_what_it_may_do() {
@@ -150,6 +150,40 @@ async fn the_oauth_form_takes_a_token_as_password_and_as_refresh_token() {
     let request =
         registry.anyone().post("/auth/token").header("content-type", "application/x-www-form-urlencoded");
     expect(request.body("grant_type=magic").send().await.unwrap(), 400).await;
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn the_scopes_of_one_request_for_a_token_are_united_however_they_are_written() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    for repository in ["one", "two", "three"] {
+        admin.push_release(repository, "1.0", repository).await;
+    }
+    let form = async |body: String| {
+        let request = registry.anyone().post("/auth/token");
+        request.header("content-type", "application/x-www-form-urlencoded").body(body).send().await.unwrap()
+    };
+    let credential = format!("grant_type=password&service=x&username=x&password={}", registry.admin_token());
+    let scopes = "scope=repository:one:pull&scope=repository:two:pull%20repository:three:pull,push";
+    let by_form = expect(form(format!("{credential}&{scopes}")).await, 200).await;
+    let by_query = admin.document(&format!("/auth/token?service=x&{scopes}")).await;
+    let split = "scope=repository:two:pull&scope=repository:two:push";
+    let split = expect(form(format!("{credential}&{split}")).await, 200).await;
+    let client =
+        |token: &Value| Client::new(&registry.url, Some(token["token"].as_str().unwrap().to_owned()));
+    for token in [&by_form, &by_query] {
+        for repository in ["one", "two", "three"] {
+            let path = format!("/v2/{repository}/manifests/1.0");
+            assert_eq!(client(token).get(&path).send().await.unwrap().status(), 200, "{repository}");
+        }
+        let upload = client(token).post("/v2/one/blobs/uploads/").send().await.unwrap();
+        assert_eq!(upload.status(), 401, "each scope has its own actions");
+        client(token).open_session("three").await;
+    }
+    client(&split).open_session("two").await;
+    // Two credentials are none.
+    assert_eq!(form(format!("{credential}&password=x")).await.status(), 400);
     registry.check().await;
 }
 
