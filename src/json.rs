@@ -50,6 +50,30 @@ pub fn check(bytes: &[u8], bounds: Bounds, shape: Shape) -> Result<(), serde_jso
     deserializer.end()
 }
 
+/// A text encoding that JSON is not sent in (RFC 8259, section 8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OtherEncoding {
+    /// UTF-16, as some shells of Windows write files.
+    #[error("UTF-16")]
+    Utf16,
+    /// UTF-32.
+    #[error("UTF-32")]
+    Utf32,
+}
+
+/// The bytes without the byte order mark that some tools write before UTF-8. Text in UTF-16 or UTF-32 is told by its
+/// mark, or by the zero that its first character, an ASCII one, has. Nothing else is checked.
+pub fn utf8(bytes: &[u8]) -> Result<&[u8], OtherEncoding> {
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, _, ..] | [_, 0, 0, 0, ..] => {
+            Err(OtherEncoding::Utf32)
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Err(OtherEncoding::Utf16),
+        _ => Ok(bytes),
+    }
+}
+
 /// How many values there may still be, and were at first.
 struct Values {
     left: Cell<usize>,
@@ -266,6 +290,31 @@ mod tests {
             "\u{feff}{}",
         ] {
             any(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_told_from_utf_8_and_its_mark_is_taken_away() {
+        for text in ["{}", "", "{", "\u{feff}{}", "é"] {
+            assert_eq!(utf8(text.as_bytes()), Ok(text.trim_start_matches('\u{feff}').as_bytes()));
+            assert!(utf8(format!("\u{feff}{text}").as_bytes()).is_ok());
+        }
+        for text in ["{}", "\u{feff}{}", "[", "\u{feff}"] {
+            let units: Vec<u16> = text.encode_utf16().collect();
+            let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+            let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+            let wide: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+            let wide_big: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+            assert_eq!(
+                (utf8(&little), utf8(&big)),
+                (Err(OtherEncoding::Utf16), Err(OtherEncoding::Utf16)),
+                "{text}"
+            );
+            assert_eq!(
+                (utf8(&wide), utf8(&wide_big)),
+                (Err(OtherEncoding::Utf32), Err(OtherEncoding::Utf32)),
+                "{text}"
+            );
         }
     }
 

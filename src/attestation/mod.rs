@@ -22,6 +22,7 @@ mod store;
 pub mod summary;
 mod verify;
 mod waiting;
+mod wrapping;
 
 pub use check::check_attestations;
 pub use envelope::{Envelope, IN_TOTO};

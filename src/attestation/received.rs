@@ -8,6 +8,7 @@ use super::json::{self, Malformed};
 use super::scheme::KeyId;
 use super::statement::{Statement, Unreadable};
 use super::verify::{Unproved, Verified, verify};
+use super::wrapping::{READ, unwrap};
 use crate::names::{Digest, MediaType};
 use crate::postgres::{Mode, Scopes};
 use bytes::Bytes;
@@ -47,27 +48,23 @@ pub(super) enum Form {
 }
 
 impl Received {
-    /// The documents of a request's body: an envelope, a bundle, or JSON lines of either. Every one
-    /// must be readable and carry a statement.
+    /// The documents of a request's body: an envelope, a bundle, or a wrapping of several (JSON lines, a JSON list,
+    /// the answer of GitHub's or npm's attestations API). Every one must be readable and carry a statement.
     pub fn documents(body: &Bytes) -> Result<Vec<Self>, Malformed> {
-        let whole = match json::parse(body, json::DOCUMENT) {
-            Ok(document) => return Ok(vec![Self::document(document, body.clone())?]),
-            Err(malformed) => malformed,
+        let documents = unwrap(body)?;
+        let several = documents.len() > 1;
+        let read = |(number, body): (usize, Bytes)| {
+            json::parse(&body, json::DOCUMENT).and_then(|document| Self::document(document, body)).map_err(
+                |malformed| {
+                    if several {
+                        Malformed(format!("document {}: {malformed}", number + 1))
+                    } else {
+                        malformed
+                    }
+                },
+            )
         };
-        let lines: Vec<&[u8]> = body
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::trim_ascii)
-            .filter(|line| !line.is_empty())
-            .collect();
-        if lines.len() < 2 {
-            return Err(whole);
-        }
-        let line = |(number, line): (usize, &[u8])| {
-            json::parse(line, json::DOCUMENT)
-                .and_then(|document| Self::document(document, body.slice_ref(line)))
-                .map_err(|malformed| Malformed(format!("document {}: {malformed}", number + 1)))
-        };
-        lines.into_iter().enumerate().map(line).collect()
+        documents.into_iter().enumerate().map(read).collect()
     }
 
     fn document(document: Value, body: Bytes) -> Result<Self, Malformed> {
@@ -84,10 +81,9 @@ impl Received {
         } else if document.get("payloadType").is_some() {
             (DSSE, Envelope::from_json(document)?)
         } else {
-            return Err(Malformed::new(
-                "neither a DSSE envelope (payload, payloadType, signatures) nor a Sigstore bundle (mediaType, \
-                 verificationMaterial, dsseEnvelope)",
-            ));
+            return Err(Malformed(format!(
+                "neither a DSSE envelope nor a Sigstore bundle; what is read is {READ}"
+            )));
         };
         Ok(Self {
             media_type,

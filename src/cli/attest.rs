@@ -6,12 +6,13 @@ use super::output::Output;
 use super::signing::{SigningKey, statement};
 use super::stop::Stop;
 use crate::clock;
+use crate::json;
 use crate::keys::signed_at_field;
 use crate::names::RepositoryName;
 use crate::policy::{has_result, in_words};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Record a signed statement about an artifact
 #[derive(clap::Args, Debug)]
@@ -61,7 +62,8 @@ struct Record {
     /// The private key to sign with, Ed25519 or P-256 as PEM
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// A DSSE envelope or Sigstore bundle that is signed already, or JSON lines of them
+    /// A DSSE envelope or Sigstore bundle that is signed already; JSON lines or a list of them; or the answer of
+    /// GitHub's or npm's attestations API
     #[arg(long, value_name = "FILE", conflicts_with_all = ["predicate", "key", "predicate_type"])]
     envelope: Option<PathBuf>,
 }
@@ -107,8 +109,7 @@ impl Record {
             }
             (None, Some(predicate), Some(predicate_type), Some(key)) => {
                 let key = SigningKey::read(key)?;
-                let mut predicate: Value = serde_json::from_slice(&read(predicate, "the predicate")?)
-                    .map_err(|error| Stop::Usage(format!("{} is not JSON: {error}", predicate.display())))?;
+                let mut predicate = read_predicate(predicate)?;
                 let (repository, reference) = self.artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
                 if has_result(predicate_type) {
@@ -136,6 +137,14 @@ async fn write_signed_at(registry: &Registry, predicate: &mut Value) -> Result<(
     };
     members.insert(signed_at_field(verifier_id), json!(in_words(clock::now())));
     Ok(())
+}
+
+/// A JSON file, perhaps with the byte order mark that some editors write.
+fn read_predicate(file: &Path) -> Result<Value, Stop> {
+    let not_json = |why: String| Stop::Usage(format!("{} is not JSON: {why}", file.display()));
+    let bytes = read(file, "the predicate")?;
+    let text = json::utf8(&bytes).map_err(|other| not_json(format!("it is {other}, not UTF-8")))?;
+    serde_json::from_slice(text).map_err(|error| not_json(error.to_string()))
 }
 
 async fn deliver(

@@ -56,10 +56,7 @@ pub enum AttestRefused {
 
 refusal!(AttestRefused);
 
-/// Documents of one request at the most.
-const MAX_DOCUMENTS: usize = 1000;
-
-/// Records every document of the body, or none: an envelope, a bundle, or JSON lines of them. Each
+/// Records every document of the body, or none: an envelope, a bundle, or a wrapping of several of them. Each
 /// must be signed by a signer that is trusted for it, about something that the repository has.
 ///
 /// The bytes are stored before the one transaction; a crash or refusal after that leaves an orphan
@@ -72,9 +69,6 @@ pub async fn attest(
     body: &Bytes,
 ) -> Result<Vec<Attested>, AttestRefused> {
     let received = Received::documents(body)?;
-    if received.len() > MAX_DOCUMENTS {
-        return Err(Malformed(format!("one request takes at most {MAX_DOCUMENTS} documents")).into());
-    }
     if received.iter().map(Received::signatures).sum::<usize>() > MAX_SIGNATURES {
         return Err(Malformed(format!("one request takes at most {MAX_SIGNATURES} signatures")).into());
     }

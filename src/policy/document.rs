@@ -4,6 +4,7 @@ use super::gate::{Attested, Scanned, TestResult};
 use super::results;
 use super::{Gate, Mode, Severity, Span};
 use crate::failure::Failure;
+use crate::json;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,9 @@ impl Policy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(InvalidPolicy::nowhere(format!("a policy has at most {MAX_POLICY_BYTES} bytes")));
         }
+        let text = json::utf8(text).map_err(|other| {
+            InvalidPolicy::nowhere(format!("a policy is UTF-8 text, and this is {other}"))
+        })?;
         let text = std::str::from_utf8(text).map_err(|_| InvalidPolicy::nowhere("a policy is UTF-8 text"))?;
         let options = serde_saphyr::options! { with_snippet: false };
         let policy: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {

@@ -61,3 +61,4 @@ mod transferring;
 mod unsigned_statements;
 mod viewing;
 mod waiting;
+mod wrapping;

@@ -109,11 +109,14 @@ struct Attestations {
     next: Option<String>,
 }
 
-/// Records signed statements: a DSSE envelope, a Sigstore bundle, or JSON lines of them; all of a
-/// body or none. Each must be signed by a signer that is trusted for it.
+/// Records signed statements: a DSSE envelope, a Sigstore bundle, JSON lines or a JSON list of them, or the answer of
+/// GitHub's or npm's attestations API (`{"attestations": [{"bundle": ...}]}`); all of a body or none. Each document is
+/// kept as the bytes that stand there, and must be signed by a signer that is trusted for it. A byte order mark before
+/// UTF-8 is left out. No address in a body is followed.
 #[utoipa::path(post, path = "/api/v1/attestations", tag = "attestations", params(Where),
     request_body(content = Vec<u8>, content_type = "application/json",
-                 description = "A DSSE envelope, a Sigstore bundle, or JSON lines of either"),
+                 description = "A DSSE envelope, a Sigstore bundle, JSON lines or a list of either, or \
+                 `{\"attestations\": [{\"bundle\": ...}]}`"),
     responses((status = 201, body = Vec<AttestedRecord>), (status = 404),
               (status = 422, description = "`signature-not-trusted`, `subject-unknown`, `malformed-envelope`"),
               (status = 408, description = "`body-too-slow`"), (status = 413, description = "`document-too-large`"),

@@ -84,7 +84,9 @@ impl Unread {
 
 /// Bytes as JSON.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    Ok(axum::Json::<T>::from_bytes(bytes)?.0)
+    let text = crate::json::utf8(bytes)
+        .map_err(|other| Problem::invalid(format!("the body is {other}: send it as UTF-8")))?;
+    Ok(axum::Json::<T>::from_bytes(text)?.0)
 }
 
 /// A JSON body of a request whose body says what it is about.

@@ -7,6 +7,7 @@ use super::promotions::dry_run_slot;
 use crate::access::{Action, Administer, Everything, Pull, Scope};
 use crate::app::App;
 use crate::http::Caller;
+use crate::json;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::policy::{Policy, PolicyName};
 use crate::promotion::{self, Consequences, Naming, PolicyRow, PutPolicy, Reason, Refused};
@@ -47,7 +48,7 @@ async fn put_policy(
     let policy = Policy::parse(&body).map_err(Refused::Policy)?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
     let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
-    let source = String::from_utf8_lossy(&body);
+    let source = String::from_utf8_lossy(json::utf8(&body).unwrap_or(&body));
     let put = promotion::put_policy(&app.db, &grant, &policy, &source, put.ends, sees).await?;
     let status = if put.changed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(put)))
