@@ -7,6 +7,7 @@ use crate::content::{Bodies, Collected, CollectionRules, Texts, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
 use crate::identity::Callers;
+use crate::intake::ScanReading;
 use crate::jobs::{
     self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained,
     Schedule, Worker,
@@ -104,6 +105,11 @@ const LEAST_SWEPT_AGE: Duration = Duration::from_hours(24);
 const SUM_UP_EVERY: Duration = Duration::from_secs(5);
 
 impl App {
+    /// How the reports of scanners in signed statements are read.
+    pub fn scan_reading(&self) -> ScanReading<'_> {
+        ScanReading { order: &self.severity_order, max_findings: self.config.limits.findings }
+    }
+
     /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
     /// makes the keys, and reads or makes the first administrator's token.
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {

@@ -36,6 +36,11 @@ pub(super) fn signed_at(statement: &Statement, verifier_id: &str) -> Option<Date
     (1970..=9999).contains(&time.year()).then_some(time)
 }
 
+/// Whether statements of this type are reports of a scanner.
+pub(super) fn is_scan(predicate_type: &str) -> bool {
+    matches!(predicate_type, VULNS | COSIGN_VULN)
+}
+
 /// Something a build took in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Material {

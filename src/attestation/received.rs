@@ -135,6 +135,12 @@ impl Received {
         self.claims().ok()?.digests().next()
     }
 
+    /// What the payload claims, whether or not a known key signed it. Only what is counted with its signatures may
+    /// be made of it.
+    pub fn claimed(&self) -> Option<Statement> {
+        self.claims().ok()
+    }
+
     /// The digest of the bytes as they were received.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -171,10 +177,12 @@ impl Received {
         Scopes { global: Some(Mode::Shared), repository: Some((repository_id, mode)), ..Scopes::default() }
     }
 
-    /// Of results the newest counts, so a new one may take the place of one that a policy asks for.
+    /// Of results and scans the newest counts, so a new one may take the place of one that a policy asks for.
     fn may_be_adverse(&self) -> bool {
         self.signatures() > 0
-            && self.claims().is_ok_and(|statement| facts::is_result(&statement.predicate_type))
+            && self.claims().is_ok_and(|statement| {
+                facts::is_result(&statement.predicate_type) || facts::is_scan(&statement.predicate_type)
+            })
     }
 
     /// What the known keys signed.

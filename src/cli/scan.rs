@@ -7,6 +7,7 @@ use super::stop::Stop;
 use super::time::{Moment, past};
 use crate::names::{EnvironmentName, ScannerName};
 use reqwest::Method;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Record scan reports and look at findings
@@ -32,6 +33,18 @@ enum ScanCommand {
         /// How new the scanner's database was, for reports that do not say
         #[arg(long, value_name = "TIME", value_parser = past)]
         database_updated_at: Option<Moment>,
+        /// What the scanner looked for, for reports that do not say: vulnerabilities, secrets, misconfigurations,
+        /// licenses
+        #[arg(long, value_name = "KINDS")]
+        kinds: Option<String>,
+    },
+    /// Retract a scan that should not count; its record stays
+    Revoke {
+        /// The scan's id
+        id: i64,
+        /// Why
+        #[arg(long)]
+        reason: String,
     },
     /// List the scans of an artifact
     List {
@@ -64,7 +77,7 @@ impl Scan {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
-            ScanCommand::Record { report, artifact, scanner, database_updated_at } => {
+            ScanCommand::Record { report, artifact, scanner, database_updated_at, kinds } => {
                 let database = database_updated_at.map(Moment::to_rfc3339);
                 let (repository, reference) = artifact.exact(registry.base())?;
                 let digest = artifact::digest(registry, &repository, &reference).await?;
@@ -73,17 +86,27 @@ impl Scan {
                     ("digest", Some(digest.as_str())),
                     ("scanner", scanner.as_ref().map(ScannerName::as_str)),
                     ("database_updated_at", database.as_deref()),
+                    ("kinds", kinds.as_deref()),
                 ];
                 let body = (read(&report, "the report")?, "application/json");
                 let recorded = registry.deliver(Method::POST, "/api/v1/scans", &query, body).await?;
                 output.answer(&recorded, || {
                     format!(
-                        "Recorded scan {} by {}: {}",
+                        "Recorded scan {} by {} of {}: {}",
                         at(&recorded, "/id"),
                         at(&recorded, "/scanner"),
+                        at(&recorded, "/digest"),
                         at(&recorded, "/counts")
                     )
                 });
+                for warning in recorded["warnings"].as_array().into_iter().flatten() {
+                    output.remark(&format!("warning: {}", warning.as_str().unwrap_or_default()));
+                }
+            }
+            ScanCommand::Revoke { id, reason } => {
+                let path = format!("/api/v1/scans/{id}/revocation");
+                let retracted = registry.post(&path, &json!({"reason": reason})).await?;
+                output.answer(&retracted, || format!("Retracted scan {id}"));
             }
             ScanCommand::List { artifact } => {
                 let (repository, reference) = artifact.exact(registry.base())?;
@@ -95,6 +118,8 @@ impl Scan {
                     ("scanner", "/scanner"),
                     ("scanned", "/scanned_at"),
                     ("database", "/database_updated_at"),
+                    ("counts for", "/current_for"),
+                    ("bound by", "/bound_by"),
                     ("findings", "/counts"),
                 ];
                 output.list(&items, &columns, "Nobody recorded a scan of this artifact");

@@ -1,42 +1,10 @@
 //! Findings as every scanner's report is normalised to, and sets of them.
 
-use super::{Rating, Severity};
+use super::{Class, Rating, Severity, Target};
 use crate::failure::Failure;
 use crate::names::Digest;
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// What kind of thing was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// A known vulnerability in a package.
-    Vulnerability,
-    /// A credential in a file. Only the rule and the place are kept, never what matched.
-    Secret,
-    /// A setting that breaks a rule.
-    Misconfiguration,
-    /// A licence that the scanner rates.
-    License,
-}
-
-impl Class {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Vulnerability => "vulnerability",
-            Self::Secret => "secret",
-            Self::Misconfiguration => "misconfiguration",
-            Self::License => "license",
-        }
-    }
-
-    pub(super) fn of(word: &str) -> Option<Self> {
-        [Self::Vulnerability, Self::Secret, Self::Misconfiguration, Self::License]
-            .into_iter()
-            .find(|class| class.as_str() == word)
-    }
-}
 
 /// One finding. Its fields are its identity: two that agree in all of them are one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,6 +16,12 @@ pub struct Finding {
     pub vulnerability: String,
     /// Its other names, sorted: waivers match these too.
     pub aliases: Vec<String>,
+    /// The part of what was scanned in which the package is, of a vulnerability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The file that shows the package, where the scanner names one, of a vulnerability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// The package; the file, for what is in none.
     pub package: String,
     /// The package's URL.
@@ -157,6 +131,8 @@ mod tests {
             class: Class::Vulnerability,
             vulnerability: format!("CVE-2026-{n}"),
             aliases: vec![],
+            target: None,
+            path: None,
             package: "a".into(),
             purl: None,
             installed: "1".into(),

@@ -4,9 +4,27 @@ use crate::policy::Severity;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// A scanner's word in any case; one that we do not know is `Unknown`.
+/// A scanner's word in any case. The words of advisories are taken for what they mean: `important` and
+/// `moderate` (Red Hat, GitHub), `none` (CVSS), `info`, `informational`, `minimal` and `unimportant`
+/// (mildest of all). No word, `unknown`, `unrated`, `unassigned` and `undefined` are no rating. A word that
+/// nobody knows is `Critical`: what it means must not pass a threshold unseen.
 pub(super) fn of_word(word: &str) -> Severity {
-    word.to_ascii_lowercase().parse().unwrap_or(Severity::Unknown)
+    let word = word.trim().to_ascii_lowercase();
+    match word.as_str() {
+        "" | "unrated" | "unassigned" | "undefined" => Severity::Unknown,
+        "none" | "info" | "informational" | "minimal" | "unimportant" => Severity::Negligible,
+        "moderate" => Severity::Medium,
+        "important" => Severity::High,
+        word => word.parse().unwrap_or(Severity::Critical),
+    }
+}
+
+/// The word of a source that rates with a word and a score: the score's where the word is no rating.
+pub(super) fn of_word_or_score(word: Severity, score: Option<f64>) -> Severity {
+    match (word, score) {
+        (Severity::Unknown, Some(score)) => of_score(score),
+        (word, _) => word,
+    }
 }
 
 /// The rating of a CVSS base score: CVSS 3.1 and 4.0, "Qualitative Severity Rating Scale".
@@ -93,6 +111,28 @@ mod tests {
 
     fn rating(source: &str, severity: Severity) -> Rating {
         Rating { source: source.into(), severity, score: None, vector: None }
+    }
+
+    #[test]
+    fn a_word_that_nobody_knows_is_critical_and_no_word_is_no_rating() {
+        for (word, severity) in [
+            ("HIGH", Severity::High),
+            (" negligible ", Severity::Negligible),
+            ("Important", Severity::High),
+            ("moderate", Severity::Medium),
+            ("None", Severity::Negligible),
+            ("info", Severity::Negligible),
+            ("", Severity::Unknown),
+            ("UNKNOWN", Severity::Unknown),
+            ("unassigned", Severity::Unknown),
+            ("SEVERE", Severity::Critical),
+            ("Defcon1", Severity::Critical),
+            ("5", Severity::Critical),
+        ] {
+            assert_eq!(of_word(word), severity, "{word}");
+        }
+        assert_eq!(of_word_or_score(Severity::Unknown, Some(9.8)), Severity::Critical);
+        assert_eq!(of_word_or_score(Severity::Low, Some(9.8)), Severity::Low);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::carried::MAX_SIGNATURES;
 use super::push;
+use super::scan_statement::{ScanReading, ScanStatements};
 use crate::access::{Attest, Grant, Principal};
 use crate::attestation::{
     self, Carrier, Known, Malformed, Received, Signer, Statement, Through, Unproved, Verified,
@@ -64,6 +65,7 @@ refusal!(AttestRefused);
 pub async fn attest(
     db: &Db,
     store: &Store,
+    scans: ScanReading<'_>,
     grace: Duration,
     grant: &Grant<Attest>,
     body: &Bytes,
@@ -77,11 +79,12 @@ pub async fn attest(
     let repository = repository.ok_or(AttestRefused::RepositoryUnknown)?;
     trusted(&mut connection, &repository, &received).await?;
     drop(connection);
+    let scans = ScanStatements::read(scans, &received).await?;
     let mut stored = Vec::with_capacity(received.len());
     for one in &received {
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
-    let act = Act { repository: &repository, principal: grant.principal(), grace };
+    let act = Act { repository: &repository, principal: grant.principal(), scans, grace };
     match postgres::act(|| act.attempt(db, &received, &stored)).await {
         Ok((attested, taken)) => {
             discard(store, stored, &taken).await;
@@ -106,6 +109,7 @@ async fn discard(store: &Store, stored: Vec<StoredBlob>, taken: &BTreeSet<Digest
 struct Act<'a> {
     repository: &'a Repository,
     principal: &'a Principal,
+    scans: ScanStatements,
     grace: Duration,
 }
 
@@ -129,7 +133,7 @@ impl Act<'_> {
             }
         }
         let mut attested = Vec::with_capacity(received.len());
-        for ((one, blob), statement) in received.iter().zip(stored).zip(trusted) {
+        for (place, ((one, blob), statement)) in received.iter().zip(stored).zip(trusted).enumerate() {
             let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
             let (repository, principal) = (self.repository, self.principal);
             let carrier = Carrier {
@@ -140,6 +144,7 @@ impl Act<'_> {
                 through: Through::Post,
             };
             let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
+            self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
             // What was received earlier keeps the time at which it came.
             let since = |signer: &Signer| recorded.counts_from(signer);
             let (_, signer) = signed(one, &known, &repository.name, since)?;

@@ -2,6 +2,7 @@
 //! older tags, and documents with nothing to verify.
 
 use super::PushManifest;
+use super::scan_statement::{ScanReading, ScanStatements};
 use crate::access::{Grant, Push};
 use crate::attestation::{self, Carrier, Known, Received, Through};
 use crate::content::blobs::{self, Blob};
@@ -21,6 +22,8 @@ pub(super) struct Carried {
     received: Arc<[Received]>,
     /// Of each, the manifest that carries it and what it is about.
     origins: Vec<Origin>,
+    /// The reports of scanners among them.
+    scans: ScanStatements,
     /// What the pushed manifest is about, and why there is nothing to verify, where that is so.
     opaque: Option<(Digest, String)>,
     /// The turn to read them.
@@ -55,6 +58,8 @@ pub struct Reading<'a> {
     pub room: &'a OwnRoom,
     /// Bytes of all of them together.
     pub document_bytes: u64,
+    /// How reports of scanners among them are read.
+    pub scans: ScanReading<'a>,
 }
 
 impl Carried {
@@ -78,7 +83,13 @@ impl Carried {
         let mut layers = documents(db, grant, push).await?;
         layers.extend(Layer::of(own, &push.manifest.digest, subject.as_ref()));
         let turn = reading.room.take();
-        let mut carried = Self { received: Arc::new([]), origins: Vec::new(), opaque, turn };
+        let mut carried = Self {
+            received: Arc::new([]),
+            origins: Vec::new(),
+            scans: ScanStatements::default(),
+            opaque,
+            turn,
+        };
         if layers.is_empty() {
             return Ok(carried.opaque.is_some().then_some(carried));
         }
@@ -114,6 +125,7 @@ impl Carried {
             let why = format!("its layers have more than the {MAX_SIGNATURES} signatures that are tried");
             self.opaque = subject.map(|subject| (subject, why)).or(self.opaque.take());
         }
+        self.scans = ScanStatements::read(reading.scans, &parsed.received).await?;
         self.received = parsed.received.into();
         self.origins = parsed.origins;
         Ok(())
@@ -140,11 +152,12 @@ impl Carried {
         if !self.received.is_empty() {
             let known = Known::read(tx, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
-            let mut received: Vec<_> = self.received.iter().zip(&self.origins).collect();
-            received.sort_by_key(|(one, origin)| (one.digest(), &origin.subject));
-            for (one, Origin { manifest, subject }) in received {
+            let mut received: Vec<_> = self.received.iter().zip(&self.origins).enumerate().collect();
+            received.sort_by_key(|(_, (one, origin))| (one.digest(), &origin.subject));
+            for (place, (one, Origin { manifest, subject })) in received {
                 let carrier = Carrier { repository, principal, manifest, subject, through };
-                attestation::record(tx, carrier, one, &known).await?;
+                let recorded = attestation::record(tx, carrier, one, &known).await?;
+                self.scans.record(tx, place, one, carrier, recorded.id).await?;
             }
         }
         match &self.opaque {

@@ -1,9 +1,12 @@
 //! Recording a scan: the report is kept whole, what it found is stored once.
 
 use super::push;
-use crate::access::{Grant, Scan};
+use crate::access::{Administer, Grant, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
-use crate::evidence::{self, CLOCK_SKEW, FindingSet, NewRun, Recorded, Report, SeverityOrder, Unreadable};
+use crate::evidence::{
+    self, BoundBy, CLOCK_SKEW, Candidate, Class, NamedDigest, NewRun, NotBound, Recorded, Report, Run, Scope,
+    SeverityOrder, Unreadable,
+};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest, MediaType, ScannerName};
@@ -14,13 +17,16 @@ use crate::storage::{Store, StoredBlob};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use std::collections::BTreeMap;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The artifact type of a raw report.
 const REPORT_TYPE: &str = "application/vnd.proofmark.scan-report.v1+json";
 /// Where the report's manifest names the scanner.
 const SCANNER_ANNOTATION: &str = "dev.proofmark.scan.scanner";
+/// Where the report's manifest names the kinds that only the uploader stated.
+const KINDS_ANNOTATION: &str = "dev.proofmark.scan.kinds";
 
 /// A report as it came in.
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub struct RecordScan {
     pub scanner: Option<ScannerName>,
     /// How new the scanner's database was, for reports that do not say.
     pub database_updated_at: Option<DateTime<Utc>>,
+    /// What the scanner looked for, for reports that do not say.
+    pub kinds: BTreeSet<Class>,
 }
 
 /// How reports are read and kept.
@@ -51,6 +59,14 @@ pub struct Rules<'a> {
 pub struct RecordedScan {
     /// The run, new or known.
     pub run: Recorded,
+    /// The manifest that it counts for: of an index, the image that the report names.
+    pub digest: Digest,
+    /// What it looked at.
+    pub scope: Scope,
+    /// By what the report names what was scanned.
+    pub bound_by: Option<BoundBy>,
+    /// What the uploader should know about the report.
+    pub warnings: Vec<String>,
     /// Who scanned, by the name recorded.
     pub scanner: ScannerName,
     /// Its version.
@@ -77,14 +93,9 @@ pub enum ScanRefused {
     /// No such manifest.
     #[error("the repository has no manifest {0}; push it before its scans")]
     SubjectUnknown(Digest),
-    /// The report is about another image.
-    #[error("the report is about {}, not about {subject}", named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-    AnotherSubject {
-        /// What the uploader says.
-        subject: Digest,
-        /// What the report says.
-        named: Vec<Digest>,
-    },
+    /// The report is about something else.
+    #[error(transparent)]
+    NotBound(#[from] NotBound),
     /// The report comes from the future.
     #[error(
         "the report says {}, and it is {} here; a time may be at most {} minutes ahead, so set the scanner's clock",
@@ -145,6 +156,48 @@ pub async fn record_scan(
     }
 }
 
+/// Retracts a run of the repository, once: it makes nothing fresh any more, and the runs whose place it took count
+/// again.
+pub async fn retract_scan(
+    db: &Db,
+    grant: &Grant<Administer>,
+    run: i64,
+    reason: &str,
+) -> Result<Run, Failure> {
+    let missing = || Failure::new("retracting a scan", "it is not there");
+    postgres::act(|| async {
+        let mut tx = db.begin().await?;
+        let repository = content::repository(&mut tx, grant.repository()).await?.ok_or_else(missing)?;
+        Scopes::repository(repository.id).lock(&mut tx).await?;
+        let at = agreed_time(&mut tx).await?;
+        let digest = evidence::run(&mut tx, repository.id, run).await?.ok_or_else(missing)?.manifest;
+        if evidence::retract(&mut tx, run, reason, grant.principal(), at).await? {
+            let mut changes = Vec::new();
+            for scanned_as in evidence::scanned_as(&mut tx, run).await? {
+                for (digest, sha256) in evidence::scanned_alike(&mut tx, repository.id, &scanned_as).await? {
+                    queue::reevaluate(&mut tx, &Changed::Bytes(sha256)).await?;
+                    changes.push(Generation::bytes(&digest));
+                }
+            }
+            let event = Event {
+                kind: Kind::ScanRetracted,
+                at,
+                principal: grant.principal(),
+                repository: Some((repository.id, &repository.name)),
+                environment: None,
+                digest: Some(&digest),
+                facts: json!({"scan": run, "reason": reason}),
+                changes,
+            };
+            ledger::append(&mut tx, event).await?;
+        }
+        let shown = evidence::run(&mut tx, repository.id, run).await?.ok_or_else(missing)?;
+        tx.commit().await.map_err(|error| Failure::new("retracting a scan", error))?;
+        Ok(shown)
+    })
+    .await
+}
+
 /// Parses off the threads that serve requests, and settles the scanner's name.
 async fn read(rules: Rules<'_>, scan: &RecordScan) -> Result<Report, ScanRefused> {
     let (bytes, order, max_findings) = (scan.report.clone(), rules.order.clone(), rules.max_findings);
@@ -159,6 +212,7 @@ async fn read(rules: Rules<'_>, scan: &RecordScan) -> Result<Report, ScanRefused
         report.scanner = name.clone();
     }
     report.database_updated_at = report.database_updated_at.or(scan.database_updated_at);
+    report.scope.state_kinds(&scan.kinds);
     Ok(report)
 }
 
@@ -180,9 +234,9 @@ impl Act<'_> {
         let mut tx = db.begin().await?;
         let repository = content::repository(&mut tx, self.grant.repository()).await?.ok_or_else(unknown)?;
         Scopes::repository(repository.id).lock(&mut tx).await?;
-        let subject =
-            content::manifest(&mut tx, repository.id, &self.scan.subject).await?.ok_or_else(unknown)?;
-        self.check_subject(&mut tx, repository.id, &subject).await?;
+        let found = self.bind(&mut tx, repository.id).await?;
+        let (bound, bound_by) = found.ok_or_else(unknown)?;
+        let subject = content::manifest(&mut tx, repository.id, &bound.digest).await?.ok_or_else(unknown)?;
         let linked = content::blobs::link(&mut tx, repository.id, self.blob, self.grace).await?;
         let artifact = self.attach(&mut tx, &repository, &subject).await?;
         let findings = &self.report.findings;
@@ -197,7 +251,11 @@ impl Act<'_> {
             database_updated_at: self.report.database_updated_at,
             scanned_at: self.report.scanned_at,
             finding_set: findings.digest(),
+            scope: &self.report.scope,
+            bound_by,
+            scanned_as: bound.config.as_ref().unwrap_or(&bound.sha256),
             report: &artifact,
+            attestation_id: None,
             principal: self.grant.principal(),
             at,
         };
@@ -205,32 +263,30 @@ impl Act<'_> {
             return Err(ScanRefused::FromTheFuture { claimed, now: at });
         }
         let run = evidence::record(&mut tx, &new).await?;
-        let recorded = self.recorded(run, artifact, findings);
+        let recorded = self.recorded(run, &subject, bound_by, artifact.clone());
         if let Recorded::New(_) = run {
-            queue::reevaluate(&mut tx, &Changed::Bytes(subject.sha256.clone())).await?;
-            ledger::append(&mut tx, self.event(&repository, &recorded, at)).await?;
+            // Images with one configuration are one image.
+            let alike = evidence::scanned_alike(&mut tx, repository.id, new.scanned_as).await?;
+            for (_, sha256) in &alike {
+                queue::reevaluate(&mut tx, &Changed::Bytes(sha256.clone())).await?;
+            }
+            let changes = alike.iter().map(|(digest, _)| Generation::bytes(digest)).collect();
+            ledger::append(&mut tx, Event { changes, ..self.event(&repository, &recorded, at) }).await?;
         }
         tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
         Ok((recorded, linked.bytes_taken))
     }
 
-    /// Where the report names images, one of them must be the subject, or an index that lists it.
-    async fn check_subject(
+    /// The manifest that the report counts for, and by what it names it.
+    async fn bind(
         &self,
-        connection: &mut sqlx::PgConnection,
+        connection: &mut PgConnection,
         repository_id: i64,
-        subject: &Manifest,
-    ) -> Result<(), ScanRefused> {
-        let named = &self.report.subjects;
-        let is_subject =
-            |digest: &Digest| [&subject.digest, &subject.sha256, &subject.sha512].contains(&digest);
-        if named.is_empty()
-            || named.iter().any(is_subject)
-            || evidence::names_an_index_of(connection, repository_id, named, &subject.digest).await?
-        {
-            return Ok(());
-        }
-        Err(ScanRefused::AnotherSubject { subject: subject.digest.clone(), named: named.clone() })
+    ) -> Result<Option<(Candidate, Option<BoundBy>)>, ScanRefused> {
+        let scope = &self.report.scope;
+        let (family, above) = family(connection, repository_id, &self.scan.subject, scope).await?;
+        let bound = evidence::bind(scope, &family, &above)?;
+        Ok(bound.map(|(candidate, by)| (candidate.clone(), by)))
     }
 
     async fn attach(
@@ -246,14 +302,37 @@ impl Act<'_> {
             subject,
             artifact_type: media_type(REPORT_TYPE)?,
             layers: vec![(self.blob.clone(), media_type("application/json")?, "report.json")],
-            annotations: BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]),
+            annotations: self.annotations(),
         };
         push::attach(tx, repository, self.grant.principal(), attachment).await
     }
 
-    fn recorded(&self, run: Recorded, report: Digest, findings: &FindingSet) -> RecordedScan {
+    /// Kinds that only the uploader states make another run of the same report.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations =
+            BTreeMap::from([(SCANNER_ANNOTATION.to_owned(), self.report.scanner.to_string())]);
+        let stated = &self.report.scope.kinds_by_uploader;
+        if !stated.is_empty() {
+            let kinds: Vec<&str> = stated.iter().map(|kind| kind.plural()).collect();
+            annotations.insert(KINDS_ANNOTATION.to_owned(), kinds.join(","));
+        }
+        annotations
+    }
+
+    fn recorded(
+        &self,
+        run: Recorded,
+        subject: &Manifest,
+        bound_by: Option<BoundBy>,
+        report: Digest,
+    ) -> RecordedScan {
+        let findings = &self.report.findings;
         RecordedScan {
             run,
+            digest: subject.digest.clone(),
+            scope: self.report.scope.clone(),
+            bound_by,
+            warnings: self.report.warnings(bound_by),
             scanner: self.report.scanner.clone(),
             scanner_version: self.report.scanner_version.clone(),
             database_updated_at: self.report.database_updated_at,
@@ -266,7 +345,7 @@ impl Act<'_> {
     fn event<'a>(
         &'a self,
         repository: &'a Repository,
-        recorded: &RecordedScan,
+        recorded: &'a RecordedScan,
         at: DateTime<Utc>,
     ) -> Event<'a> {
         Event {
@@ -275,7 +354,7 @@ impl Act<'_> {
             principal: self.grant.principal(),
             repository: Some((repository.id, &repository.name)),
             environment: None,
-            digest: Some(&self.scan.subject),
+            digest: Some(&recorded.digest),
             facts: json!({
                 "scan": recorded.run.id(),
                 "scanner": recorded.scanner,
@@ -285,8 +364,33 @@ impl Act<'_> {
                 "report": recorded.report,
                 "finding_set": recorded.finding_set,
                 "counts": recorded.counts,
+                "scope": recorded.scope,
+                "bound_by": recorded.bound_by.map(BoundBy::as_str),
             }),
-            changes: vec![Generation::bytes(&self.scan.subject)],
+            changes: Vec::new(),
         }
     }
+}
+
+/// What a report about the manifest may be about, and the indexes of it that the report names.
+pub(super) async fn family(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    manifest: &Digest,
+    scope: &Scope,
+) -> Result<(Vec<Candidate>, BTreeSet<Digest>), Failure> {
+    let mut family = evidence::candidates(connection, repository_id, manifest).await?;
+    if let [only] = family.as_mut_slice()
+        && only.config.is_none()
+        && let Some(stored) = content::manifest(connection, repository_id, &only.digest).await?
+    {
+        only.file = stored.file()?;
+    }
+    let named = scope.image_ids.iter().chain(&scope.manifests).filter_map(NamedDigest::digest);
+    let named: Vec<&Digest> = named.collect();
+    let above = match family.first() {
+        Some(subject) => evidence::indexes_among(connection, repository_id, &named, &subject.digest).await?,
+        None => BTreeSet::new(),
+    };
+    Ok((family, above))
 }

@@ -61,6 +61,8 @@ kinds! {
     SignerRevoked = "signer.revoked",
     /// A scan result was recorded.
     ScanRecorded = "scan.recorded",
+    /// A scan was retracted.
+    ScanRetracted = "scan.retracted",
     /// An environment was made or described anew.
     EnvironmentChanged = "environment.changed",
     /// A policy got a new version, or ended.

@@ -99,11 +99,16 @@ impl Case {
         })
     }
 
-    /// All that was found in the images in question: at least what some gate denies.
+    /// All open findings in the images in question: at least what some gate denies.
     pub(crate) fn found(&self) -> impl Iterator<Item = &Finding> {
         let images = self.images();
         let of = move |scan: &&Scan| images.iter().any(|(_, sha256)| scan.sha256 == **sha256);
-        self.facts.scans.iter().filter(of).flat_map(|scan| &scan.findings)
+        self.facts
+            .scans
+            .iter()
+            .filter(of)
+            .flat_map(|scan| &scan.findings)
+            .filter(|finding| finding.suppressed.is_none())
     }
 
     /// The images that the question concerns, as digest and SHA-256: the one of the platform, or all that a

@@ -263,7 +263,8 @@ impl Policy {
             Gate::SignedBy(gate) => Some(&gate.any_of.0),
             Gate::Provenance(gate) => gate.by.as_ref().map(|by| &by.0),
             Gate::Attestation(gate) => gate.by.as_ref().map(|by| &by.0),
-            Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => None,
+            Gate::Scan(gate) => gate.signed_by.as_ref().map(|by| &by.0),
+            Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => None,
         });
         named.flatten().cloned().collect()
     }

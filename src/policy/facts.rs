@@ -1,6 +1,6 @@
 //! Facts: plain data about one release and one environment. Sets, so that their order cannot matter.
 
-use super::{Override, Severity, Signature, Waiver};
+use super::{Aspect, Override, Severity, Signature, Waiver};
 use crate::names::{self, Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -155,12 +155,55 @@ pub struct Scan {
     pub report: Digest,
     /// The digest of what it found; it stands for `findings` among a decision's inputs.
     pub finding_set: Digest,
-    /// What it found and did not suppress, at least all that some gate could deny.
+    /// The parts of its scope for which no newer run took its place. Its findings of these are the ones that count.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub covers: BTreeSet<Aspect>,
+    /// Whether it is a run on a container image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_image: bool,
+    /// Whether the report itself names what was scanned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_bound: bool,
+    /// What the report states of how the run was made.
+    #[serde(default)]
+    pub scope: ScanScope,
+    /// Whether an administrator retracted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retracted: bool,
+    /// The signed statement that is the report, and its signer; nothing for a report that nobody signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<SignedReport>,
+    /// What it found of the parts that it covers, at least all that some gate could deny.
     #[serde(skip)]
     pub findings: BTreeSet<Finding>,
     /// Since when each vulnerability is known for these bytes, where grace may count.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known: BTreeSet<Known>,
+}
+
+/// What a report states of how its run was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScanScope {
+    /// What the scanner was told to leave out; `None` where the report does not state it, which counts as nothing.
+    pub filters: Option<BTreeSet<String>>,
+    /// The distribution.
+    pub distribution: Option<String>,
+    /// Whether the distribution gets no more advisories.
+    pub end_of_life: Option<bool>,
+    /// Whether the scanner found its database usable.
+    pub database_valid: Option<bool>,
+    /// Errors that the scanner itself reports.
+    pub errors: BTreeSet<String>,
+}
+
+/// A report in a signed statement.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SignedReport {
+    /// The envelope's digest.
+    pub envelope: Digest,
+    /// One of its signers.
+    pub signer: String,
 }
 
 /// Since when a vulnerability is known for some bytes, with a severity and with or without a fix.
@@ -198,6 +241,14 @@ pub struct Finding {
     /// The package URL, where the scanner gives one.
     #[serde(default)]
     pub purl: Option<String>,
+    /// The part of the run's scope that it belongs to.
+    pub aspect: Aspect,
+    /// The file in which it was found.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Why the scanner suppressed it; an open finding has no reason.
+    #[serde(default)]
+    pub suppressed: Option<String>,
 }
 
 /// The bytes stand, or stood, in an environment: the newest stretch without another version.

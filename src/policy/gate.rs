@@ -2,7 +2,7 @@
 //! not built (sbom, window, budget, requires, expr; kev, epss, levels) are unknown here, so a policy
 //! that asks for them is refused when it is saved, never passed by.
 
-use super::{Severity, Span};
+use super::{Aspect, Severity, Span, Target};
 use crate::names::{EnvironmentName, Pattern};
 use chrono::{DateTime, Utc};
 use serde::de::value::MapAccessDeserializer;
@@ -186,11 +186,24 @@ gate! {
 }
 
 gate! {
-    /// Every image was scanned recently, and no scanner's newest run has a finding that is denied.
+    /// Every image was scanned recently, and no run that counts has a finding that is denied. For each scanner, kind
+    /// and target the newest run counts. A report that nobody signed is the word of who may record scans, about what
+    /// the scanner was told to look at as well: `signed_by` demands signed ones.
     Scanned, "scan the digest with an up-to-date database, mend what is found, and promote again" {
         /// Only these scanners count [default: every scanner's newest run].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scanners: Option<Several<String>>,
+        /// Only vulnerability reports in statements of these signers count (in-toto `vulns/v0.2`, cosign `vuln/v1`)
+        /// [default: reports count, and statements of every signer that is registered for the type here].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed_by: Option<Several<String>>,
+        /// What must have been looked for recently [default: vulnerabilities].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kinds: Option<Several<ScanKind>>,
+        /// The targets whose vulnerabilities must have been looked for recently [default: all that a run of the
+        /// image has shown].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        targets: Option<Several<Target>>,
         /// How long ago a scan may be.
         max_age: Span,
         /// How old the scanner's database may be [default: not asked].
@@ -202,6 +215,20 @@ gate! {
         /// Only findings that have a fix count [default: false].
         #[serde(default, deserialize_with = "truth")]
         fixable_only: bool,
+        /// What a finding without a severity does [default: warn, where something is denied].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unrated: Option<Word>,
+        /// What a finding does that would be denied if the scanner had not suppressed it, by an ignore file or a VEX
+        /// document [default: warn].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suppressed: Option<Word>,
+        /// What a distribution does that gets no more advisories [default: warn].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        end_of_life: Option<Word>,
+        /// Whether a report counts as a scan that names no digest of what was scanned. What it found counts in any
+        /// case [default: deny for images, warn for files].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unbound: Option<Word>,
         /// By severity, how long what already runs goes on after a finding became known. A severity that is
         /// not named has the grace of the next lower one that is.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -246,6 +273,41 @@ gate! {
     }
 }
 
+/// What a scanner looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each is the word itself")]
+pub enum ScanKind {
+    Vulnerabilities,
+    Secrets,
+    Misconfigurations,
+    Licenses,
+}
+
+impl ScanKind {
+    /// The aspect of runs that have looked for it.
+    pub(super) fn aspect(self) -> Aspect {
+        match self {
+            Self::Vulnerabilities => Aspect::Vulnerabilities,
+            Self::Secrets => Aspect::Secrets,
+            Self::Misconfigurations => Aspect::Misconfigurations,
+            Self::Licenses => Aspect::Licenses,
+        }
+    }
+}
+
+/// What something does that leaves a scan open to doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    /// Nothing.
+    Allow,
+    /// The answer warns.
+    Warn,
+    /// It denies.
+    Deny,
+}
+
 /// What a scan must not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -267,6 +329,26 @@ pub enum TestResult {
 }
 
 impl Scanned {
+    /// What findings without a severity do.
+    pub(super) fn unrated(&self) -> Word {
+        self.unrated.unwrap_or(if self.deny.is_some() { Word::Warn } else { Word::Allow })
+    }
+
+    /// What suppressed findings do.
+    pub(super) fn suppressed(&self) -> Word {
+        self.suppressed.unwrap_or(Word::Warn)
+    }
+
+    /// What an end-of-life distribution does.
+    pub(super) fn end_of_life(&self) -> Word {
+        self.end_of_life.unwrap_or(Word::Warn)
+    }
+
+    /// What a report does that names no digest.
+    pub(super) fn unbound(&self, is_image: bool) -> Word {
+        self.unbound.unwrap_or(if is_image { Word::Deny } else { Word::Warn })
+    }
+
     /// The grace of a severity: its own, or that of the next lower one that has one.
     pub(super) fn grace_of(&self, severity: Severity) -> Option<Span> {
         self.grace.range(..=severity).next_back().map(|(_, grace)| *grace)

@@ -112,6 +112,12 @@ pub(super) fn scan<const N: usize>(scanner: &str, findings: [Finding; N]) -> Sca
         database_updated_at: Some(at(-120)),
         report: digest("report"),
         finding_set: digest("findings"),
+        covers: [Aspect::Vulnerabilities, Aspect::Of(Target::Os)].into(),
+        is_image: true,
+        is_bound: true,
+        scope: ScanScope::default(),
+        retracted: false,
+        statement: None,
         findings: findings.into(),
         known: BTreeSet::new(),
     }
@@ -126,6 +132,9 @@ pub(super) fn critical(name: &str, severity: Severity) -> Finding {
         fixable: true,
         aliases: BTreeSet::new(),
         purl: None,
+        aspect: Aspect::Of(Target::Os),
+        path: None,
+        suppressed: None,
     }
 }
 

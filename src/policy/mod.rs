@@ -20,6 +20,9 @@ mod properties;
 mod result_properties;
 mod results;
 mod running;
+#[cfg(test)]
+mod scan_properties;
+mod scan_scope;
 mod severity;
 mod span;
 mod table;
@@ -32,12 +35,16 @@ pub use decision::{
     WaivedFinding, Yes, in_words, reasons, warnings,
 };
 pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName, override_review};
-pub use facts::{Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, Stay, Subject};
+pub use facts::{
+    Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, ScanScope, SignedReport, Stay,
+    Subject,
+};
 pub use gate::{Gate, Mode};
 pub use results::{has_result, is_failed};
 pub use running::{
     ACCEPTED_GRACE, Accepted, Position, Recorded, RecordedGate, SUPERSEDED_GRACE, Status, evaluate_running,
 };
+pub use scan_scope::{Aspect, Class, Target, UnknownWord};
 pub use severity::Severity;
 pub use span::Span;
 pub use table::{Condition, OnCandidate, OnPromotion, OnRunning, Risk};

@@ -1,7 +1,7 @@
 //! The second evaluation: may what was promoted go on running? Every fact that concerns it is one condition
 //! of the table, and the table says what the condition does to the version in its position.
 
-use super::gate::{Attested, OnFailed, Scanned};
+use super::gate::{Attested, OnFailed, Scanned, Word};
 use super::gates::origin::Kept;
 use super::gates::{Basis, Finding as Found, origin, scanned};
 use super::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
@@ -181,6 +181,7 @@ pub fn evaluate_running(
     other_failures(case, &mut observed);
     let (known_findings, waived) = findings(policies, case, recorded, position, &mut observed);
     outdated(policies, case, &mut observed);
+    incomplete(policies, case, &mut observed);
     let today = judge(&policies.in_force, case).1;
     let mut status = Status {
         verdict: Verdict::Allow,
@@ -568,7 +569,7 @@ fn findings(
         policies.recorded.values().chain(policies.in_force.values()).map(|p| p.name.as_str()).collect();
     for (_, sha256) in case.images() {
         for run in case.facts.scans.iter().filter(|scan| scan.sha256 == *sha256) {
-            for finding in &run.findings {
+            for finding in run.findings.iter().filter(|finding| finding.suppressed.is_none()) {
                 if let Some(waiver) = case.waiver(finding, sha256) {
                     if denied_by_any(policies, case, run, finding) {
                         waived.insert(scanned::waived(finding, waiver));
@@ -626,11 +627,7 @@ fn findings(
 fn denied_by_any(policies: &PolicySets, case: &Case, run: &Scan, finding: &Finding) -> bool {
     let all = policies.recorded.values().chain(policies.in_force.values());
     all.flat_map(|policy| policy.scan_gates(case.at))
-        .any(|gate| counts(gate, run) && scanned::denies(gate, finding))
-}
-
-fn counts(gate: &Scanned, run: &Scan) -> bool {
-    gate.scanners.as_ref().is_none_or(|some| some.0.contains(&run.scanner))
+        .any(|gate| scanned::counts(gate, case, run) && scanned::denies(gate, finding))
 }
 
 /// How the policy of this name denies the finding: by the wording that is more favourable to what runs, of
@@ -674,7 +671,8 @@ fn denial(
 
 fn by_gate(gate: &Scanned, case: &Case, recorded: &Recorded, run: &Scan, finding: &Finding) -> Denial {
     let overridden = |record: &RecordedGate| record.overridden_findings.contains(&finding.vulnerability);
-    if !counts(gate, run) || !scanned::denies(gate, finding) || recorded.gates.iter().any(overridden) {
+    let denied = scanned::counts(gate, case, run) && scanned::denies(gate, finding);
+    if !denied || recorded.gates.iter().any(overridden) {
         return Denial::Not;
     }
     let accepted = recorded.accepted.as_ref().filter(|a| a.vulnerabilities.contains(&finding.vulnerability));
@@ -721,6 +719,41 @@ fn outdated(policies: &PolicySets, case: &Case, observed: &mut Vec<Observed>) {
         let since = outdated.since;
         let observation = Observed::new(Condition::ScanOutdated, "scan", outdated.message).of(policy);
         observed.push(Observed { since, ..observation });
+    }
+}
+
+/// What leaves the scans open to doubt, by the more favourable wording of each policy.
+fn incomplete(policies: &PolicySets, case: &Case, observed: &mut Vec<Observed>) {
+    type Doubted = BTreeMap<scanned::DoubtKind, BTreeMap<String, Word>>;
+    let of = |policy: &Policy| {
+        let mut doubted = Doubted::new();
+        for gate in policy.scan_gates(case.at) {
+            for (_, sha256) in case.images() {
+                for doubt in scanned::doubts(gate, case, sha256, &scanned::runs(gate, case, sha256)) {
+                    let words = doubted.entry(doubt.kind).or_default();
+                    let word = words.entry(doubt.message).or_insert(doubt.word);
+                    *word = doubt.word.max(*word);
+                }
+            }
+        }
+        doubted
+    };
+    for policy in policies.recorded.values() {
+        let now = policies.in_force.values().find(|other| other.name == policy.name).map(|policy| of(policy));
+        for (kind, messages) in of(policy) {
+            let now = now.as_ref().map(|now| {
+                let words = now.get(&kind).into_iter().flat_map(BTreeMap::values);
+                words.max().copied().unwrap_or(Word::Allow)
+            });
+            for (message, word) in messages {
+                let condition = match now.map_or(word, |now| now.min(word)) {
+                    Word::Deny => Condition::ScanIncomplete,
+                    Word::Warn => Condition::ScanIncompleteWarned,
+                    Word::Allow => continue,
+                };
+                observed.push(Observed::new(condition, "scan", message).of(policy));
+            }
+        }
     }
 }
 

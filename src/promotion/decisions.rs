@@ -120,7 +120,8 @@ pub async fn replay(db: &Db, id: &Digest) -> Result<Option<Replayed>, Failure> {
     }
     let mut scans = Vec::new();
     for mut scan in std::mem::take(&mut case.facts.scans) {
-        scan.findings = store::findings(&mut connection, &scan.finding_set).await?.into_iter().collect();
+        let findings = store::findings(&mut connection, &scan.finding_set).await?.into_iter();
+        scan.findings = findings.filter(|finding| scan.covers.contains(&finding.aspect)).collect();
         scans.push(scan);
     }
     case.facts.scans = scans.into_iter().collect();

@@ -143,11 +143,11 @@ impl Seen {
 }
 
 /// The severities that are gathered whatever the policies in force deny: those of the recorded policies, and
-/// critical, which no answer falls back to.
+/// critical, which no answer falls back to; and unknown, of which an answer warns.
 fn severities(recorded: &Policies, also: Option<&Policy>) -> Vec<&'static str> {
     let policies = recorded.values().map(AsRef::as_ref).chain(also);
     let denied = policies.flat_map(Policy::denied_severities);
-    let all: BTreeSet<Severity> = denied.chain([Severity::Critical]).collect();
+    let all: BTreeSet<Severity> = denied.chain([Severity::Critical, Severity::Unknown]).collect();
     all.into_iter().map(Severity::as_str).collect()
 }
 
@@ -207,6 +207,12 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: Polic
         database_updated_at: run.database_updated_at,
         report: run.report,
         finding_set: run.finding_set,
+        covers: run.covers,
+        is_image: run.is_image,
+        is_bound: run.is_bound,
+        scope: run.scope.unwrap_or_default(),
+        retracted: run.retracted,
+        statement: run.statement,
         findings: run.findings,
         known: run.known,
     });

@@ -80,7 +80,8 @@ def template(proofmark, directory):
     proofmark.api(
         "POST", f"/api/v1/scans?repository=bench/template&digest={subject}&database_updated_at={now}",
         {"SchemaVersion": 2, "CreatedAt": now, "ArtifactName": "app", "ArtifactType": "container_image",
-         "Trivy": {"Version": "0.68.1"}, "Results": []},
+         "Metadata": {"RepoDigests": [f"registry.example/bench/template@{subject}"]},
+         "Trivy": {"Version": "0.68.1"}, "Results": [{"Target": "app", "Class": "os-pkgs", "Type": "debian"}]},
     )  # fmt: skip
     proofmark.api("POST", "/api/v1/promotions", {
         "repository": "bench/template", "digest": subject, "environment": "prod", "reason": "the benchmark",

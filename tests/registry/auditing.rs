@@ -1,7 +1,7 @@
 //! What happened: gapless, ordered, for auditors, and never changed.
 
 use crate::harness::oci::Document;
-use crate::harness::{Client, PROVENANCE, Registry, expect};
+use crate::harness::{Client, PROVENANCE, Registry, debian_report, expect};
 use futures::StreamExt;
 use proofmark::access::{Principal, Role};
 use proofmark::audit::{self, Step};
@@ -226,7 +226,7 @@ async fn furnished() -> (Registry, Digest) {
     let digest = Digest::sha256(body.as_bytes());
     let put = admin.put("/v2/team/app/manifests/1.0").header("content-type", media_type).body(body);
     assert_eq!(put.send().await.unwrap().status(), 201);
-    let report = include_str!("../fixtures/trivy/debian-stretch.json");
+    let report = debian_report();
     let scan = admin.post(&format!("/api/v1/scans?repository=team/app&digest={digest}")).body(report);
     assert_eq!(scan.send().await.unwrap().status(), 201);
     registry.know_signer("ci").await;

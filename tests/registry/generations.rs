@@ -100,6 +100,7 @@ impl Happened {
             }
             Kind::SignerRegistered | Kind::SignerRevoked => vec![Generation::signers()],
             Kind::ScanRecorded
+            | Kind::ScanRetracted
             | Kind::ApprovalGiven
             | Kind::ApprovalEnded
             | Kind::BlockPlaced
@@ -289,6 +290,9 @@ impl Watched {
         self.act("an attestation of a file", admin.attest("app", &statement(&sha256(&file), 5), 201)).await;
         assert_ne!(artifact["digest"], json!(sha256(&file)));
         self.act("a scan", self.registry_scan(release)).await;
+        let reason = json!({"reason": "of another image"});
+        let scan = admin.document("/api/v1/scans?repository=app").await["items"][0]["id"].clone();
+        self.post(&format!("/api/v1/scans/{scan}/revocation"), reason, 200).await;
         let revoked = json!({"reason": "lost"});
         self.post("/api/v1/signers/ci/revocation", revoked, 201).await;
     }

@@ -102,6 +102,10 @@ async fn busy() -> Registry {
     for _ in 0..2 {
         admin.attest("app", &failed, 201).await;
     }
+    registry.scanned(&digest, "grype", 9, &[Found { vulnerability: "CVE-1", severity: "low" }]).await;
+    let scan = registry.admin().document("/api/v1/scans?repository=app").await["items"][0]["id"].clone();
+    let path = format!("/api/v1/scans/{scan}/revocation");
+    registry.admin().post_document(&path, &json!({"reason": "of another image"}), 200).await;
     registry.scanned(&digest, "grype", 1, &[Found { vulnerability: "CVE-1", severity: "low" }]).await;
     expect(admin.promote("app", &digest, "prod").await, 201).await;
     admin.block("app", &digest, Some("prod")).await;
@@ -173,6 +177,9 @@ async fn fsck_names_every_row_that_no_event_made_or_ended() {
         ("update grants set role = 'admin' where role = 'reader'", "of admin on team/**"),
         ("update tokens set ended_at = now() where ended_at is null", "was revoked by no event"),
         ("update tokens set principal_id = 1", "was made by no event"),
+        ("update scan_retractions set reason = 'another'", "was retracted by no event"),
+        ("update scan_coverage set is_current = not is_current", "counts for other aspects"),
+        ("update scan_runs set scope = jsonb_set(scope, '{kinds}', '[]')", "has another scope"),
         ("update scan_runs set finding_set = 'sha256:00'", "was recorded by no event"),
         (
             "insert into tags(repository_id, name, digest, claimed_by) select 1, '6.6', digest, 1 from tags limit 1",
@@ -214,7 +221,8 @@ async fn fsck_names_every_event_whose_rows_are_gone_or_say_otherwise() {
         ("update environments set description = 'another'", "(environment.changed): the rows do not have"),
         ("delete from attestation_receipts", "(attestation.repeated of app@sha256:"),
         ("delete from attestation_signatures", "): the signature by signer "),
-        ("delete from scan_runs", "(scan.recorded of app@sha256:"),
+        ("delete from scan_retractions", "(scan.retracted of app@sha256:"),
+        ("delete from scan_coverage; delete from scan_runs", "(scan.recorded of app@sha256:"),
         ("delete from attestations", "(attestation.recorded of app@sha256:"),
         ("delete from promotions", "(promotion.allowed of app@sha256:"),
         ("delete from decisions", "(promotion.refused of app@sha256:"),

@@ -1,6 +1,8 @@
 //! A registry, exported as an OCI layout and rebuilt elsewhere, is the same and can be held against it.
 
-use crate::harness::{Client, PROVENANCE, Registry, Shell, Signing, expect, noise, provenance, sha256};
+use crate::harness::{
+    Client, PROVENANCE, Registry, Shell, Signing, debian_report, expect, noise, provenance, sha256,
+};
 use chrono::TimeDelta;
 use proofmark::access::Role;
 use proofmark::clock;
@@ -8,8 +10,6 @@ use proofmark::names::Digest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-const REPORT: &str = include_str!("../fixtures/trivy/debian-stretch.json");
 
 /// A registry with something of everything that an export carries.
 struct Furnished {
@@ -42,7 +42,7 @@ async fn furnished() -> Furnished {
     // Its evidence outlives it, in rows and in the log.
     registry.state(&gone, "ci", PROVENANCE, None).await;
     let path = format!("/api/v1/scans?repository=team/app&digest={gone}");
-    expect(admin.post(&path).body(REPORT).send().await.unwrap(), 201).await;
+    expect(admin.post(&path).body(debian_report()).send().await.unwrap(), 201).await;
     assert_eq!(admin.deletes("team/app", gone.as_str()).await, 202);
     // Held for ever before a rule let such names float.
     admin.push_release("team/app", "edge-frozen", "frozen").await;
@@ -62,7 +62,9 @@ async fn furnished() -> Furnished {
     let path = format!(
         "/api/v1/scans?repository=team/app&digest={release}&database_updated_at=2026-01-01T00:00:00Z"
     );
-    expect(admin.post(&path).body(REPORT).send().await.unwrap(), 201).await;
+    let scan = expect(admin.post(&path).body(debian_report()).send().await.unwrap(), 201).await;
+    let retraction = json!({"reason": "of another image"});
+    admin.post_document(&format!("/api/v1/scans/{}/revocation", scan["id"]), &retraction, 200).await;
     // The same bytes are stopped twice: for good, and for an hour.
     admin.block("team/app", &arm, None).await;
     let hour = (clock::now() + TimeDelta::hours(1)).to_rfc3339();

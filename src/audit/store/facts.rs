@@ -450,7 +450,30 @@ async fn scans(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                    or time_is_said(s.database_updated_at, facts_said(e.leaf), 'database_updated_at')))
                then ' was recorded by no event that says the same'
              when s.sha256 <> case when starts_with(s.manifest, 'sha256:') then s.manifest else m.sha256 end
-               then ' counts for other bytes' end as untold
+               then ' counts for other bytes'
+             when exists (select from scan_retractions x where x.run_id = s.id and not exists (
+                 select from events e where e.digest = s.manifest and e.at = x.retracted_at and e.kind = 'scan.retracted'
+                   and (e.repository_id, e.principal_id) = (s.repository_id, x.retracted_by)
+                   and facts_said(e.leaf) @> jsonb_build_object('scan', s.id, 'reason', x.reason)))
+               then ' was retracted by no event that says the same'
+             when exists (select from events e where e.digest = s.manifest and e.at = s.received_at
+                   and e.kind = 'scan.recorded' and facts_said(e.leaf) @> jsonb_build_object('scan', s.id)
+                   and (facts_said(e.leaf) -> 'scope' is distinct from s.scope
+                     or facts_said(e.leaf) ->> 'bound_by' is distinct from s.bound_by))
+               then ' has another scope than its event says'
+             when exists (
+                 select from unnest(s.aspects) a(aspect)
+                 where (s.attestation_id is null or exists (select from attestation_signatures i
+                     where i.attestation_id = s.attestation_id and i.counts_from = s.attestation_id))
+                   and not exists (select from scan_coverage c where c.run_id = s.id and c.aspect = a.aspect))
+               or exists (
+                 select from scan_coverage c where c.run_id = s.id and c.is_current = exists (
+                   select from scan_coverage n
+                   where n.repository_id = c.repository_id and n.image = c.image and n.scanner = c.scanner
+                     and n.signer_id is not distinct from c.signer_id and n.aspect = c.aspect
+                     and (n.scanned_at, n.run_id) > (c.scanned_at, c.run_id) and (n.filter = '' or n.filter = c.filter)
+                     and not exists (select from scan_retractions x where x.run_id = n.run_id)))
+               then ' counts for other aspects than it should' end as untold
            from scan_runs s left join manifests m on m.repository_id = s.repository_id and m.digest = s.manifest
            where s.id > $1 order by s.id limit $2"#
     )

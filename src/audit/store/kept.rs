@@ -58,6 +58,8 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                        and a.attestation_id = id_said(f.facts, 'attestation') offset 0)
              when e.kind = 'scan.recorded' then
                exists (select from scan_runs s where s.id = id_said(f.facts, 'scan') offset 0)
+             when e.kind = 'scan.retracted' then
+               exists (select from scan_retractions x where x.run_id = id_said(f.facts, 'scan') offset 0)
              when e.kind in ('promotion.allowed', 'promotion.rolled-back') then
                exists (select from promotions p where p.event_id = e.id offset 0)
              when e.kind = 'promotion.refused' then

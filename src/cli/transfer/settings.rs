@@ -289,6 +289,9 @@ pub async fn repository(registry: &Registry, name: &str) -> Result<Option<Value>
 async fn scan(between: &Between<'_>, line: &Value, outcome: &mut Outcome) -> Result<(), Stop> {
     let (repository, digest) = (at(line, "/repository"), at(line, "/digest"));
     let what = format!("{repository}@{digest}");
+    if !line["statement"].is_null() {
+        return signed_scan(between.registry, line, &what, outcome).await;
+    }
     let report = match report(between, line) {
         Ok(report) => report,
         Err(why) => {
@@ -298,14 +301,58 @@ async fn scan(between: &Between<'_>, line: &Value, outcome: &mut Outcome) -> Res
     };
     let scanner: Option<ScannerName> = at(line, "/scanner").parse().ok();
     let renamed = scanner.filter(|name| !name.is_reserved());
+    // What only the uploader stated goes along.
+    let stated = line["scope"]["kinds_by_uploader"].as_array().into_iter().flatten();
+    let kinds = stated.filter_map(Value::as_str).collect::<Vec<_>>().join(",");
     let query = [
         ("repository", Some(repository.as_str())),
         ("digest", Some(digest.as_str())),
         ("scanner", renamed.as_ref().map(ScannerName::as_str)),
         ("database_updated_at", line["database_updated_at"].as_str()),
+        ("kinds", Some(kinds.as_str()).filter(|kinds| !kinds.is_empty())),
     ];
     let sent = between.registry.deliver(Method::POST, "/api/v1/scans", &query, (report, "application/json"));
-    note(sent.await, sheets::SCANS, &what, outcome)
+    let sent = sent.await;
+    if let Ok(recorded) = &sent {
+        retract(between.registry, line, recorded, &what, outcome).await?;
+    }
+    note(sent, sheets::SCANS, &what, outcome)
+}
+
+/// A signed report came with its attestation. That it was retracted did not.
+async fn signed_scan(
+    registry: &Registry,
+    line: &Value,
+    what: &str,
+    outcome: &mut Outcome,
+) -> Result<(), Stop> {
+    if line["retraction"].is_null() {
+        return Ok(());
+    }
+    let (repository, digest) = (at(line, "/repository"), at(line, "/digest"));
+    let query = [("repository", Some(repository.as_str())), ("digest", Some(digest.as_str()))];
+    let there = registry.list("/api/v1/scans", &query, usize::MAX).await?;
+    let same =
+        |scan: &&Value| ["report", "scanner", "statement"].iter().all(|name| scan[*name] == line[*name]);
+    if let Some(scan) = there.iter().find(same) {
+        return retract(registry, line, scan, what, outcome).await;
+    }
+    let why = "its attestation made no scan here, so that it was retracted is not noted";
+    outcome.wrong.push(Wrong::new(format!("the scan of {what}"), why));
+    Ok(())
+}
+
+async fn retract(
+    registry: &Registry,
+    line: &Value,
+    scan: &Value,
+    what: &str,
+    outcome: &mut Outcome,
+) -> Result<(), Stop> {
+    let Some(reason) = line["retraction"]["reason"].as_str() else { return Ok(()) };
+    let path = format!("/api/v1/scans/{}/revocation", at(scan, "/id"));
+    let revoked = registry.post(&path, &serde_json::json!({"reason": reason})).await;
+    note(revoked, sheets::SCANS, what, outcome)
 }
 
 fn report(between: &Between<'_>, line: &Value) -> Result<Vec<u8>, String> {

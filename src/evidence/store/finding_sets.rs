@@ -1,6 +1,6 @@
 //! Sets of findings, each stored once.
 
-use crate::evidence::{Class, Finding, FindingSet};
+use crate::evidence::{Class, Finding, FindingSet, Target};
 use crate::failure::Failure;
 use crate::names::Digest;
 use serde_json::{Value, json};
@@ -45,6 +45,8 @@ async fn insert(
     let class = texts(batch, |f| f.class.as_str());
     let vulnerability = texts(batch, |f| &f.vulnerability);
     let aliases: Vec<Value> = batch.iter().map(|f| json!(f.aliases)).collect();
+    let target: Vec<Option<&str>> = batch.iter().map(|f| f.target.map(Target::as_str)).collect();
+    let path: Vec<Option<String>> = batch.iter().map(|f| f.path.clone()).collect();
     let package = texts(batch, |f| &f.package);
     let purl: Vec<Option<String>> = batch.iter().map(|f| f.purl.clone()).collect();
     let installed = texts(batch, |f| &f.installed);
@@ -56,14 +58,14 @@ async fn insert(
     let title = texts(batch, |f| &f.title);
     sqlx::query!(
         r#"insert into findings(finding_set, position, class, vulnerability, aliases, package, purl, installed,
-             fixed_in, severity, severity_source, ratings, suppressed, title)
+             fixed_in, severity, severity_source, ratings, suppressed, title, target, path)
            select $1, $2 + n - 1, class, vulnerability, array(select jsonb_array_elements_text(aliases)), package, purl,
              installed, array(select jsonb_array_elements_text(fixed_in)), severity, severity_source, ratings,
-             suppressed, title
+             suppressed, title, target, path
            from unnest($3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::text[], $9::jsonb[],
-             $10::text[], $11::text[], $12::jsonb[], $13::text[], $14::text[]) with ordinality
+             $10::text[], $11::text[], $12::jsonb[], $13::text[], $14::text[], $15::text[], $16::text[]) with ordinality
              as t(class, vulnerability, aliases, package, purl, installed, fixed_in, severity, severity_source,
-               ratings, suppressed, title, n)"#,
+               ratings, suppressed, title, target, path, n)"#,
         set as &Digest,
         i64::try_from(first).unwrap_or(i64::MAX),
         &class as &[&str],
@@ -78,6 +80,8 @@ async fn insert(
         &ratings,
         &suppressed as &[Option<String>],
         &title as &[&str],
+        &target as &[Option<&str>],
+        &path as &[Option<String>],
     )
     .execute(connection)
     .await
@@ -110,7 +114,7 @@ pub async fn read(
 ) -> Result<Result<FindingSet, String>, Failure> {
     let rows = sqlx::query!(
         r#"select class, vulnerability, aliases, package, purl, installed, fixed_in, severity, severity_source,
-             ratings, suppressed, title
+             ratings, suppressed, title, target, path
            from findings where finding_set = $1 order by position"#,
         digest as &Digest,
     )
@@ -119,15 +123,21 @@ pub async fn read(
     .map_err(|error| Failure::new("reading findings", error))?;
     let mut findings = Vec::with_capacity(rows.len());
     for row in rows {
-        let (Some(class), Ok(severity), Ok(ratings)) =
-            (Class::of(&row.class), row.severity.parse(), serde_json::from_value(row.ratings))
+        let target = row.target.as_deref().map(str::parse).transpose();
+        let (Some(class), Ok(severity), Ok(ratings), Ok(target)) =
+            (Class::of(&row.class), row.severity.parse(), serde_json::from_value(row.ratings), target)
         else {
-            return Ok(Err(format!("{} is of an unknown class, severity or rating", row.vulnerability)));
+            return Ok(Err(format!(
+                "{} is of an unknown class, target, severity or rating",
+                row.vulnerability
+            )));
         };
         findings.push(Finding {
             class,
             vulnerability: row.vulnerability,
             aliases: row.aliases,
+            target,
+            path: row.path,
             package: row.package,
             purl: row.purl,
             installed: row.installed,

@@ -28,6 +28,8 @@ pub struct Found {
     pub class: String,
     pub vulnerability: String,
     pub aliases: Vec<String>,
+    pub target: Option<String>,
+    pub path: Option<String>,
     pub package: String,
     pub purl: Option<String>,
     pub installed: String,
@@ -46,7 +48,7 @@ pub struct Question {
     pub among: Among,
     /// Of this manifest, by any digest of its bytes.
     pub digest: Option<Digest>,
-    /// Of this run; otherwise of the newest run of each scanner on each manifest.
+    /// Of this run; otherwise of the runs that count: for each image, scanner, kind and target the newest.
     pub scan: Option<i64>,
     /// By this scanner.
     pub scanner: Option<ScannerName>,
@@ -70,7 +72,8 @@ pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<
     sqlx::query_as!(
         Found,
         r#"select s.id as scan, f.position, r.name as "repository: RepositoryName", s.manifest as "manifest: Digest",
-             s.scanner as "scanner: ScannerName", f.class, f.vulnerability, f.aliases, f.package, f.purl, f.installed,
+             s.scanner as "scanner: ScannerName", f.class, f.vulnerability, f.aliases,
+             f.target, f.path, f.package, f.purl, f.installed,
              f.fixed_in, f.severity, f.severity_source, f.ratings, f.suppressed, f.title
            from scan_runs s
              join repositories r on r.id = s.repository_id
@@ -78,9 +81,8 @@ pub async fn find(connection: &mut PgConnection, question: &Question) -> Result<
            where ($1::bigint[] is null or s.repository_id = any($1))
              and ($2::text is null or s.manifest = $2 or s.sha256 = $2)
              and case when $3::bigint is null
-                 then not exists (select from scan_runs newer where newer.repository_id = s.repository_id
-                   and newer.sha256 = s.sha256 and newer.scanner = s.scanner
-                   and (newer.scanned_at, newer.id) > (s.scanned_at, s.id))
+                 then exists (select from scan_coverage c where c.run_id = s.id and c.is_current
+                   and c.aspect = aspect_of(f.class, f.target))
                  else s.id = $3 end
              and ($4::text is null or s.scanner = $4)
              and ($5::text is null or f.vulnerability = $5 or f.aliases @> array[$5])

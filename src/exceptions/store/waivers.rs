@@ -304,10 +304,7 @@ pub async fn findings(connection: &mut PgConnection, ids: &[i64]) -> Result<Vec<
                    select from manifest_children c
                    join manifests m on m.repository_id = c.repository_id and m.digest = c.child
                    where c.repository_id = w.repository_id and c.manifest = w.manifest and m.sha256 = s.sha256)))
-                 and not exists (
-                   select from scan_runs later
-                   where later.repository_id = s.repository_id and later.sha256 = s.sha256
-                     and later.scanner = s.scanner and (later.scanned_at, later.id) > (s.scanned_at, s.id))
+                 and exists (select from scan_coverage c where c.run_id = s.id and c.is_current)
                limit $2) s
            )
            select distinct f.waiver as "waiver!", r.name as "repository?: RepositoryName", f.purl as "purl?"

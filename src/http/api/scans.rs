@@ -1,28 +1,35 @@
 //! `/api/v1/scans` and `/api/v1/findings`.
 
 use super::Problem;
-use super::extract::{Json, Query, Unread};
-use crate::access::{Action, InEnvironment, Lane, Place, Pull};
+use super::approvals::Revocation;
+use super::extract::{Json, Path, Query, Unread};
+use super::idempotency::Once;
+use crate::access::{Action, Administer, InEnvironment, Lane, Place, Pull};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::content;
-use crate::evidence::{self, Among, FindingsQuestion, Found, FoundAt, Recorded, Run, RunsQuestion, Severity};
+use crate::evidence::{
+    self, Among, BoundBy, Class, FindingsQuestion, Found, FoundAt, NotBound, Recorded, Retraction, Run,
+    RunsQuestion, Scope, Severity,
+};
 use crate::http::Caller;
-use crate::intake::{self, RecordScan, RecordedScan, ScanRefused};
+use crate::intake::{self, RecordScan, ScanRefused};
 use crate::names::{Digest, EnvironmentName, RepositoryName, ScannerName};
+use crate::postgres::Db;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, record)).routes(routes!(findings))
+    OpenApiRouter::new().routes(routes!(list, record)).routes(routes!(retract)).routes(routes!(findings))
 }
 
 /// Items of a page when the caller does not say, and at the most.
@@ -34,7 +41,8 @@ const PAGE: (i64, i64) = (100, 1000);
 struct RecordQuery {
     /// The repository of the artifact that was scanned.
     repository: RepositoryName,
-    /// The artifact's digest. Where the report itself names images, one of them must be this one.
+    /// The artifact's digest. Of an index the report counts for the image that it names. What the report states
+    /// of the configuration, the manifest, the platform and the kind of thing that was scanned must agree.
     digest: Digest,
     /// Another name to record the scanner by, such as `sample`. It may only re-name to a name that no
     /// known scanner bears, so what is sent under it never passes for a report of Trivy or Grype.
@@ -42,12 +50,17 @@ struct RecordQuery {
     /// How new the scanner's vulnerability database was. Only for reports that do not say (Trivy's
     /// without its `VulnerabilityDB`); where one does, the report is believed.
     database_updated_at: Option<Moment>,
+    /// What the scanner looked for, separated by commas: `vulnerabilities`, `secrets`, `misconfigurations`,
+    /// `licenses`. Only for reports that do not state it, such as an empty one of Trivy; it is recorded as the
+    /// uploader's word.
+    kinds: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ScanRecorded {
     id: i64,
     repository: RepositoryName,
+    /// What it counts for. Of an index it is the image that the report names.
     digest: Digest,
     scanner: ScannerName,
     scanner_version: String,
@@ -58,6 +71,13 @@ struct ScanRecorded {
     finding_set: Digest,
     /// The OCI artifact that keeps the raw report and refers to what was scanned.
     report: Digest,
+    /// What the run looked at, as far as the report states it.
+    scope: Scope,
+    /// By what the report names what was scanned: `config` (the digest of the image's configuration), `manifest`,
+    /// `platform` (an index, and the platform there) or `file`; null where only the uploader names it.
+    bound_by: Option<&'static str>,
+    /// What makes the report count for less than it may seem to.
+    warnings: Vec<String>,
 }
 
 /// Records a scanner's report about an artifact. The report is known by its content: Trivy's JSON
@@ -70,7 +90,7 @@ struct ScanRecorded {
         (status = 413, description = "`document-too-large`, `too-many-findings`"),
         (status = 408, description = "`body-too-slow`"),
         (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`, \
-            `report-from-the-future`"),
+            `subject-ambiguous`, `report-from-the-future`"),
         (status = 503, description = "`overloaded`, with Retry-After")))]
 async fn record(
     State(app): State<App>,
@@ -80,30 +100,33 @@ async fn record(
 ) -> Result<(StatusCode, Json<ScanRecorded>), Problem> {
     let grant = caller.may(&query.repository)?;
     let report = body.document().await?;
-    let RecordQuery { repository, digest, scanner, database_updated_at } = query;
+    let RecordQuery { repository, digest: subject, scanner, database_updated_at, kinds } = query;
     let database_updated_at = database_updated_at.map(Into::into);
-    let scan = RecordScan { subject: digest.clone(), report, scanner, database_updated_at };
+    let kinds = kinds_of(kinds.as_deref())?;
+    let scan = RecordScan { subject, report, scanner, database_updated_at, kinds };
     let rules = intake::ScanRules {
         order: &app.severity_order,
         max_findings: app.config.limits.findings,
         grace: app.config.blob_grace,
     };
-    let RecordedScan { run, scanner, scanner_version, database_updated_at, report, finding_set, counts } =
-        intake::record_scan(&app.db, &app.store, rules, &grant, scan).await?;
-    let (status, id) = match run {
+    let recorded = intake::record_scan(&app.db, &app.store, rules, &grant, scan).await?;
+    let (status, id) = match recorded.run {
         Recorded::New(id) => (StatusCode::CREATED, id),
         Recorded::Known(id) => (StatusCode::OK, id),
     };
     let recorded = ScanRecorded {
         id,
         repository,
-        digest,
-        scanner,
-        scanner_version,
-        database_updated_at,
-        counts,
-        finding_set,
-        report,
+        digest: recorded.digest,
+        scanner: recorded.scanner,
+        scanner_version: recorded.scanner_version,
+        database_updated_at: recorded.database_updated_at,
+        counts: recorded.counts,
+        finding_set: recorded.finding_set,
+        report: recorded.report,
+        scope: recorded.scope,
+        bound_by: recorded.bound_by.map(BoundBy::as_str),
+        warnings: recorded.warnings,
     };
     Ok((status, Json(recorded)))
 }
@@ -140,6 +163,20 @@ pub(super) struct ScanItem {
     counts: Value,
     finding_set: Digest,
     report: Digest,
+    /// What the run looked at, as far as the report states it; null for runs recorded before it was read.
+    #[schema(value_type = Option<Scope>)]
+    scope: Option<sqlx::types::Json<Scope>>,
+    /// By what the report names what was scanned: `config`, `manifest`, `platform` or `file`; null where only the
+    /// uploader names it.
+    bound_by: Option<String>,
+    /// The kinds and targets for which no newer run took its place: `vulnerabilities`, `vulnerabilities/os`,
+    /// `vulnerabilities/libraries`, `secrets`, `misconfigurations`, `licenses`.
+    current_for: Vec<String>,
+    /// The digest of the envelope, where the report is a signed statement.
+    statement: Option<Digest>,
+    /// Why it was retracted; null when it was not.
+    #[schema(value_type = Option<Retraction>)]
+    retraction: Option<sqlx::types::Json<Retraction>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -167,6 +204,31 @@ async fn list(
     Ok(Json(Scans { items: runs.into_iter().map(ScanItem::from).collect(), next }))
 }
 
+/// Retracts a scan that should not count, and keeps its record. It makes no image scanned any more, and the
+/// scans whose place it took count again. What it found counts until a newer scan of the same kind and target
+/// by the same scanner takes its place. Administrators only.
+#[utoipa::path(post, path = "/api/v1/scans/{id}/revocation", tag = "evidence",
+    request_body = Revocation,
+    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
+    responses((status = 200, body = ScanItem), (status = 400, description = "`invalid-request`"), (status = 403),
+        (status = 404)))]
+async fn retract(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    once: Once,
+) -> Result<Response, Problem> {
+    let request: Revocation = once.json()?;
+    let repository = evidence::repository_of(&mut *app.db.acquire().await?, id).await?;
+    let repository = repository.ok_or_else(Problem::not_found)?;
+    let grant = caller.may::<Administer, _>(&repository)?;
+    let act = |db: Db| async move {
+        let run = intake::retract_scan(&db, &grant, id, request.reason.as_str()).await?;
+        Ok::<_, Problem>((StatusCode::OK, ScanItem::from(run)))
+    };
+    once.answer(&app, &caller, act).await
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -175,7 +237,7 @@ struct FindingsQuery {
     repository: Option<RepositoryName>,
     /// Only findings in this artifact.
     digest: Option<Digest>,
-    /// Only of this scan; otherwise of the newest scan of each scanner for each artifact.
+    /// Only of this scan; otherwise of the scans that count: for each image, scanner, kind and target the newest.
     scan: Option<i64>,
     /// Only by this scanner.
     scanner: Option<ScannerName>,
@@ -206,6 +268,10 @@ struct FindingItem {
     /// The CVE where exactly one is known, else the scanner's own id.
     vulnerability: String,
     aliases: Vec<String>,
+    /// `os` or `libraries`, of a vulnerability.
+    target: Option<String>,
+    /// The file in which a library was found.
+    path: Option<String>,
     package: String,
     purl: Option<String>,
     installed: String,
@@ -291,6 +357,16 @@ fn severities(list: Option<&str>) -> Result<Vec<Severity>, Problem> {
     words.map(parse).collect()
 }
 
+fn kinds_of(list: Option<&str>) -> Result<BTreeSet<Class>, Problem> {
+    let words = list.into_iter().flat_map(|list| list.split(','));
+    let unknown = |word: &str| {
+        Problem::invalid(format!(
+            "{word:?} is no kind of scan; kinds are vulnerabilities, secrets, misconfigurations and licenses"
+        ))
+    };
+    words.map(|word| Class::of(word.trim()).ok_or_else(|| unknown(word))).collect()
+}
+
 fn page_limit(wanted: Option<i64>) -> i64 {
     wanted.unwrap_or(PAGE.0).clamp(1, PAGE.1)
 }
@@ -324,6 +400,11 @@ impl From<Run> for ScanItem {
             counts: run.counts,
             finding_set: run.finding_set,
             report: run.report,
+            scope: run.scope,
+            bound_by: run.bound_by,
+            current_for: run.current_for,
+            statement: run.statement,
+            retraction: run.retraction,
         }
     }
 }
@@ -338,6 +419,8 @@ impl From<Found> for FindingItem {
             class: found.class,
             vulnerability: found.vulnerability,
             aliases: found.aliases,
+            target: found.target,
+            path: found.path,
             package: found.package,
             purl: found.purl,
             installed: found.installed,
@@ -362,7 +445,8 @@ impl From<ScanRefused> for Problem {
             ScanRefused::Unreadable(_) => "report-unreadable",
             ScanRefused::ReservedName(_) => "scanner-name-reserved",
             ScanRefused::SubjectUnknown(_) => "subject-unknown",
-            ScanRefused::AnotherSubject { .. } => "subject-differs",
+            ScanRefused::NotBound(NotBound::Ambiguous { .. }) => "subject-ambiguous",
+            ScanRefused::NotBound(_) => "subject-differs",
             ScanRefused::FromTheFuture { .. } => "report-from-the-future",
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, text)

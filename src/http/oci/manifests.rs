@@ -90,7 +90,12 @@ pub async fn put(
     let push = PushManifest { manifest, tags };
     let app = &visit.app;
     let room = visit.room();
-    let reading = Reading { store: &app.store, room: &room, document_bytes: limits.document_bytes };
+    let reading = Reading {
+        store: &app.store,
+        room: &room,
+        document_bytes: limits.document_bytes,
+        scans: app.scan_reading(),
+    };
     intake::push_manifest(&app.db, reading, &grant, &push).await?;
     pushed(&repository, &push)
 }

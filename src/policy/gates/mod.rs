@@ -45,6 +45,12 @@ impl Finding {
         self
     }
 
+    /// Adds a warning, which refuses nothing.
+    pub(super) fn and_warn(mut self, message: impl Into<String>) -> Self {
+        self.warnings.insert(message.into());
+        self
+    }
+
     /// Puts it off, at least until then, unless it fails anyway.
     pub(super) fn and_wait(mut self, until: DateTime<Utc>, message: impl Into<String>) -> Self {
         self.drop_pass();

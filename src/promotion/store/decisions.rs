@@ -3,7 +3,7 @@
 use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::policy::{Finding, Severity};
+use crate::policy::{Aspect, Finding, Severity};
 use crate::promotion::lane::Judged;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -84,11 +84,12 @@ pub async fn find(connection: &mut PgConnection, id: &Digest) -> Result<Option<R
     .map_err(|error| Failure::new("reading a decision", error))
 }
 
-/// What a set of findings holds that is not suppressed.
+/// What a set of findings holds.
 pub async fn findings(connection: &mut PgConnection, set: &Digest) -> Result<Vec<Finding>, Failure> {
     let rows = sqlx::query!(
-        r#"select severity, vulnerability, package, installed, cardinality(fixed_in) > 0 as "fixable!", aliases, purl
-           from findings where finding_set = $1 and suppressed is null"#,
+        r#"select severity, vulnerability, package, installed, cardinality(fixed_in) > 0 as "fixable!", aliases, purl,
+             aspect_of(class, target) as "aspect!", path, suppressed
+           from findings where finding_set = $1"#,
         set as &Digest,
     )
     .fetch_all(connection)
@@ -98,7 +99,12 @@ pub async fn findings(connection: &mut PgConnection, set: &Digest) -> Result<Vec
         .map(|row| {
             let severity: Severity =
                 row.severity.parse().map_err(|error| Failure::new("reading findings", error))?;
+            let aspect: Aspect =
+                row.aspect.parse().map_err(|error| Failure::new("reading findings", error))?;
             Ok(Finding {
+                aspect,
+                path: row.path,
+                suppressed: row.suppressed,
                 severity,
                 vulnerability: row.vulnerability,
                 package: row.package,

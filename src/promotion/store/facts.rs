@@ -6,7 +6,9 @@ use super::releases::Release;
 use crate::access::Role;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
-use crate::policy::{Attestation, Block, Finding, Known, Override, Policy, Stay, Waiver};
+use crate::policy::{
+    Aspect, Attestation, Block, Finding, Known, Override, Policy, ScanScope, SignedReport, Stay, Waiver,
+};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -57,11 +59,17 @@ pub struct Row {
     pub policies: Vec<Digest>,
 }
 
-/// A scanner's newest run with what it found.
+/// A run that counts for an image, with what it found of the aspects for which it counts.
 #[derive(Debug, Deserialize)]
 pub struct Run {
     pub id: i64,
     pub sha256: Digest,
+    pub covers: BTreeSet<Aspect>,
+    pub is_image: bool,
+    pub is_bound: bool,
+    pub scope: Option<ScanScope>,
+    pub retracted: bool,
+    pub statement: Option<SignedReport>,
     pub scanner: String,
     pub scanned_at: DateTime<Utc>,
     pub database_updated_at: Option<DateTime<Utc>>,
@@ -97,46 +105,35 @@ pub async fn gather(
     severities: &[&str],
     environments: &[&EnvironmentName],
 ) -> Result<Row, Failure> {
-    let (bytes, images) = (release.bytes(), release.images());
+    let (bytes, (images, scanned_as)) = (release.bytes(), release.images());
     let (about, about_of) = release.about();
     let promotion = release.promotion.as_ref().map(|promotion| promotion.id);
     sqlx::query_as!(
         Row,
-        r#"with recursive
+        r#"with
         -- The planner does not see what stands in here. So the plan that is made once is as good in its eyes as
         -- one for these very values, and the statement is not planned anew for every question.
         asked as materialized (
           select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as sha256,
             $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about,
             $7::text[] collate "C" as about_of, $8::bigint as promotion_id, $9::text[] collate "C" as severities,
-            $10::text[] collate "C" as environments
+            $10::text[] collate "C" as environments, $11::text[] collate "C" as scanned_as
         ),
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
         ),
-        scanner(repository_id, sha256, name) as (
-          select a.repository_id, t.sha256, (
-            select min(r.scanner) from scan_runs r where r.repository_id = a.repository_id and r.sha256 = t.sha256)
-          from asked a cross join unnest(a.images) t(sha256)
-          union all
-          select c.repository_id, c.sha256, (
-            select min(r.scanner) from scan_runs r
-            where r.repository_id = c.repository_id and r.sha256 = c.sha256 and r.scanner > c.name)
-          from scanner c where c.name is not null
-        ),
         run as materialized (
-          select r.* from scanner c cross join lateral (
-            select n.id, n.repository_id, n.sha256, n.scanner, n.scanned_at, n.database_updated_at, n.report, n.finding_set
-            from scan_runs n
-            where n.repository_id = c.repository_id and n.sha256 = c.sha256 and n.scanner = c.name
-            order by n.scanned_at desc, n.id desc limit 1
-          ) r
+          select t.sha256, t.scanned_as, c.repository_id, c.run_id, c.signer_id, array_agg(c.aspect) as covers
+          from asked a cross join unnest(a.images, a.scanned_as) t(sha256, scanned_as)
+          join scan_coverage c on c.repository_id = a.repository_id and c.image = t.scanned_as and c.is_current
+          group by 1, 2, 3, 4, 5
         ),
         found as materialized (
-          select r.id as run_id, f.severity, f.vulnerability, f.package, f.installed, cardinality(f.fixed_in) > 0 as fixable,
-            f.aliases, f.purl
-          from run r join findings f on f.finding_set = r.finding_set
-          where f.suppressed is null and f.severity = any((
+          select r.sha256, r.run_id, r.signer_id, f.severity, f.vulnerability, f.package, f.installed,
+            cardinality(f.fixed_in) > 0 as fixable, f.aliases, f.purl, f.path, f.suppressed,
+            aspect_of(f.class, f.target) as aspect
+          from run r join scan_runs n on n.id = r.run_id join findings f on f.finding_set = n.finding_set
+          where aspect_of(f.class, f.target) = any(r.covers) and f.severity = any((
             select a.severities || array(select unnest(p.denied_severities) from policy p) from asked a)::text[])
         ),
         -- Every name of what was found; names are compared without regard to case.
@@ -190,14 +187,23 @@ pub async fn gather(
             ) g
             where s.repository_id = q.repository_id and s.digest = any(q.about)
               and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
-          (select coalesce(json_agg(json_build_object('id', r.id, 'sha256', r.sha256, 'scanner', r.scanner,
-              'scanned_at', r.scanned_at, 'database_updated_at', r.database_updated_at, 'report', r.report,
-              'finding_set', r.finding_set, 'findings', (
+          (select coalesce(json_agg(json_build_object('id', n.id, 'sha256', r.sha256, 'scanner', n.scanner,
+              'scanned_at', n.scanned_at, 'database_updated_at', n.database_updated_at, 'report', n.report,
+              'finding_set', n.finding_set, 'covers', r.covers, 'is_image', r.scanned_as <> r.sha256,
+              'is_bound', n.bound_by is not null, 'scope', n.scope, 'retracted', exists (
+                select from scan_retractions x where x.run_id = n.id),
+              'statement', case when r.signer_id is not null then json_build_object(
+                'signer', (select s.name from signers s where s.id = r.signer_id),
+                'envelope', (select a.envelope from attestations a where a.id = n.attestation_id)) end,
+              'findings', (
                 select coalesce(json_agg(json_build_object('severity', f.severity, 'vulnerability', f.vulnerability,
                   'package', f.package, 'installed', f.installed, 'fixable', f.fixable,
-                  'aliases', f.aliases, 'purl', f.purl)), '[]') from found f where f.run_id = r.id),
-              'known', coalesce(vulnerabilities_known_of(r.repository_id, r.sha256, (select names from named)), '[]'))), '[]')
-            from run r) as "scans!: Json<Vec<Run>>",
+                  'aliases', f.aliases, 'purl', f.purl, 'aspect', f.aspect, 'path', f.path,
+                  'suppressed', f.suppressed)), '[]')
+                from found f
+                where f.run_id = r.run_id and f.sha256 = r.sha256 and f.signer_id is not distinct from r.signer_id),
+              'known', coalesce(vulnerabilities_known_of(r.repository_id, r.scanned_as, (select names from named)), '[]'))), '[]')
+            from run r join scan_runs n on n.id = r.run_id) as "scans!: Json<Vec<Run>>",
           coalesce(stays_in(q.repository_id, q.sha256, nullif(
             q.environments || array(select unnest(p.earlier_environments) from policy p), '{}')), '[]') as "stays!: Json<BTreeSet<Stay>>",
           (select coalesce(json_agg(json_build_object('id', y.id, 'by', (select w.name from principals w where w.id = y.by),
@@ -234,6 +240,7 @@ pub async fn gather(
         promotion,
         severities as &[&str],
         environments as &[&EnvironmentName],
+        &scanned_as as &[&Digest],
     )
     .fetch_one(connection)
     .await

@@ -27,6 +27,8 @@ pub struct Release {
     pub platforms: Json<BTreeSet<Platform>>,
     /// The media type of each of them.
     pub media_types: Json<BTreeMap<Digest, MediaType>>,
+    /// By what the scans of it and of the images are kept, by the SHA-256 of each that is a container image.
+    pub scanned_as: Json<BTreeMap<Digest, Digest>>,
     /// The SHA-256 of every manifest below it.
     pub below: Vec<Digest>,
     pub promotion: Option<Json<Promotion>>,
@@ -68,12 +70,15 @@ impl Release {
         std::iter::once(&self.sha256).chain(&self.below).collect()
     }
 
-    /// The SHA-256 of what may be scanned of it: the images of an index, or itself.
-    pub fn images(&self) -> Vec<&Digest> {
+    /// The SHA-256 of what may be scanned of it, the images of an index or itself, and by what the scans of each
+    /// are kept.
+    pub fn images(&self) -> (Vec<&Digest>, Vec<&Digest>) {
+        let scanned_as = |sha256| (sha256, self.scanned_as.get(sha256).unwrap_or(sha256));
         if self.below.is_empty() {
-            return vec![&self.sha256];
+            return std::iter::once(&self.sha256).map(scanned_as).unzip();
         }
-        self.platforms.iter().map(|platform| &platform.sha256).collect()
+        let images: BTreeSet<&Digest> = self.platforms.iter().map(|platform| &platform.sha256).collect();
+        images.into_iter().map(scanned_as).unzip()
     }
 
     /// The digests by which a statement can be about it or an image of it, and for each the SHA-256 of the
@@ -93,7 +98,7 @@ impl Release {
         let recorded = self.promotion.as_ref().map_or(0, |promotion| promotion.recorded.gates.len());
         papers
             + 1500
-            + 300 * (self.platforms.len() + self.media_types.len() + self.below.len())
+            + 300 * (self.platforms.len() + self.scanned_as.len() + self.media_types.len() + self.below.len())
             + 1000 * recorded
     }
 }
@@ -150,7 +155,7 @@ async fn find_in(
         members as materialized (
           -- An image does not become a document by its own config: some runtimes take what is listed without
           -- a platform whatever its config says.
-          select f.repository_id, f.digest, m.sha256, m.media_type, f.position,
+          select f.repository_id, f.digest, m.sha256, m.media_type, f.position, scanned_as(m) as scanned_as,
             coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) as platform,
             not exists (select from manifest_children c
                         where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
@@ -164,6 +169,10 @@ async fn find_in(
           (select coalesce(json_object_agg(digest, media_type), '{}')
             from (select distinct m.digest, m.media_type from members m where m.repository_id = l.repository_id and leaf) m)
             as "media_types!: Json<BTreeMap<Digest, MediaType>>",
+          (select coalesce(json_object_agg(sha256, scanned_as), '{}') from (
+              select distinct m.sha256, m.scanned_as from members m where m.repository_id = l.repository_id and leaf
+              union select s.sha256, scanned_as(m) from manifests m
+                where m.repository_id = s.repository_id and m.digest = s.digest) m) as "scanned_as!: Json<BTreeMap<Digest, Digest>>",
           array(select distinct m.sha256 from members m where m.repository_id = l.repository_id) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
             'version', l.version, 'decision', l.decision, 'recorded', l.recorded,

@@ -73,15 +73,16 @@ open_summary() {
   openssl pkeyutl -verify -pubin -inkey summary.pub -rawin -in summary.pae -sigfile summary.sig
 }
 
-# A real report, said to be of our subject (its own subject is another image).
+# A real report, said to be of our subject, which is no image (its own subject is an image).
 trivy_report() {
-  jq --arg digest "$1" --arg image "$image" 'del(.Metadata.RepoTags) | .Metadata.RepoDigests = ["\($image)@\($digest)"]' \
+  jq --arg digest "$1" --arg image "$image" '.ArtifactType = "filesystem"
+    | del(.Metadata.RepoTags, .Metadata.ImageID, .Metadata.ImageConfig) | .Metadata.RepoDigests = ["\($image)@\($digest)"]' \
     "$FIXTURES/trivy/alpine-310.json"
 }
 
 # clean_report DIGEST TIME: a report without findings.
 clean_report() {
   jq --arg digest "$1" --arg image "$image" --arg now "$2" '
-    del(.Metadata.RepoTags) | .CreatedAt = $now | .Metadata.RepoDigests = ["\($image)@\($digest)"]
+    .ArtifactType = "filesystem" | del(.Metadata.RepoTags, .Metadata.ImageID, .Metadata.ImageConfig) | .CreatedAt = $now | .Metadata.RepoDigests = ["\($image)@\($digest)"]
     | .Results |= map(del(.Vulnerabilities))' "$FIXTURES/trivy/alpine-310.json"
 }

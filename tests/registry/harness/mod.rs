@@ -17,7 +17,7 @@ pub use blobs::{header, noise, sha256, sha512};
 pub use client::{Client, expect};
 pub use database::fresh as fresh_database;
 pub use relay::{Fault, Relay};
-pub use releases::Found;
+pub use releases::{Found, debian_report};
 pub use service::Service;
 pub use shell::Shell;
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};

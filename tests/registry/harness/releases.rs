@@ -132,8 +132,8 @@ impl Registry {
         let repository = self.repository_of(digest).await;
         let at = proofmark::clock::now() - chrono::TimeDelta::minutes(minutes_ago.into());
         let report = match scanner {
-            "grype" => grype(at, found),
-            _ => trivy(at, found),
+            "grype" => grype(at, digest, found),
+            _ => trivy(at, digest, found),
         };
         let path = format!("/api/v1/scans?repository={repository}&digest={digest}&scanner={scanner}");
         self.admin().post_document(&path, &report, 201).await;
@@ -145,7 +145,7 @@ impl Registry {
     pub async fn suppressed(&self, digest: &Digest, minutes_ago: i32, vulnerability: &str) {
         let repository = self.repository_of(digest).await;
         let at = proofmark::clock::now() - chrono::TimeDelta::minutes(minutes_ago.into());
-        let mut report = trivy(at, &[]);
+        let mut report = trivy(at, digest, &[]);
         report["Results"][0]["ExperimentalModifiedFindings"] = json!([{"Type": "vulnerability", "Status": "ignored",
             "Statement": "not now", "Source": ".trivyignore", "Finding": {"VulnerabilityID": vulnerability,
             "Severity": "HIGH", "PkgName": "openssl", "InstalledVersion": "1.0", "FixedVersion": "1.1"}}]);
@@ -159,23 +159,35 @@ fn key_of(name: &str) -> Signing {
     Signing::new(name.bytes().fold(0, |seed: u8, byte| seed.wrapping_mul(31).wrapping_add(byte)))
 }
 
-/// A report of Trivy.
-fn trivy(at: chrono::DateTime<chrono::Utc>, found: &[Found]) -> Value {
+/// A report of Trivy about this manifest.
+fn trivy(at: chrono::DateTime<chrono::Utc>, digest: &Digest, found: &[Found]) -> Value {
     let finding = |finding: &Found| {
         json!({"VulnerabilityID": finding.vulnerability, "Severity": finding.severity.to_uppercase(),
             "PkgName": "openssl", "InstalledVersion": "1.0", "FixedVersion": "1.1"})
     };
     json!({"SchemaVersion": 2, "ArtifactName": "app", "CreatedAt": at,
+        "Metadata": {"RepoDigests": [format!("registry.example/app@{digest}")]},
         "Trivy": {"Version": "1", "VulnerabilityDB": {"UpdatedAt": at}},
-        "Results": [{"Vulnerabilities": found.iter().map(finding).collect::<Vec<_>>()}]})
+        "Results": [{"Target": "app (debian 12)", "Class": "os-pkgs", "Type": "debian", "Vulnerabilities": found.iter().map(finding).collect::<Vec<_>>()}]})
 }
 
-/// A report of Grype.
-fn grype(at: chrono::DateTime<chrono::Utc>, found: &[Found]) -> Value {
+/// A report of Grype about this manifest.
+fn grype(at: chrono::DateTime<chrono::Utc>, digest: &Digest, found: &[Found]) -> Value {
     let finding = |finding: &Found| {
-        json!({"artifact": {"name": "openssl", "version": "1.0"}, "vulnerability": {
+        json!({"artifact": {"name": "openssl", "version": "1.0", "type": "deb"}, "vulnerability": {
             "id": finding.vulnerability, "severity": finding.severity, "fix": {"versions": ["1.1"]}}})
     };
     json!({"matches": found.iter().map(finding).collect::<Vec<_>>(),
+        "distro": {"name": "debian", "version": "12"},
+        "source": {"type": "image", "target": {"repoDigests": [format!("registry.example/app@{digest}")]}},
         "descriptor": {"name": "grype", "version": "1", "timestamp": at, "db": {"built": at}}})
+}
+
+/// A real report of Trivy without what names its image.
+pub fn debian_report() -> String {
+    let mut report: Value =
+        serde_json::from_str(include_str!("../../fixtures/trivy/debian-stretch.json")).unwrap();
+    report.as_object_mut().unwrap().remove("ArtifactType");
+    report["Metadata"] = json!({"OS": report["Metadata"]["OS"]});
+    report.to_string()
 }

@@ -1,0 +1,150 @@
+//! Vulnerability reports in signed statements: each is a run of its scanner as well, which counts for the signers
+//! of the statement.
+
+use super::scan::family;
+use crate::attestation::{self, COSIGN_VULN, Carrier, Received, VULNS};
+use crate::evidence::{self, BoundBy, NewRun, Recorded, Report, SeverityOrder, Source};
+use crate::failure::Failure;
+use crate::ledger::{self, Event, Kind};
+use crate::postgres::queue::{self, Changed};
+use crate::postgres::{Generation, Tx, agreed_time};
+use serde_json::json;
+use std::collections::BTreeSet;
+use tokio::task::spawn_blocking;
+
+/// How reports in statements are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanReading<'a> {
+    /// Whose severity is followed.
+    pub order: &'a SeverityOrder,
+    /// Findings of one report.
+    pub max_findings: usize,
+}
+
+/// The reports in what was received, one for each, where it is a report that can be read.
+#[derive(Debug, Default)]
+pub(super) struct ScanStatements(Vec<Option<Report>>);
+
+impl ScanStatements {
+    /// Reads them on a thread that may take its time. What cannot be read is an attestation like any other, and no
+    /// run.
+    pub(super) async fn read(reading: ScanReading<'_>, received: &[Received]) -> Result<Self, Failure> {
+        if !received.iter().any(is_scan) {
+            return Ok(Self::default());
+        }
+        let (order, max, received) = (reading.order.clone(), reading.max_findings, received.to_vec());
+        let read = spawn_blocking(move || {
+            let report = |one: &Received| {
+                let statement = is_scan(one).then(|| one.claimed()).flatten()?;
+                let read =
+                    evidence::read_vulns(&statement.predicate_type, &statement.predicate, &order, max).ok();
+                read.map(|mut report| {
+                    // The statement says what it is about.
+                    if report.scope.source == Source::Image {
+                        report.scope.source = Source::Unknown;
+                    }
+                    report
+                })
+            };
+            received.iter().map(report).collect()
+        });
+        read.await.map(Self).map_err(|error| Failure::new("reading signed scan reports", error))
+    }
+
+    /// Records the report of the `place`th of what was received, whose attestation was recorded.
+    pub(super) async fn record(
+        &self,
+        tx: &mut Tx,
+        place: usize,
+        received: &Received,
+        carrier: Carrier<'_>,
+        attestation_id: i64,
+    ) -> Result<(), Failure> {
+        let (Some(Some(report)), Some(statement)) = (self.0.get(place), received.claimed()) else {
+            return Ok(());
+        };
+        let repository = carrier.repository;
+        let at = agreed_time(tx).await?;
+        let mut counted = BTreeSet::new();
+        for digest in attestation::subjects_here(tx, repository.id, &statement).await? {
+            let (family, above) = family(tx, repository.id, &digest, &report.scope).await?;
+            let Ok(Some((image, bound_by))) = evidence::bind(&report.scope, &family, &above) else {
+                continue;
+            };
+            let scanned_as = image.config.as_ref().unwrap_or(&image.sha256);
+            if !counted.insert(scanned_as.clone()) {
+                continue;
+            }
+            let new = NewRun {
+                repository_id: repository.id,
+                manifest: &image.digest,
+                sha256: &image.sha256,
+                scanner: &report.scanner,
+                scanner_version: &report.scanner_version,
+                database_updated_at: report.database_updated_at,
+                scanned_at: report.scanned_at,
+                finding_set: report.findings.digest(),
+                scope: &report.scope,
+                // The signer names the digest.
+                bound_by: Some(bound_by.unwrap_or(BoundBy::Manifest)),
+                scanned_as,
+                report: carrier.manifest,
+                attestation_id: Some(attestation_id),
+                principal: carrier.principal,
+                at,
+            };
+            if new.impossible_time().is_some() {
+                return Ok(());
+            }
+            evidence::store_findings(tx, &report.findings).await?;
+            if let Recorded::New(run) = evidence::record(tx, &new).await? {
+                announce(tx, &new, run, report, carrier, attestation_id).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn announce(
+    tx: &mut Tx,
+    new: &NewRun<'_>,
+    run: i64,
+    report: &Report,
+    carrier: Carrier<'_>,
+    attestation_id: i64,
+) -> Result<(), Failure> {
+    let alike = evidence::scanned_alike(tx, new.repository_id, new.scanned_as).await?;
+    for (_, sha256) in &alike {
+        queue::reevaluate(tx, &Changed::Bytes(sha256.clone())).await?;
+    }
+    let event = Event {
+        kind: Kind::ScanRecorded,
+        at: new.at,
+        principal: carrier.principal,
+        repository: Some((carrier.repository.id, &carrier.repository.name)),
+        environment: None,
+        digest: Some(new.manifest),
+        facts: json!({
+            "scan": run,
+            "scanner": report.scanner,
+            "scanner_version": report.scanner_version,
+            "database_updated_at": report.database_updated_at,
+            "scanned_at": report.scanned_at,
+            "report": new.report,
+            "attestation": attestation_id,
+            "finding_set": new.finding_set,
+            "counts": report.findings.counts(),
+            "scope": report.scope,
+            "bound_by": new.bound_by.map(BoundBy::as_str),
+        }),
+        changes: alike.iter().map(|(digest, _)| Generation::bytes(digest)).collect(),
+    };
+    ledger::append(tx, event).await.map(|_| ())
+}
+
+/// Whether it is a statement with a vulnerability report that somebody signed.
+fn is_scan(received: &Received) -> bool {
+    let is_type = |kind: &str| kind == VULNS || kind == COSIGN_VULN;
+    received.signatures() > 0
+        && received.claimed().is_some_and(|statement| is_type(&statement.predicate_type))
+}
