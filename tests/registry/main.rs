@@ -53,6 +53,7 @@ mod retaining;
 mod rolling_back;
 mod rooms;
 mod running;
+mod scan_scopes;
 mod scanning;
 mod storing;
 mod tags_never_move;
