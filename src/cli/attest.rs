@@ -163,6 +163,9 @@ async fn deliver(
             vec![other]
         }
     };
+    for warning in items.iter().filter_map(|item| item["warnings"].as_array()).flatten() {
+        output.remark(&format!("warning: {}", warning.as_str().unwrap_or_default()));
+    }
     output.answer(&json!(items), || {
         let columns = [
             ("id", "/id"),

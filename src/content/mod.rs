@@ -34,8 +34,8 @@ pub use deletes::{delete, holders};
 pub use documents::{Texts, document_layers};
 pub use manifest::{
     Artifact, Attached, Attachment, Bodies, Descriptor, Found, InvalidManifest, Layer, Manifest, OCI_IMAGE,
-    OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, find, known,
-    link_empty_config, manifest, platform_of_config, put_manifest,
+    OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, artifacts_of_files, attach, config_fits, find,
+    known, link_empty_config, manifest, platform_of_config, put_manifest,
 };
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};

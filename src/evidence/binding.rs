@@ -14,6 +14,10 @@ pub struct Candidate {
     pub sha256: Digest,
     /// Its bytes' SHA-512.
     pub sha512: Digest,
+    /// By what its scans are kept.
+    pub scanned_as: String,
+    /// It is a container image.
+    pub is_image: bool,
     /// The digest of its configuration, of a container image.
     pub config: Option<Digest>,
     /// The file, of an artifact of exactly one.
@@ -149,7 +153,7 @@ pub fn bind<'a>(
         match fit(scope, image, &above, only) {
             Ok(Fit::Named(by)) => {
                 // Images with one configuration are one image, whichever of them is named.
-                let alike = |other: &Candidate| other.config.is_some() && other.config == image.config;
+                let alike = |other: &Candidate| other.scanned_as == image.scanned_as;
                 best = Some(match best {
                     Some((known, first, twice)) if known < by => (known, first, twice),
                     Some((known, first, twice)) if known == by => (known, first, twice || !alike(first)),
@@ -227,14 +231,14 @@ fn fit(scope: &Scope, image: &Candidate, indexes: &BTreeSet<Digest>, only: bool)
 
 /// An image wants a report of an image, and anything else one of anything else.
 fn check_source(scope: &Scope, image: &Candidate) -> Result<(), NotBound> {
-    let (what, wanted) = match (&image.config, scope.source) {
+    let (what, wanted) = match (image.is_image, scope.source) {
         (_, Source::Unknown)
-        | (Some(_), Source::Image)
-        | (None, Source::Filesystem | Source::File | Source::VirtualMachine | Source::Sbom) => return Ok(()),
-        (Some(_), _) => {
+        | (true, Source::Image)
+        | (false, Source::Filesystem | Source::File | Source::VirtualMachine | Source::Sbom) => return Ok(()),
+        (true, _) => {
             ("a container image", "only a report of an image counts for it (trivy image, grype registry:...)")
         }
-        (None, Source::Image | Source::Repository | Source::Other) => (
+        (false, Source::Image | Source::Repository | Source::Other) => (
             "no container image",
             "a report of the file, of a directory, of a disk or of a bill of materials counts for it (trivy fs, \
              rootfs, vm or sbom; grype file:, dir: or sbom:)",
@@ -276,6 +280,8 @@ mod tests {
             digest: digest(name),
             sha256: digest(name),
             sha512: format!("sha512:{}", "ab".repeat(64)).parse().unwrap(),
+            scanned_as: format!("config:{}", digest(config)),
+            is_image: true,
             config: Some(digest(config)),
             file: None,
             platform: Some(platform.parse().unwrap()),
@@ -284,8 +290,13 @@ mod tests {
     }
 
     fn index(images: &[Candidate]) -> Vec<Candidate> {
-        let index =
-            Candidate { config: None, platform: None, is_index: true, ..image("index", "", "linux/amd64") };
+        let index = Candidate {
+            is_image: false,
+            config: None,
+            platform: None,
+            is_index: true,
+            ..image("index", "", "linux/amd64")
+        };
         std::iter::once(index).chain(images.iter().cloned()).collect()
     }
 
@@ -352,8 +363,13 @@ mod tests {
 
     #[test]
     fn each_source_counts_for_its_own_kind_of_thing() {
-        let file =
-            Candidate { config: None, file: Some(digest("bytes")), platform: None, ..image("f", "", "a/b") };
+        let file = Candidate {
+            is_image: false,
+            config: None,
+            file: Some(digest("bytes")),
+            platform: None,
+            ..image("f", "", "a/b")
+        };
         for (source, for_image, for_file) in [
             (Source::Image, true, false),
             (Source::Filesystem, false, true),

@@ -50,6 +50,11 @@ pub(super) const GRYPE: &[Member] = &[
     Member { name: "ignoredMatches", inside: GRYPE_MATCH },
 ];
 
+/// Go's decoder folds two letters of other alphabets as well: the long s, and the sign for kelvin.
+fn is_spelling(name: &str, known: &str) -> bool {
+    name.replace('\u{17f}', "s").replace('\u{212a}', "k").eq_ignore_ascii_case(known)
+}
+
 /// Refuses a report in which a member is another spelling of one of these.
 pub(super) fn check(json: &[u8], members: &'static [Member]) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -80,7 +85,7 @@ impl<'de> Visitor<'de> for Inside {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
-            let inside = self.0.iter().find(|member| member.name.eq_ignore_ascii_case(&name));
+            let inside = self.0.iter().find(|member| is_spelling(&name, member.name));
             let inside = match inside {
                 Some(member) if member.name != name => {
                     return Err(A::Error::custom(format_args!(

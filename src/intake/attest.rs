@@ -33,6 +33,8 @@ pub struct Attested {
     pub predicate_type: String,
     /// The signer that is trusted for it.
     pub signer: String,
+    /// What makes it count for less than it may seem to.
+    pub warnings: Vec<String>,
 }
 
 /// Why nothing was recorded.
@@ -144,7 +146,7 @@ impl Act<'_> {
                 through: Through::Post,
             };
             let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
-            self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
+            let warnings = self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
             // What was received earlier keeps the time at which it came.
             let since = |signer: &Signer| recorded.counts_from(signer);
             let (_, signer) = signed(one, &known, &repository.name, since)?;
@@ -155,6 +157,7 @@ impl Act<'_> {
                 subjects: statement.content().digests().collect(),
                 predicate_type: statement.content().predicate_type.clone(),
                 signer,
+                warnings,
             });
         }
         tx.commit().await.map_err(|error| Failure::new("attesting", error))?;

@@ -2,10 +2,11 @@
 
 use super::carried::Reading;
 use crate::access::{Grant, Push};
-use crate::content::{self, ParsedManifest, blobs, platform_of_config};
+use crate::content::{self, ParsedManifest, blobs, config_fits, platform_of_config};
 use crate::failure::Failure;
-use crate::names::{Digest, Platform};
+use crate::names::Digest;
 use crate::postgres::Db;
+use bytes::Bytes;
 
 /// Bytes of a config that is read; a long history has some ten thousand.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -20,10 +21,15 @@ pub(super) async fn with_platform(
 ) -> ParsedManifest {
     let mut manifest = manifest.clone();
     if let Some(config) = manifest.image_config() {
-        manifest.platform = read(db, reading, grant, config).await.unwrap_or_else(|failure| {
+        let read = read(db, reading, grant, config).await.unwrap_or_else(|failure| {
             tracing::warn!(error = failure.chain(), %config, "the platform of an image is not known");
             None
         });
+        if let Some(config) = read {
+            let layers = manifest.layers().unwrap_or_default();
+            manifest.platform = platform_of_config(&config);
+            manifest.config_fits = config_fits(&config, &layers);
+        }
     }
     manifest
 }
@@ -33,7 +39,7 @@ async fn read(
     reading: Reading<'_>,
     grant: &Grant<Push>,
     config: &Digest,
-) -> Result<Option<Platform>, Failure> {
+) -> Result<Option<Bytes>, Failure> {
     let mut connection = db.acquire().await?;
     let Some(repository) = content::repository(&mut connection, grant.repository()).await? else {
         return Ok(None);
@@ -41,6 +47,5 @@ async fn read(
     let found = blobs::find(&mut connection, repository.id, config).await?;
     drop(connection);
     let Some(blob) = found else { return Ok(None) };
-    let bytes = blob.read_whole(reading.store, reading.room, MAX_CONFIG_BYTES).await?;
-    Ok(bytes.and_then(|bytes| platform_of_config(&bytes)))
+    blob.read_whole(reading.store, reading.room, MAX_CONFIG_BYTES).await
 }

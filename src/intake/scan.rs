@@ -253,7 +253,8 @@ impl Act<'_> {
             finding_set: findings.digest(),
             scope: &self.report.scope,
             bound_by,
-            scanned_as: bound.config.as_ref().unwrap_or(&bound.sha256),
+            scanned_as: &bound.scanned_as,
+            is_image: bound.is_image,
             report: &artifact,
             attestation_id: None,
             principal: self.grant.principal(),
@@ -381,7 +382,7 @@ pub(super) async fn family(
 ) -> Result<(Vec<Candidate>, BTreeSet<Digest>), Failure> {
     let mut family = evidence::candidates(connection, repository_id, manifest).await?;
     if let [only] = family.as_mut_slice()
-        && only.config.is_none()
+        && !only.is_image
         && let Some(stored) = content::manifest(connection, repository_id, &only.digest).await?
     {
         only.file = stored.file()?;

@@ -2,12 +2,14 @@
 //! of the statement.
 
 use super::scan::family;
-use crate::attestation::{self, COSIGN_VULN, Carrier, Received, VULNS};
+use crate::attestation::{self, COSIGN_VULN, Carrier, Received, Through, VULNS};
 use crate::evidence::{self, BoundBy, NewRun, Recorded, Report, SeverityOrder, Source};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
+use crate::policy::in_words;
 use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Generation, Tx, agreed_time};
+use chrono::DateTime;
 use serde_json::json;
 use std::collections::BTreeSet;
 use tokio::task::spawn_blocking;
@@ -23,7 +25,7 @@ pub struct ScanReading<'a> {
 
 /// The reports in what was received, one for each, where it is a report that can be read.
 #[derive(Debug, Default)]
-pub(super) struct ScanStatements(Vec<Option<Report>>);
+pub(super) struct ScanStatements(Vec<Option<Result<Report, String>>>);
 
 impl ScanStatements {
     /// Reads them on a thread that may take its time. What cannot be read is an attestation like any other, and no
@@ -36,22 +38,22 @@ impl ScanStatements {
         let read = spawn_blocking(move || {
             let report = |one: &Received| {
                 let statement = is_scan(one).then(|| one.claimed()).flatten()?;
-                let read =
-                    evidence::read_vulns(&statement.predicate_type, &statement.predicate, &order, max).ok();
-                read.map(|mut report| {
+                let read = evidence::read_vulns(&statement.predicate_type, &statement.predicate, &order, max);
+                Some(read.map_err(|error| error.to_string()).map(|mut report| {
                     // The statement says what it is about.
                     if report.scope.source == Source::Image {
                         report.scope.source = Source::Unknown;
                     }
                     report
-                })
+                }))
             };
             received.iter().map(report).collect()
         });
         read.await.map(Self).map_err(|error| Failure::new("reading signed scan reports", error))
     }
 
-    /// Records the report of the `place`th of what was received, whose attestation was recorded.
+    /// Records the report of the `place`th of what was received, whose attestation was recorded. Says why it makes no
+    /// scan, where it makes none.
     pub(super) async fn record(
         &self,
         tx: &mut Tx,
@@ -59,10 +61,21 @@ impl ScanStatements {
         received: &Received,
         carrier: Carrier<'_>,
         attestation_id: i64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let (Some(Some(report)), Some(statement)) = (self.0.get(place), received.claimed()) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => return Ok(vec![format!("the statement makes no scan: {error}")]),
+        };
+        // A statement that only a push brought may have been held back. If it does not say when the scan was, it
+        // takes no run's place.
+        let scanned_at = report.scanned_at.or(match carrier.through {
+            Through::Push => Some(DateTime::UNIX_EPOCH),
+            Through::Post => None,
+        });
+        let mut warnings = Vec::new();
         let repository = carrier.repository;
         let at = agreed_time(tx).await?;
         let mut counted = BTreeSet::new();
@@ -71,8 +84,7 @@ impl ScanStatements {
             let Ok(Some((image, bound_by))) = evidence::bind(&report.scope, &family, &above) else {
                 continue;
             };
-            let scanned_as = image.config.as_ref().unwrap_or(&image.sha256);
-            if !counted.insert(scanned_as.clone()) {
+            if !counted.insert(image.scanned_as.clone()) {
                 continue;
             }
             let new = NewRun {
@@ -82,26 +94,31 @@ impl ScanStatements {
                 scanner: &report.scanner,
                 scanner_version: &report.scanner_version,
                 database_updated_at: report.database_updated_at,
-                scanned_at: report.scanned_at,
+                scanned_at,
                 finding_set: report.findings.digest(),
                 scope: &report.scope,
                 // The signer names the digest.
                 bound_by: Some(bound_by.unwrap_or(BoundBy::Manifest)),
-                scanned_as,
+                scanned_as: &image.scanned_as,
+                is_image: image.is_image,
                 report: carrier.manifest,
                 attestation_id: Some(attestation_id),
                 principal: carrier.principal,
                 at,
             };
-            if new.impossible_time().is_some() {
-                return Ok(());
+            if let Some(claimed) = new.impossible_time() {
+                warnings.push(format!(
+                    "the statement makes no scan: it says {}, which is later than now",
+                    in_words(claimed)
+                ));
+                return Ok(warnings);
             }
             evidence::store_findings(tx, &report.findings).await?;
             if let Recorded::New(run) = evidence::record(tx, &new).await? {
                 announce(tx, &new, run, report, carrier, attestation_id).await?;
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 }
 
@@ -129,7 +146,7 @@ async fn announce(
             "scanner": report.scanner,
             "scanner_version": report.scanner_version,
             "database_updated_at": report.database_updated_at,
-            "scanned_at": report.scanned_at,
+            "scanned_at": new.scanned_at,
             "report": new.report,
             "attestation": attestation_id,
             "finding_set": new.finding_set,

@@ -189,7 +189,7 @@ gate! {
     /// Every image was scanned recently, and no run that counts has a finding that is denied. For each scanner, kind
     /// and target the newest run counts. A report that nobody signed is the word of who may record scans, about what
     /// the scanner was told to look at as well: `signed_by` demands signed ones.
-    Scanned, "scan the digest with an up-to-date database, mend what is found, and promote again" {
+    Scanned, "scan the image with an up-to-date database, fix or waive what is found, and promote again" {
         /// Only these scanners count [default: every scanner's newest run].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scanners: Option<Several<String>>,
@@ -212,7 +212,7 @@ gate! {
         /// What must not be found [default: nothing is denied].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny: Option<Deny>,
-        /// Only findings that have a fix count [default: false].
+        /// Only vulnerabilities that have a fix count; secrets and others count in any case [default: false].
         #[serde(default, deserialize_with = "truth")]
         fixable_only: bool,
         /// What a finding without a severity does [default: warn, where something is denied].

@@ -23,7 +23,7 @@ pub fn has_result(predicate_type: &str) -> bool {
 
 /// Whether a result says no, in whatever case of letters.
 pub fn is_failed(result: &str) -> bool {
-    result.eq_ignore_ascii_case(TestResult::Failed.as_str())
+    result.trim().eq_ignore_ascii_case(TestResult::Failed.as_str())
 }
 
 /// Whether the statement says FAILED: it satisfies no gate.

@@ -709,7 +709,7 @@ fn outdated(policies: &PolicySets, case: &Case, observed: &mut Vec<Observed>) {
             let mut found = policy.scan_gates(case.at).flat_map(|gate| {
                 let images = case.images().into_iter();
                 images.filter_map(move |(digest, sha256)| {
-                    scanned::outdated(gate, case.at, digest, &scanned::runs(gate, case, sha256))
+                    scanned::outdated(gate, case, digest, &scanned::runs(gate, case, sha256))
                 })
             });
             found.next()

@@ -68,8 +68,8 @@ select x.* from copies c, template, scan_runs t,
     'repository_id', c.repository_id, 'manifest', c.digest, 'sha256', c.digest, 'report', c.report)) x
 where t.repository_id = template.repository_id;
 
-insert into scan_coverage(repository_id, image, scanner, signer_id, aspect, filter, scanned_at, run_id, is_current)
-select r.repository_id, scanned_as(m), t.scanner, t.signer_id, t.aspect, t.filter, t.scanned_at, r.id, t.is_current
+insert into scan_coverage(repository_id, image, scanner, signer_id, aspect, filter, scanned_at, run_id, is_trusted, is_current)
+select r.repository_id, scanned_as(m), t.scanner, t.signer_id, t.aspect, t.filter, t.scanned_at, r.id, true, t.is_current
 from copies c join scan_runs r on r.repository_id = c.repository_id and r.manifest = c.digest
 join manifests m on m.repository_id = c.repository_id and m.digest = r.manifest, template, scan_coverage t
 where t.repository_id = template.repository_id;

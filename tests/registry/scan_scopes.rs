@@ -36,17 +36,17 @@ async fn scene(gate: &str) -> Scene {
 
 impl Scene {
     async fn image(&self, name: &str, architecture: &str) -> Image {
-        let config =
-            json!({"architecture": architecture, "os": "linux", "config": {"Env": [name]}}).to_string();
-        self.image_of(name, &config).await
+        let config = json!({"architecture": architecture, "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [sha256(name.as_bytes())]}});
+        self.image_of(name, &config.to_string(), "application/vnd.oci.image.layer.v1.tar").await
     }
 
-    async fn image_of(&self, name: &str, config: &str) -> Image {
+    async fn image_of(&self, name: &str, config: &str, layers: &str) -> Image {
         let digest = self.pusher.push_blob("app", config.as_bytes()).await;
         let layer = self.pusher.push_blob("app", name.as_bytes()).await;
         let manifest = json!({"schemaVersion": 2, "mediaType": IMAGE,
             "config": {"mediaType": CONFIG, "digest": digest, "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": name.len()}]});
+            "layers": [{"mediaType": layers, "digest": layer, "size": name.len()}]});
         let reference = sha256(manifest.to_string().as_bytes());
         let pushed = self.pusher.push_manifest("app", reference.as_str(), IMAGE, &manifest).await;
         Image { digest: pushed, config: digest }
@@ -236,15 +236,26 @@ async fn an_index_of_one_image_is_scanned_as_that_image_and_one_configuration_is
     scene.scan(&index, &trivy(&image, 10, &json!([os(&[])])), 201).await;
     scene.promote(&index, 201).await;
 
-    // The same image, its layer compressed otherwise, pushed after the scan.
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Env": ["one"]}}).to_string();
-    let recompressed = scene.image_of("one, compressed otherwise", &config).await;
+    // The same image, its layer compressed, pushed after the scan.
+    let config = json!({"architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [sha256(b"one")]}});
+    let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let recompressed = scene.image_of("one, compressed", &config.to_string(), gzip).await;
     assert_eq!(recompressed.config, image.config);
     assert_ne!(recompressed.digest, image.digest);
     scene.promote(&recompressed.digest, 201).await;
     let critical = json!([os(&[vulnerability("CVE-2026-1", "CRITICAL")])]);
     scene.scan(&recompressed.digest, &trivy(&image, 5, &critical), 201).await;
     assert!(scene.refused(&index).await.contains("CVE-2026-1"), "what is found in one is in the other");
+    // A configuration that names other layers makes no image of the manifest that borrows it.
+    let clean = scene.image("clean", "amd64").await;
+    scene.scan(&clean.digest, &trivy(&clean, 5, &json!([os(&[])])), 201).await;
+    let config = json!({"architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [sha256(b"clean")]}});
+    let tar = "application/vnd.oci.image.layer.v1.tar";
+    let borrowed = scene.image_of("another layer", &config.to_string(), tar).await;
+    assert_eq!(borrowed.config, clean.config);
+    scene.promote(&borrowed.digest, 409).await;
     scene.registry.check().await;
 }
 
@@ -265,6 +276,43 @@ async fn a_report_that_names_nothing_counts_only_where_the_policy_says_so() {
         "Results": [os(&[vulnerability("CVE-2026-1", "HIGH")])]});
     scene.scan(&image.digest, &found, 201).await;
     scene.registry.policy("prod", GATE).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_run_that_names_nothing_or_had_no_valid_database_takes_the_place_of_none_that_is_better() {
+    let scene = scene(GATE).await;
+    let image = scene.image("one", "amd64").await;
+    let found = json!({"matches": [{"artifact": {"name": "openssl", "version": "1", "type": "deb"},
+        "vulnerability": {"id": "CVE-2026-1", "severity": "High"}}]});
+    scene.scan(&image.digest, &grype(&image, 60, &found), 201).await;
+    scene.scan(&image.digest, &trivy(&image, 5, &json!([os(&[]), libraries(&[])])), 201).await;
+    let unnamed = grype(&image, 30, &json!({"source": {"type": "image", "target": {}}}));
+    scene.scan(&image.digest, &unnamed, 201).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    let invalid = json!({"descriptor": {"name": "grype", "version": "1", "timestamp": at(20), "configuration": {},
+        "db": {"status": {"valid": false, "error": "checksum mismatch"}}}});
+    scene.scan(&image.digest, &grype(&image, 20, &invalid), 201).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    scene.scan(&image.digest, &grype(&image, 10, &json!({})), 201).await;
+    scene.promote(&image.digest, 201).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_revocation_takes_back_no_finding_that_came_before_it() {
+    let scene = scene(GATE).await;
+    let key = Signing::new(7);
+    scene.admin.register_signer("scanner-key", &key.pem(), &[VULNS]).await;
+    let image = scene.image("one", "amd64").await;
+    scene.scan(&image.digest, &trivy(&image, 5, &json!([os(&[])])), 201).await;
+    let high = json!({"scanner": {"uri": "scan", "result": [{"id": "CVE-2026-1", "severity": [{"score": "9.1"}]}]},
+        "metadata": {"scanFinishedOn": at(30)}});
+    scene.admin.attest("app", &key.statement(&image.digest, VULNS, &high), 201).await;
+    scene.promote(&image.digest, 409).await;
+    let revocation = json!({"reason": "stolen", "compromised": true});
+    scene.admin.post_document("/api/v1/signers/scanner-key/revocation", &revocation, 201).await;
     assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
     scene.registry.check().await;
 }
@@ -413,9 +461,82 @@ async fn a_signed_report_is_a_run_and_a_gate_may_take_no_other() {
     scene.promote(&other.digest, 409).await;
     scene.admin.register_signer("late-key", &late.pem(), &[VULNS]).await;
     scene.promote(&other.digest, 201).await;
+    // What was retracted stays so, in whatever manifest it comes again.
+    let runs = scene.scanner.document(&format!("/api/v1/scans?repository=app&digest={}", other.digest)).await;
+    scene.revoke(&runs["items"][0]).await;
+    scene.promote(&other.digest, 409).await;
+    scene.admin.attest("app", &carrier, 201).await;
+    scene.promote(&other.digest, 409).await;
+    let again = late.statement(&other.digest, VULNS, &predicate(5, json!([])));
+    push_statement(&scene, &other.digest, &again).await;
+    scene.promote(&other.digest, 201).await;
     let revoked = json!({"reason": "lost", "compromised": true});
     scene.admin.post_document("/api/v1/signers/late-key/revocation", &revoked, 201).await;
     scene.promote(&other.digest, 409).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_signed_report_whose_signature_does_not_count_takes_no_place() {
+    let scene = scene(GATE).await;
+    let key = Signing::new(7);
+    scene.admin.register_signer("scanner-key", &key.pem(), &[VULNS]).await;
+    let image = scene.image("one", "amd64").await;
+    scene.scan(&image.digest, &grype(&image, 5, &json!({})), 201).await;
+    let predicate = |finished: Option<String>, found: Value| {
+        json!({"scanner": {"uri": "pkg:github/aquasecurity/trivy@0.60.0", "result": found},
+            "metadata": {"scanFinishedOn": finished}})
+    };
+    let high = json!([{"id": "CVE-2026-1", "severity": [{"method": "nvd", "score": "8.1"}]}]);
+    let found = key.statement(&image.digest, VULNS, &predicate(Some(at(30)), high));
+    scene.admin.attest("app", &found, 201).await;
+    scene.promote(&image.digest, 409).await;
+    // Held back, without a time: only whoever may attest makes it count from its receipt.
+    let withheld = key.statement(&image.digest, VULNS, &predicate(None, json!([])));
+    push_statement(&scene, &image.digest, &withheld).await;
+    scene.promote(&image.digest, 409).await;
+    // Whoever stole the key clears the finding until it is revoked from before.
+    let before = proofmark::clock::now();
+    let stolen = key.statement(&image.digest, VULNS, &predicate(Some(at(20)), json!([])));
+    push_statement(&scene, &image.digest, &stolen).await;
+    scene.promote(&image.digest, 201).await;
+    let revocation = json!({"reason": "stolen", "at": before});
+    scene.admin.post_document("/api/v1/signers/scanner-key/revocation", &revocation, 201).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    let later = key.statement(&image.digest, VULNS, &predicate(Some(at(10)), json!([])));
+    push_statement(&scene, &image.digest, &later).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn an_image_is_no_document_because_an_index_says_so() {
+    let scene = scene(GATE).await;
+    let clean = scene.image("clean", "amd64").await;
+    let other = scene.image("other", "amd64").await;
+    scene.scan(&clean.digest, &trivy(&clean, 5, &json!([os(&[])])), 201).await;
+    let children = [(&clean.digest, "linux/amd64"), (&other.digest, "unknown/unknown")];
+    let index = scene.pusher.push_index("app", "1", &children).await;
+    assert!(scene.refused(&index).await.contains(other.digest.as_str()));
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn a_signed_report_that_makes_no_scan_says_why() {
+    let scene = scene(GATE).await;
+    let key = Signing::new(7);
+    scene.admin.register_signer("scanner-key", &key.pem(), &[VULNS]).await;
+    let image = scene.image("one", "amd64").await;
+    for (predicate, says) in [
+        (json!({"scanner": {"uri": "trivy", "result": 7}}), "neither a list nor a report"),
+        (
+            json!({"scanner": {"uri": "trivy", "result": []}, "metadata": {"scanFinishedOn": "2126-01-01T00:00:00Z"}}),
+            "later than now",
+        ),
+    ] {
+        let answer = scene.admin.attest("app", &key.statement(&image.digest, VULNS, &predicate), 201).await;
+        assert!(answer[0]["warnings"].to_string().contains(says), "{answer}");
+    }
     scene.registry.check().await;
 }
 

@@ -467,12 +467,8 @@ async fn scans(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                      where i.attestation_id = s.attestation_id and i.counts_from = s.attestation_id))
                    and not exists (select from scan_coverage c where c.run_id = s.id and c.aspect = a.aspect))
                or exists (
-                 select from scan_coverage c where c.run_id = s.id and c.is_current = exists (
-                   select from scan_coverage n
-                   where n.repository_id = c.repository_id and n.image = c.image and n.scanner = c.scanner
-                     and n.signer_id is not distinct from c.signer_id and n.aspect = c.aspect
-                     and (n.scanned_at, n.run_id) > (c.scanned_at, c.run_id) and (n.filter = '' or n.filter = c.filter)
-                     and not exists (select from scan_retractions x where x.run_id = n.run_id)))
+                 select from scan_coverage c where c.run_id = s.id
+                   and c.is_current <> (c.is_trusted and not is_replaced(c)))
                then ' counts for other aspects than it should' end as untold
            from scan_runs s left join manifests m on m.repository_id = s.repository_id and m.digest = s.manifest
            where s.id > $1 order by s.id limit $2"#

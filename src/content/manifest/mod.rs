@@ -7,7 +7,8 @@ mod read;
 
 pub use build::{Artifact, Attached, Attachment, Layer, attach, link_empty_config};
 pub use parse::{
-    Descriptor, InvalidManifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, TITLE, is_image, platform_of_config,
+    Descriptor, InvalidManifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, TITLE, config_fits, is_image,
+    platform_of_config,
 };
 pub use put::{Stored, put_manifest};
 pub use read::{Bodies, Found, Manifest, StoredLayer, artifacts_of_files, find, known, manifest};

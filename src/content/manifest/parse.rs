@@ -88,6 +88,8 @@ pub struct ParsedManifest {
     pub config: Option<Digest>,
     /// What an image runs on. The manifest does not state it: the reader of the image's configuration sets it.
     pub platform: Option<Platform>,
+    /// Whether the configuration of an image names the layers that the manifest has. Set with the platform.
+    pub config_fits: bool,
     /// What it refers to, there or not.
     pub subject: Option<Digest>,
     /// Its annotations, a JSON object.
@@ -234,6 +236,32 @@ pub fn platform_of_config(config: &[u8]) -> Option<Platform> {
     })
 }
 
+/// Whether an image's configuration names the layers of its manifest: as many uncompressed layers as there are
+/// layers, at least one, and each layer that is not compressed by its digest. What is compressed is checked by
+/// runtimes when they unpack it.
+pub fn config_fits(config: &[u8], layers: &[StoredLayer]) -> bool {
+    #[derive(Deserialize)]
+    struct Config {
+        rootfs: RootFs,
+    }
+    #[derive(Deserialize)]
+    struct RootFs {
+        diff_ids: Vec<Digest>,
+    }
+    let bounds = Bounds { depth: MAX_DEPTH, values: MAX_CONFIG_VALUES };
+    let named = json::at_length(config.len(), || {
+        json::check(config, bounds, CONFIG).ok()?;
+        serde_json::from_slice::<Config>(config).ok()
+    });
+    let Some(named) = named.map(|config| config.rootfs.diff_ids) else { return false };
+    let fits = |(layer, diff_id): (&StoredLayer, &Digest)| {
+        let kind = layer.media_type.as_str();
+        let compressed = ["gzip", "zstd"].iter().any(|suffix| kind.ends_with(suffix));
+        compressed || layer.digest == *diff_id
+    };
+    !layers.is_empty() && layers.len() == named.len() && layers.iter().zip(&named).all(fits)
+}
+
 impl ParsedManifest {
     /// Reads a manifest that is stored under a digest of `algorithm`. `content_type` is the
     /// request's header; `max_references` bounds its layers or children.
@@ -278,6 +306,7 @@ impl ParsedManifest {
             media_type,
             artifact_type: wire.artifact_type,
             config_media_type,
+            config_fits: false,
             config,
             platform: None,
             subject: wire.subject.map(|subject| subject.digest),

@@ -143,8 +143,8 @@ pub async fn insert(
         r#"with inserted as (
              insert into manifests(repository_id, digest, sha256, sha512, media_type, artifact_type,
                                    config_media_type, subject, annotations, total_size_bytes, body, pushed_by,
-                                   config_digest, platform)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17)
+                                   config_digest, platform, config_fits)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17, $19)
              on conflict (repository_id, digest) do nothing returning digest),
            with_blobs as (
              insert into manifest_blobs(repository_id, manifest, blob)
@@ -173,6 +173,7 @@ pub async fn insert(
         parsed.config.as_ref() as Option<&Digest>,
         text(&parsed.platform),
         &positions,
+        parsed.config_fits,
     )
     .fetch_optional(connection)
     .await

@@ -36,7 +36,9 @@ pub struct NewRun<'a> {
     /// By what the report names what was scanned.
     pub bound_by: Option<BoundBy>,
     /// By what its scans are kept: an image's configuration, or the bytes.
-    pub scanned_as: &'a Digest,
+    pub scanned_as: &'a str,
+    /// Whether it is a container image.
+    pub is_image: bool,
     /// The artifact that keeps the raw report.
     pub report: &'a Digest,
     /// The signed statement that is the report.
@@ -89,8 +91,8 @@ pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<R
     let new = sqlx::query_scalar!(
         r#"insert into scan_runs(repository_id, manifest, sha256, scanner, scanner_version, database_updated_at,
              scanned_at, finding_set, report, received_by, received_at, scope, bound_by,
-             attestation_id, image, aspects, filter)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             attestation_id, image, aspects, filter, is_image)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
            on conflict do nothing returning id"#,
         run.repository_id,
         run.manifest as &Digest,
@@ -106,9 +108,10 @@ pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<R
         json!(run.scope),
         run.bound_by.map(BoundBy::as_str),
         run.attestation_id,
-        run.scanned_as as &Digest,
+        run.scanned_as,
         &aspects as &[&str],
         run.scope.filter(),
+        run.is_image,
     )
     .fetch_optional(&mut *connection)
     .await
@@ -130,13 +133,13 @@ pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<R
     }
     let known = sqlx::query_scalar!(
         "select id from scan_runs
-         where repository_id = $1 and report = $2 and scanner = $3 and attestation_id is not distinct from $4
-           and ($4::bigint is null or image = $5)",
+         where repository_id = $1 and scanner = $3 and attestation_id is not distinct from $4
+           and case when $4::bigint is null then report = $2 else image = $5 end",
         run.repository_id,
         run.report as &Digest,
         run.scanner as &ScannerName,
         run.attestation_id,
-        run.scanned_as as &Digest,
+        run.scanned_as,
     )
     .fetch_one(connection)
     .await
@@ -328,7 +331,10 @@ pub async fn candidates(
              where f.depth < 4
            )
            select m.digest as "digest!: Digest", m.sha256 as "sha256!: Digest", m.sha512 as "sha512!: Digest",
-             scanned_as(m) as "scanned_as!: Digest", coalesce(f.platform, m.platform) as platform,
+             scanned_as(m) as "scanned_as!", is_container_image(m) as "is_image!", m.config_digest as "config: Digest",
+             -- What its configuration states makes an image of what an index lists as a document.
+             case when f.platform ~ '^unknown[(/]' then coalesce(m.platform, f.platform)
+               else coalesce(f.platform, m.platform) end as platform,
              exists (select from manifest_children c
                      where c.repository_id = $1 and c.manifest = m.digest) as "is_index!"
            from family f join manifests m on m.repository_id = $1 and m.digest = f.digest
@@ -340,7 +346,9 @@ pub async fn candidates(
     .await
     .map_err(|error| Failure::new("reading what a scan may be about", error))?;
     let candidates = rows.into_iter().map(|row| Candidate {
-        config: (row.scanned_as != row.sha256).then_some(row.scanned_as),
+        config: row.config.filter(|_| row.is_image),
+        scanned_as: row.scanned_as,
+        is_image: row.is_image,
         digest: row.digest,
         sha256: row.sha256,
         sha512: row.sha512,
@@ -376,13 +384,14 @@ pub async fn indexes_among(
 pub async fn scanned_alike(
     connection: &mut PgConnection,
     repository_id: i64,
-    scanned_as: &Digest,
+    scanned_as: &str,
 ) -> Result<Vec<(Digest, Digest)>, Failure> {
     let rows = sqlx::query!(
         r#"select digest as "digest: Digest", sha256 as "sha256: Digest" from manifests m
-           where repository_id = $1 and (config_digest = $2 or sha256 = $2) and scanned_as(m) = $2 limit 1000"#,
+           where repository_id = $1 and (config_digest = substr($2, 8) or sha256 = $2) and scanned_as(m) = $2
+           limit 1000"#,
         repository_id,
-        scanned_as as &Digest,
+        scanned_as,
     )
     .fetch_all(connection)
     .await
@@ -391,12 +400,9 @@ pub async fn scanned_alike(
 }
 
 /// By what the scans of a run are kept, and who recorded it.
-pub async fn scanned_as(connection: &mut PgConnection, run: i64) -> Result<Vec<Digest>, Failure> {
-    sqlx::query_scalar!(
-        r#"select distinct image as "image: Digest" from scan_coverage where run_id = $1"#,
-        run,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(|error| Failure::new("looking for what a scan counts for", error))
+pub async fn scanned_as(connection: &mut PgConnection, run: i64) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(r#"select distinct image from scan_coverage where run_id = $1"#, run,)
+        .fetch_all(connection)
+        .await
+        .map_err(|error| Failure::new("looking for what a scan counts for", error))
 }

@@ -70,6 +70,8 @@ struct AttestedRecord {
     predicate_type: String,
     /// The signer that is trusted for it.
     signer: String,
+    /// What makes it count for less than it may seem to: a vulnerability report that makes no scan, and why.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -200,8 +202,8 @@ async fn readable(connection: &mut sqlx::PgConnection, caller: &Caller) -> Resul
 
 impl From<Attested> for AttestedRecord {
     fn from(attested: Attested) -> Self {
-        let Attested { id, envelope, manifest, subjects, predicate_type, signer } = attested;
-        Self { id, envelope_digest: envelope, manifest, subjects, predicate_type, signer }
+        let Attested { id, envelope, manifest, subjects, predicate_type, signer, warnings } = attested;
+        Self { id, envelope_digest: envelope, manifest, subjects, predicate_type, signer, warnings }
     }
 }
 

@@ -306,7 +306,8 @@ fn results_for<'a>(
         for signature in attestation.signatures.iter().filter(|one| names.contains(one.signer.as_str())) {
             let one = SignedResult { attestation, signature, test: test.clone() };
             let from = if failed { one.counts_from() } else { attestation.received_at };
-            let age = gate.max_age.filter(|_| basis.ages);
+            // A FAILED does not become a lesser one with time: a newer PASSED clears it.
+            let age = gate.max_age.filter(|_| basis.ages && !failed);
             if age.is_some_and(|age| case.at >= from + age.delta()) {
                 why_not.insert(format!("one was received at {}, too long ago", in_words(from)));
             } else if good {

@@ -1,11 +1,11 @@
 //! Scans: recent, with a fresh database, and nothing found that is denied.
 
 use super::{Finding, list};
-use crate::names::Digest;
+use crate::names::{Digest, RepositoryName};
 use crate::policy::gate::{Deny, Scanned, Several, Word};
 use crate::policy::{
-    self, Aspect, Attestation, Case, Class, EvidenceKind, Scan, Severity, SignedReport, Span, Target,
-    WaivedFinding, Waiver, in_words,
+    self, Aspect, Attestation, Case, Class, EvidenceKind, Scan, Severity, Signature, SignedReport, Span,
+    Target, Untrusted, WaivedFinding, Waiver, in_words,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ pub(in crate::policy) fn scanned(gate: &Scanned, case: &Case) -> Finding {
     let mut found = Finding::pass("scanned, and no finding is denied");
     for (digest, sha256) in case.images() {
         let runs = runs(gate, case, sha256);
-        if let Some(outdated) = outdated(gate, case.at, digest, &runs) {
+        if let Some(outdated) = outdated(gate, case, digest, &runs) {
             found = found.and_fail(outdated.message);
         }
         for run in &runs {
@@ -54,28 +54,33 @@ pub(in crate::policy) fn runs<'a>(gate: &Scanned, case: &'a Case, sha256: &Diges
     case.facts.scans.iter().filter(of).collect()
 }
 
-/// Whether the gate counts the run: the scanner is one of the gate's, and a signed report is signed by a signer
-/// that is trusted for it, and that the gate names if it names any.
+/// Whether the gate counts what the run found: the scanner is one of the gate's, and a signed report is signed by a
+/// signer that was trusted for it when it came, and that the gate names if it names any. Who revokes a key takes back
+/// no finding that came before.
 pub(in crate::policy) fn counts(gate: &Scanned, case: &Case, run: &Scan) -> bool {
     let by_scanner = gate.scanners.as_ref().is_none_or(|some| some.0.contains(&run.scanner));
     let by_signer = match (&gate.signed_by, &run.statement) {
         (None, None) => true,
         (Some(_), None) => false,
-        (None, Some(statement)) => is_trusted(case, statement),
+        (None, Some(statement)) => is_trusted(case, statement, Signature::was_trusted_for),
         (Some(signers), Some(statement)) => {
-            signers.0.contains(&statement.signer) && is_trusted(case, statement)
+            signers.0.contains(&statement.signer) && is_trusted(case, statement, Signature::was_trusted_for)
         }
     };
     by_scanner && by_signer
 }
 
-fn is_trusted(case: &Case, statement: &SignedReport) -> bool {
+fn is_trusted(
+    case: &Case,
+    statement: &SignedReport,
+    trusted_for: fn(&Signature, &RepositoryName, &str, DateTime<Utc>) -> Result<(), Untrusted>,
+) -> bool {
     let repository = &case.facts.subject.repository;
     let of = |a: &&Attestation| a.envelope == statement.envelope;
     case.facts.attestations.iter().filter(of).any(|attestation| {
-        attestation.signatures.iter().filter(|one| one.signer == statement.signer).any(|signature| {
-            signature.trusted_for(repository, &attestation.predicate_type, attestation.received_at).is_ok()
-        })
+        let (kind, at) = (&attestation.predicate_type, attestation.received_at);
+        let mut by_signer = attestation.signatures.iter().filter(|one| one.signer == statement.signer);
+        by_signer.any(|signature| trusted_for(signature, repository, kind, at).is_ok())
     })
 }
 
@@ -147,9 +152,10 @@ fn doubtful_findings(
 ) -> Option<Doubt> {
     let (mut names, mut accepted) = (BTreeSet::new(), Vec::new());
     for finding in run.findings.iter().filter(|finding| is_doubtful(gate, finding)) {
-        if let Some(waiver) = case.waiver(finding, sha256) { accepted.push(waived(finding, waiver)) } else {
-            let reason =
-                finding.suppressed.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        if let Some(waiver) = case.waiver(finding, sha256) {
+            accepted.push(waived(finding, waiver));
+        } else {
+            let reason = finding.suppressed.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             names.insert(format!("{}{reason}", name(finding)));
         }
     }
@@ -163,7 +169,7 @@ fn doubtful_findings(
 /// An open finding that nobody rated, and that the threshold lets pass.
 fn is_unrated(gate: &Scanned, finding: &policy::Finding) -> bool {
     let open = finding.suppressed.is_none() && finding.severity == Severity::Unknown;
-    open && !denies(gate, finding) && (finding.fixable || !gate.fixable_only)
+    open && !denies(gate, finding) && is_asked(gate, finding)
 }
 
 /// A suppressed finding that the gate would deny if it were open.
@@ -177,7 +183,13 @@ fn would_be_denied(gate: &Scanned, finding: &policy::Finding) -> bool {
 pub(in crate::policy) fn denies(gate: &Scanned, finding: &policy::Finding) -> bool {
     let Some(Deny { severity }) = gate.deny else { return false };
     let open = finding.suppressed.is_none();
-    open && finding.severity >= severity && (finding.fixable || !gate.fixable_only)
+    open && finding.severity >= severity && is_asked(gate, finding)
+}
+
+/// Whether the gate looks at the finding: one that has a fix, where only these count. A secret or a setting has no
+/// version without it.
+fn is_asked(gate: &Scanned, finding: &policy::Finding) -> bool {
+    finding.fixable || !gate.fixable_only || finding.aspect.class() != Class::Vulnerability
 }
 
 /// The finding in a message.
@@ -213,12 +225,16 @@ pub(in crate::policy) struct Outdated {
 /// the gate wants is asked for.
 pub(in crate::policy) fn outdated(
     gate: &Scanned,
-    at: DateTime<Utc>,
+    case: &Case,
     digest: &Digest,
     runs: &[&Scan],
 ) -> Option<Outdated> {
-    let all =
-        wanted(gate, runs).into_iter().filter_map(|aspect| outdated_for(gate, at, digest, runs, aspect));
+    let trusted =
+        |run: &&&Scan| run.statement.as_ref().is_none_or(|one| is_trusted(case, one, Signature::trusted_for));
+    let trusted: Vec<&Scan> = runs.iter().filter(trusted).copied().collect();
+    let all = wanted(gate, runs)
+        .into_iter()
+        .filter_map(|aspect| outdated_for(gate, case.at, digest, &trusted, aspect));
     all.reduce(|one, other| Outdated {
         message: format!("{}; {}", one.message, other.message),
         since: one.since.min(other.since),
@@ -281,6 +297,11 @@ fn outdated_for(
         for reason in showing.iter().filter_map(|run| unusable(gate, run)).collect::<BTreeSet<_>>() {
             message.push_str("; ");
             message.push_str(&reason);
+        }
+        if let (Aspect::Of(_), None) = (aspect, &gate.targets) {
+            message.push_str(
+                "; an earlier run has shown this target: scan it again, or name `targets` in the gate",
+            );
         }
         return Some(Outdated { message, since: None });
     };

@@ -189,7 +189,7 @@ pub async fn gather(
               and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
           (select coalesce(json_agg(json_build_object('id', n.id, 'sha256', r.sha256, 'scanner', n.scanner,
               'scanned_at', n.scanned_at, 'database_updated_at', n.database_updated_at, 'report', n.report,
-              'finding_set', n.finding_set, 'covers', r.covers, 'is_image', r.scanned_as <> r.sha256,
+              'finding_set', n.finding_set, 'covers', r.covers, 'is_image', coalesce(n.is_image, true),
               'is_bound', n.bound_by is not null, 'scope', n.scope, 'retracted', exists (
                 select from scan_retractions x where x.run_id = n.id),
               'statement', case when r.signer_id is not null then json_build_object(
@@ -240,7 +240,7 @@ pub async fn gather(
         promotion,
         severities as &[&str],
         environments as &[&EnvironmentName],
-        &scanned_as as &[&Digest],
+        &scanned_as as &[&str],
     )
     .fetch_one(connection)
     .await

@@ -28,7 +28,7 @@ pub struct Release {
     /// The media type of each of them.
     pub media_types: Json<BTreeMap<Digest, MediaType>>,
     /// By what the scans of it and of the images are kept, by the SHA-256 of each that is a container image.
-    pub scanned_as: Json<BTreeMap<Digest, Digest>>,
+    pub scanned_as: Json<BTreeMap<Digest, String>>,
     /// The SHA-256 of every manifest below it.
     pub below: Vec<Digest>,
     pub promotion: Option<Json<Promotion>>,
@@ -72,8 +72,11 @@ impl Release {
 
     /// The SHA-256 of what may be scanned of it, the images of an index or itself, and by what the scans of each
     /// are kept.
-    pub fn images(&self) -> (Vec<&Digest>, Vec<&Digest>) {
-        let scanned_as = |sha256| (sha256, self.scanned_as.get(sha256).unwrap_or(sha256));
+    pub fn images(&self) -> (Vec<&Digest>, Vec<&str>) {
+        let scanned_as = |sha256| {
+            let other = self.scanned_as.get(sha256).map(String::as_str);
+            (sha256, other.unwrap_or(Digest::as_str(sha256)))
+        };
         if self.below.is_empty() {
             return std::iter::once(&self.sha256).map(scanned_as).unzip();
         }
@@ -120,6 +123,7 @@ pub async fn newest(
     find_in(connection, repositories, environment, None, None).await
 }
 
+#[allow(clippy::too_many_lines, reason = "one statement, read from top to bottom")]
 async fn find_in(
     connection: &mut PgConnection,
     repositories: &[&RepositoryName],
@@ -156,7 +160,9 @@ async fn find_in(
           -- An image does not become a document by its own config: some runtimes take what is listed without
           -- a platform whatever its config says.
           select f.repository_id, f.digest, m.sha256, m.media_type, f.position, scanned_as(m) as scanned_as,
-            coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) as platform,
+            -- Nor by the descriptor, where its config says otherwise.
+            case when f.platform ~ '^unknown[(/]' and m.platform is not null then m.platform
+              else coalesce(f.platform, case when m.platform !~ '^unknown[(/]' then m.platform end) end as platform,
             not exists (select from manifest_children c
                         where c.repository_id = m.repository_id and c.manifest = f.digest) as leaf
           from family f join manifests m on m.repository_id = f.repository_id and m.digest = f.digest
@@ -172,7 +178,7 @@ async fn find_in(
           (select coalesce(json_object_agg(sha256, scanned_as), '{}') from (
               select distinct m.sha256, m.scanned_as from members m where m.repository_id = l.repository_id and leaf
               union select s.sha256, scanned_as(m) from manifests m
-                where m.repository_id = s.repository_id and m.digest = s.digest) m) as "scanned_as!: Json<BTreeMap<Digest, Digest>>",
+                where m.repository_id = s.repository_id and m.digest = s.digest) m) as "scanned_as!: Json<BTreeMap<Digest, String>>",
           array(select distinct m.sha256 from members m where m.repository_id = l.repository_id) as "below!: Vec<Digest>",
           case when l.promotion_id is not null then json_build_object('id', l.promotion_id, 'manifest', l.manifest,
             'version', l.version, 'decision', l.decision, 'recorded', l.recorded,
