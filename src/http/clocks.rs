@@ -88,7 +88,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Writes that are refused, listed so that the author of a new route decides about it.
-    const REFUSED: [(&str, &str); 19] = [
+    const REFUSED: [(&str, &str); 20] = [
         ("POST", "/api/v1/approvals"),
         ("PUT", "/api/v1/artifacts"),
         ("POST", "/api/v1/attestations"),
@@ -103,6 +103,7 @@ mod tests {
         ("PUT", "/api/v1/repositories"),
         ("POST", "/api/v1/rollbacks"),
         ("POST", "/api/v1/scans"),
+        ("POST", "/api/v1/scans/{id}/revocation"),
         ("POST", "/api/v1/signers"),
         ("POST", "/api/v1/tags/reservations"),
         ("POST", "/api/v1/tokens"),
