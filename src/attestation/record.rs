@@ -28,9 +28,9 @@ use tokio::task::spawn_blocking;
 /// The way by which an attestation is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Through {
-    /// Inside a manifest, from whoever may push.
+    /// Inside a manifest, by a principal that may push.
     Push,
-    /// `POST /api/v1/attestations`, from whoever may attest.
+    /// `POST /api/v1/attestations`, by a principal that may attest.
     Post,
 }
 

@@ -1,11 +1,12 @@
 //! Recording a scan: the report is kept whole, what it found is stored once.
 
 use super::push;
+use super::scan_statement::ScanReading;
 use crate::access::{Administer, Grant, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
 use crate::evidence::{
     self, BoundBy, CLOCK_SKEW, Candidate, Class, NamedDigest, NewRun, NotBound, Recorded, Report, Run, Scope,
-    SeverityOrder, Unreadable,
+    Unreadable,
 };
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -46,10 +47,8 @@ pub struct RecordScan {
 /// How reports are read and kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Whose severity is followed.
-    pub order: &'a SeverityOrder,
-    /// Findings of one report.
-    pub max_findings: usize,
+    /// How they are read.
+    pub reading: ScanReading<'a>,
     /// How long bytes that nothing refers to yet are protected.
     pub grace: Duration,
 }
@@ -200,7 +199,8 @@ pub async fn retract_scan(
 
 /// Parses off the threads that serve requests, and settles the scanner's name.
 async fn read(rules: Rules<'_>, scan: &RecordScan) -> Result<Report, ScanRefused> {
-    let (bytes, order, max_findings) = (scan.report.clone(), rules.order.clone(), rules.max_findings);
+    let (bytes, order, max_findings) =
+        (scan.report.clone(), rules.reading.order.clone(), rules.reading.max_findings);
     let parse = move || evidence::read(&bytes, &order, max_findings);
     let mut report = tokio::task::spawn_blocking(parse)
         .await
@@ -266,13 +266,7 @@ impl Act<'_> {
         let run = evidence::record(&mut tx, &new).await?;
         let recorded = self.recorded(run, &subject, bound_by, artifact.clone());
         if let Recorded::New(_) = run {
-            // Images with one configuration are one image.
-            let alike = evidence::scanned_alike(&mut tx, repository.id, new.scanned_as).await?;
-            for (_, sha256) in &alike {
-                queue::reevaluate(&mut tx, &Changed::Bytes(sha256.clone())).await?;
-            }
-            let changes = alike.iter().map(|(digest, _)| Generation::bytes(digest)).collect();
-            ledger::append(&mut tx, Event { changes, ..self.event(&repository, &recorded, at) }).await?;
+            announce(&mut tx, &repository, &new, run.id(), self.report).await?;
         }
         tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
         Ok((recorded, linked.bytes_taken))
@@ -342,35 +336,47 @@ impl Act<'_> {
             counts: findings.counts(),
         }
     }
+}
 
-    fn event<'a>(
-        &'a self,
-        repository: &'a Repository,
-        recorded: &'a RecordedScan,
-        at: DateTime<Utc>,
-    ) -> Event<'a> {
-        Event {
-            kind: Kind::ScanRecorded,
-            at,
-            principal: self.grant.principal(),
-            repository: Some((repository.id, &repository.name)),
-            environment: None,
-            digest: Some(&recorded.digest),
-            facts: json!({
-                "scan": recorded.run.id(),
-                "scanner": recorded.scanner,
-                "scanner_version": recorded.scanner_version,
-                "database_updated_at": recorded.database_updated_at,
-                "scanned_at": self.report.scanned_at,
-                "report": recorded.report,
-                "finding_set": recorded.finding_set,
-                "counts": recorded.counts,
-                "scope": recorded.scope,
-                "bound_by": recorded.bound_by.map(BoundBy::as_str),
-            }),
-            changes: Vec::new(),
-        }
+/// Announces a new run, of a report or of a signed statement: every manifest of the image is evaluated again, since
+/// images with one configuration are one image, and the event is appended.
+pub(super) async fn announce(
+    tx: &mut Tx,
+    repository: &Repository,
+    new: &NewRun<'_>,
+    run: i64,
+    report: &Report,
+) -> Result<(), Failure> {
+    let alike = evidence::scanned_alike(tx, repository.id, new.scanned_as).await?;
+    for (_, sha256) in &alike {
+        queue::reevaluate(tx, &Changed::Bytes(sha256.clone())).await?;
     }
+    let mut facts = json!({
+        "scan": run,
+        "scanner": report.scanner,
+        "scanner_version": report.scanner_version,
+        "database_updated_at": report.database_updated_at,
+        "scanned_at": new.scanned_at,
+        "report": new.report,
+        "finding_set": new.finding_set,
+        "counts": report.findings.counts(),
+        "scope": report.scope,
+        "bound_by": new.bound_by.map(BoundBy::as_str),
+    });
+    if let Some(attestation) = new.attestation_id {
+        facts["attestation"] = json!(attestation);
+    }
+    let event = Event {
+        kind: Kind::ScanRecorded,
+        at: new.at,
+        principal: new.principal,
+        repository: Some((repository.id, &repository.name)),
+        environment: None,
+        digest: Some(new.manifest),
+        facts,
+        changes: alike.iter().map(|(digest, _)| Generation::bytes(digest)).collect(),
+    };
+    ledger::append(tx, event).await.map(|_| ())
 }
 
 /// What a report about the manifest may be about, and the indexes of it that the report names.

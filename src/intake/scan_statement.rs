@@ -1,16 +1,13 @@
 //! Vulnerability reports in signed statements: each is a run of its scanner as well, which counts for the signers
 //! of the statement.
 
-use super::scan::family;
+use super::scan::{announce, family};
 use crate::attestation::{self, COSIGN_VULN, Carrier, Received, Through, VULNS};
 use crate::evidence::{self, BoundBy, NewRun, Recorded, Report, SeverityOrder, Source};
 use crate::failure::Failure;
-use crate::ledger::{self, Event, Kind};
 use crate::policy::in_words;
-use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Generation, Tx, agreed_time};
+use crate::postgres::{Tx, agreed_time};
 use chrono::DateTime;
-use serde_json::json;
 use std::collections::BTreeSet;
 use tokio::task::spawn_blocking;
 
@@ -81,8 +78,13 @@ impl ScanStatements {
         let mut counted = BTreeSet::new();
         for digest in attestation::subjects_here(tx, repository.id, &statement).await? {
             let (family, above) = family(tx, repository.id, &digest, &report.scope).await?;
-            let Ok(Some((image, bound_by))) = evidence::bind(&report.scope, &family, &above) else {
-                continue;
+            let (image, bound_by) = match evidence::bind(&report.scope, &family, &above) {
+                Ok(Some(bound)) => bound,
+                Ok(None) => continue,
+                Err(error) => {
+                    warnings.push(format!("the statement makes no scan of {digest}: {error}"));
+                    continue;
+                }
             };
             if !counted.insert(image.scanned_as.clone()) {
                 continue;
@@ -115,48 +117,11 @@ impl ScanStatements {
             }
             evidence::store_findings(tx, &report.findings).await?;
             if let Recorded::New(run) = evidence::record(tx, &new).await? {
-                announce(tx, &new, run, report, carrier, attestation_id).await?;
+                announce(tx, repository, &new, run, report).await?;
             }
         }
         Ok(warnings)
     }
-}
-
-async fn announce(
-    tx: &mut Tx,
-    new: &NewRun<'_>,
-    run: i64,
-    report: &Report,
-    carrier: Carrier<'_>,
-    attestation_id: i64,
-) -> Result<(), Failure> {
-    let alike = evidence::scanned_alike(tx, new.repository_id, new.scanned_as).await?;
-    for (_, sha256) in &alike {
-        queue::reevaluate(tx, &Changed::Bytes(sha256.clone())).await?;
-    }
-    let event = Event {
-        kind: Kind::ScanRecorded,
-        at: new.at,
-        principal: carrier.principal,
-        repository: Some((carrier.repository.id, &carrier.repository.name)),
-        environment: None,
-        digest: Some(new.manifest),
-        facts: json!({
-            "scan": run,
-            "scanner": report.scanner,
-            "scanner_version": report.scanner_version,
-            "database_updated_at": report.database_updated_at,
-            "scanned_at": new.scanned_at,
-            "report": new.report,
-            "attestation": attestation_id,
-            "finding_set": new.finding_set,
-            "counts": report.findings.counts(),
-            "scope": report.scope,
-            "bound_by": new.bound_by.map(BoundBy::as_str),
-        }),
-        changes: alike.iter().map(|(digest, _)| Generation::bytes(digest)).collect(),
-    };
-    ledger::append(tx, event).await.map(|_| ())
 }
 
 /// Whether it is a statement with a vulnerability report that somebody signed.

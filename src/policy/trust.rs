@@ -78,8 +78,8 @@ impl Signature {
         self.registered_for(repository, predicate_type, received_at)
     }
 
-    /// Whether the signature counted when it was received. A FAILED goes on counting by this: whoever steals a key,
-    /// or takes it back, clears no FAILED.
+    /// Whether the signature counted when it was received. A FAILED and what a scan found go on counting by this:
+    /// neither a stolen key nor its revocation clears them.
     pub fn was_trusted_for(
         &self,
         repository: &RepositoryName,

@@ -134,7 +134,7 @@ async fn a_passed_that_was_held_back_clears_no_failed_when_it_is_pushed() {
         assert!(why.contains(says), "{why}");
     }
     scene.post(&passed).await;
-    assert!(scene.promotes().await, "whoever may attest recorded it");
+    assert!(scene.promotes().await, "a principal with the right to attest recorded it");
     assert_eq!(scene.repeated().await, 1);
     // Once more, and with another envelope around it, it is as old as it is.
     scene.post(&passed).await;

@@ -491,11 +491,11 @@ async fn a_signed_report_whose_signature_does_not_count_takes_no_place() {
     let found = key.statement(&image.digest, VULNS, &predicate(Some(at(30)), high));
     scene.admin.attest("app", &found, 201).await;
     scene.promote(&image.digest, 409).await;
-    // Held back, without a time: only whoever may attest makes it count from its receipt.
+    // Held back, without a time: only a principal that may attest makes it count from its receipt.
     let withheld = key.statement(&image.digest, VULNS, &predicate(None, json!([])));
     push_statement(&scene, &image.digest, &withheld).await;
     scene.promote(&image.digest, 409).await;
-    // Whoever stole the key clears the finding until it is revoked from before.
+    // Somebody who stole the key clears the finding until it is revoked from before.
     let before = proofmark::clock::now();
     let stolen = key.statement(&image.digest, VULNS, &predicate(Some(at(20)), json!([])));
     push_statement(&scene, &image.digest, &stolen).await;
@@ -537,6 +537,12 @@ async fn a_signed_report_that_makes_no_scan_says_why() {
         let answer = scene.admin.attest("app", &key.statement(&image.digest, VULNS, &predicate), 201).await;
         assert!(answer[0]["warnings"].to_string().contains(says), "{answer}");
     }
+    let arm64 = scene.image("one", "arm64").await;
+    let children = [(&image.digest, "linux/amd64"), (&arm64.digest, "linux/arm64")];
+    let index = scene.pusher.push_index("app", "1", &children).await;
+    let of_index = json!({"scanner": {"uri": "trivy", "result": []}, "metadata": {"scanFinishedOn": at(5)}});
+    let answer = scene.admin.attest("app", &key.statement(&index, VULNS, &of_index), 201).await;
+    assert!(answer[0]["warnings"].to_string().contains("does not say which image"), "{answer}");
     scene.registry.check().await;
 }
 

@@ -130,7 +130,7 @@ pub(super) enum RuleSource {
     /// Grype itself: what a distribution says of its own packages, and headers of a kernel that is another
     /// package.
     BuiltIn,
-    /// The configuration of whoever ran it.
+    /// The configuration that Grype ran with.
     Configuration,
 }
 

@@ -104,11 +104,7 @@ async fn record(
     let database_updated_at = database_updated_at.map(Into::into);
     let kinds = kinds_of(kinds.as_deref())?;
     let scan = RecordScan { subject, report, scanner, database_updated_at, kinds };
-    let rules = intake::ScanRules {
-        order: &app.severity_order,
-        max_findings: app.config.limits.findings,
-        grace: app.config.blob_grace,
-    };
+    let rules = intake::ScanRules { reading: app.scan_reading(), grace: app.config.blob_grace };
     let recorded = intake::record_scan(&app.db, &app.store, rules, &grant, scan).await?;
     let (status, id) = match recorded.run {
         Recorded::New(id) => (StatusCode::CREATED, id),

@@ -55,8 +55,8 @@ pub(in crate::policy) fn runs<'a>(gate: &Scanned, case: &'a Case, sha256: &Diges
 }
 
 /// Whether the gate counts what the run found: the scanner is one of the gate's, and a signed report is signed by a
-/// signer that was trusted for it when it came, and that the gate names if it names any. Who revokes a key takes back
-/// no finding that came before.
+/// signer that was trusted for it when it came, and that the gate names if it names any. A revocation takes back
+/// no finding that came before it.
 pub(in crate::policy) fn counts(gate: &Scanned, case: &Case, run: &Scan) -> bool {
     let by_scanner = gate.scanners.as_ref().is_none_or(|some| some.0.contains(&run.scanner));
     let by_signer = match (&gate.signed_by, &run.statement) {
