@@ -69,12 +69,16 @@ pub enum NotBound {
         wanted: &'static str,
     },
     /// It names other digests.
-    #[error("the report is about {}, not about {subject}", listed(named))]
+    #[error("the report is about {}, not about {subject}{}", named(image_ids, manifests), its_config(config.as_deref()))]
     AnotherSubject {
         /// The manifest.
         subject: Digest,
-        /// What the report names.
-        named: Vec<String>,
+        /// The digest of its configuration, of an image.
+        config: Option<Box<Digest>>,
+        /// The image IDs that the report names.
+        image_ids: Vec<String>,
+        /// The digests of repositories that the report names.
+        manifests: Vec<String>,
     },
     /// It was made of an image of another platform.
     #[error("the report is of an image for {found}, and {subject} is one for {platform}")]
@@ -101,6 +105,16 @@ pub enum NotBound {
 
 fn listed(texts: &[String]) -> String {
     texts.join(", ")
+}
+
+fn named(image_ids: &[String], manifests: &[String]) -> String {
+    let ids = (!image_ids.is_empty()).then(|| format!("the image ID {}", listed(image_ids)));
+    let digests = (!manifests.is_empty()).then(|| format!("the digest {}", listed(manifests)));
+    ids.into_iter().chain(digests).collect::<Vec<_>>().join(" and ")
+}
+
+fn its_config(config: Option<&Digest>) -> String {
+    config.map(|config| format!(", whose configuration (the image ID) is {config}")).unwrap_or_default()
 }
 
 fn described(source: Source) -> &'static str {
@@ -169,9 +183,7 @@ pub fn bind<'a>(
         (Some((by, image, false)), _, _) => Ok(Some((image, Some(by)))),
         (None, [one], None) => Ok(Some((*one, None))),
         (None, [], Some(why)) if only => Err(why),
-        (None, [], _) => {
-            Err(NotBound::AnotherSubject { subject: subject.digest.clone(), named: named(scope) })
-        }
+        (None, [], _) => Err(another_subject(scope, subject)),
         _ => Err(NotBound::Ambiguous { subject: subject.digest.clone(), images: images() }),
     }
 }
@@ -194,10 +206,7 @@ fn fit(scope: &Scope, image: &Candidate, indexes: &BTreeSet<Digest>, only: bool)
             return Ok(Fit::Differs(NotBound::AnotherPlatform { subject, platform, found }));
         }
     }
-    let differs = || {
-        let (subject, named) = (image.digest.clone(), named(scope));
-        Fit::Differs(NotBound::AnotherSubject { subject, named })
-    };
+    let differs = || Fit::Differs(another_subject(scope, image));
     let is = |digests: &BTreeSet<NamedDigest>, wanted: Option<&Digest>| {
         wanted.is_some_and(|wanted| digests.iter().any(|one| one.digest() == Some(wanted)))
     };
@@ -252,8 +261,14 @@ fn names(digests: &BTreeSet<NamedDigest>, manifest: &Candidate) -> bool {
     digests.iter().any(|one| one.digest().is_some_and(|digest| own.contains(&digest)))
 }
 
-fn named(scope: &Scope) -> Vec<String> {
-    scope.image_ids.iter().chain(&scope.manifests).map(ToString::to_string).collect()
+fn another_subject(scope: &Scope, manifest: &Candidate) -> NotBound {
+    let texts = |digests: &BTreeSet<NamedDigest>| digests.iter().map(ToString::to_string).collect();
+    NotBound::AnotherSubject {
+        subject: manifest.digest.clone(),
+        config: manifest.config.clone().map(Box::new),
+        image_ids: texts(&scope.image_ids),
+        manifests: texts(&scope.manifests),
+    }
 }
 
 /// Scanners state the variant and the version of the operating system seldom: what only one side states does not
@@ -351,6 +366,20 @@ mod tests {
         assert_eq!(
             bound(&scope(&["c"], &["index"], None), &family),
             Ok((&digest("gzip"), Some(BoundBy::Config)))
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_which_digest_is_which() {
+        let image = image("amd64", "c", "linux/amd64");
+        let refused = bound(&scope(&["other"], &["amd64"], None), std::slice::from_ref(&image)).unwrap_err();
+        let (id, subject, config) = (digest("other"), digest("amd64"), digest("c"));
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "the report is about the image ID {id} and the digest {subject}, not about {subject}, whose \
+                 configuration (the image ID) is {config}"
+            )
         );
     }
 

@@ -67,7 +67,7 @@ _digest() { cat "$1.digest"; }
 # _scan VERSION [SEVERITY]: today's report, without findings or with two vulnerabilities of this severity.
 _scan() {
   jq --arg digest "$(_digest "$1")" --arg image "$image" --arg now "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --arg severity "${2:-}" '
-    del(.Metadata.RepoTags) | .CreatedAt = $now | .Metadata.RepoDigests = ["\($image)@\($digest)"]
+    del(.Metadata.RepoTags, .Metadata.ImageID, .Metadata.ImageConfig, .Metadata.OS.EOSL) | .CreatedAt = $now | .Metadata.RepoDigests = ["\($image)@\($digest)"]
     | if $severity == "" then .Results |= map(del(.Vulnerabilities)) else .Results[].Vulnerabilities[].Severity = $severity end' \
     "$FIXTURES/trivy/alpine-310.json" > report.json
   _exits 0 scanner scan record report.json "$repository:$1"
