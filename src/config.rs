@@ -32,6 +32,12 @@ pub struct Settings {
     /// Connections to Postgres at the most [default: 32]
     #[arg(long, env = "PROOFMARK_DATABASE_CONNECTIONS", value_name = "N")]
     pub database_connections: Option<u32>,
+    /// How many of them only blocks, holds and revocations use [default: 4, at most a quarter]
+    #[arg(long, env = "PROOFMARK_RESERVED_CONNECTIONS", value_name = "N")]
+    pub reserved_connections: Option<u32>,
+    /// Seconds that one statement of Postgres may take; then its request is 503 [default: 30]
+    #[arg(long, env = "PROOFMARK_STATEMENT_SECONDS", value_name = "SECONDS")]
+    pub statement_seconds: Option<u64>,
     /// Where large blobs live: file:///dir, s3://bucket/prefix, gs://, az:// [default: file:// in the data directory]
     #[arg(long, env = "PROOFMARK_STORAGE", value_name = "URL")]
     pub storage: Option<String>,
@@ -274,6 +280,8 @@ pub struct Config {
     pub data: PathBuf,
     pub database: Database,
     pub database_connections: u32,
+    pub reserved_connections: u32,
+    pub statement_time: Duration,
     pub storage: String,
     pub admin_token_file: Option<PathBuf>,
     pub keys: Option<PathBuf>,
@@ -333,6 +341,8 @@ impl Settings {
             data,
             database_url,
             database_connections,
+            reserved_connections,
+            statement_seconds,
             storage,
             admin_token_file,
             keys,
@@ -425,6 +435,7 @@ impl Settings {
         if self.blob_redirect_seconds.is_some_and(|seconds| seconds > 7 * 86_400) {
             return Err(Unusable("PROOFMARK_BLOB_REDIRECT_SECONDS is at most 604800, seven days".into()));
         }
+        let database_connections = self.database_connections.unwrap_or(32);
         let scheme = if matches!(transport, Transport::Plain) { "http" } else { "https" };
         Ok(Config {
             listen,
@@ -433,7 +444,9 @@ impl Settings {
                 Some(url) => Database::Given(url),
                 None => Database::Private(data.join("postgres")),
             },
-            database_connections: self.database_connections.unwrap_or(32),
+            database_connections,
+            reserved_connections: reserved(self.reserved_connections, database_connections)?,
+            statement_time: seconds(self.statement_seconds, 30),
             storage: self
                 .storage
                 .unwrap_or_else(|| format!("file://{}", absolute(&data).join("objects").display())),
@@ -464,6 +477,18 @@ impl Settings {
 
 fn seconds(given: Option<u64>, default: u64) -> Duration {
     Duration::from_secs(given.unwrap_or(default))
+}
+
+/// The connections that are kept for what stops something; others have one at least.
+fn reserved(given: Option<u32>, connections: u32) -> Result<u32, Unusable> {
+    match given {
+        Some(given) if given >= connections => Err(Unusable(format!(
+            "PROOFMARK_RESERVED_CONNECTIONS is less than PROOFMARK_DATABASE_CONNECTIONS, which is {connections}, \
+             not {given}"
+        ))),
+        Some(given) => Ok(given),
+        None => Ok((connections / 4).min(4)),
+    }
 }
 
 fn percent(given: u32) -> Result<u32, Unusable> {

@@ -57,7 +57,7 @@ impl Failure {
         self.cause.is::<E>()
     }
 
-    /// Whether Postgres is away, has no connection to spare or did not come by a lock, there is no room in memory
+    /// Whether Postgres is away, has no connection to spare, did not come by a lock or did not end a statement in its time, there is no room in memory
     /// or on the disk, no more files can be open, or the object store does not answer as it should, however often
     /// it was asked: nothing was done, or nothing is known of it, and the caller may try again in a moment.
     pub fn is_overloaded(&self) -> bool {
@@ -78,7 +78,7 @@ impl Failure {
             .is_some_and(|error| matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)));
         away || matches!(
             self.code().as_deref(),
-            Some("53300" | "55P03" | "57P01" | "57P02" | "57P03" | "25P03")
+            Some("53300" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "25P03")
         )
     }
 

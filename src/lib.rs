@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod content;
+pub mod cpu;
 pub mod evidence;
 pub mod exceptions;
 pub mod failure;

@@ -20,8 +20,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     };
     let options = Options {
         url,
-        max_connections: config.database_connections,
+        max_connections: config.database_connections - config.reserved_connections,
+        reserved_connections: config.reserved_connections,
         acquire_timeout: Duration::from_secs(10),
+        statement_time: Some(config.statement_time),
         restarts: private.as_ref().map(local::Cluster::restarts),
     };
     let db = Db::connect(&options).await?;

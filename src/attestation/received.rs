@@ -7,13 +7,14 @@ use super::facts;
 use super::json::{self, Malformed};
 use super::scheme::KeyId;
 use super::statement::{Statement, Unreadable};
-use super::verify::{Unproved, Verified, verify};
+use super::verify::{Unproved, Verified, verify_read};
 use super::wrapping::{READ, unwrap};
 use crate::names::{Digest, MediaType};
 use crate::postgres::{Mode, Scopes};
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A bare DSSE envelope as a layer.
 pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
@@ -34,6 +35,10 @@ pub struct Received {
     /// The signature that stands beside the body (simple signing), as it was written.
     beside: Option<String>,
     pub(super) form: Form,
+    /// What the payload claims, read once.
+    claims: Result<Arc<Statement>, Unreadable>,
+    /// The digest of the signed bytes.
+    pub(super) message: Option<Digest>,
 }
 
 /// What it turned out to be.
@@ -85,13 +90,19 @@ impl Received {
                 "neither a DSSE envelope nor a Sigstore bundle; what is read is {READ}"
             )));
         };
-        Ok(Self {
-            media_type,
-            digest: Digest::sha256(&body),
-            body,
-            beside: None,
-            form: Form::Signed(envelope),
-        })
+        Ok(Self::new(media_type, body, None, Form::Signed(envelope)))
+    }
+
+    /// Reads what is needed of it once: documents may be large.
+    fn new(media_type: &'static str, body: Bytes, beside: Option<String>, form: Form) -> Self {
+        let (claims, message) = match &form {
+            Form::Signed(envelope) => {
+                (Statement::read(&envelope.payload).map(Arc::new), Some(envelope.message_digest()))
+            }
+            Form::Malformed(why) => (Err(Unreadable::Malformed(why.clone())), None),
+            Form::Opaque(why) => (Err(Unreadable::Foreign(why.clone())), None),
+        };
+        Self { media_type, digest: Digest::sha256(&body), body, beside, form, claims, message }
     }
 
     /// What two layers of the same bytes are told apart by; `None` when the media type is of no
@@ -122,7 +133,7 @@ impl Received {
                 (beside.cloned(), form.unwrap_or_else(|malformed| Form::Malformed(malformed.0)))
             }
         };
-        Some(Self { media_type: kind, digest: Digest::sha256(&body), body, beside, form })
+        Some(Self::new(kind, body, beside, form))
     }
 
     /// Whether a layer of this media type is a statement without an envelope, as BuildKit pushes them.
@@ -132,13 +143,13 @@ impl Received {
 
     /// The first of the subjects that it states, trusted or not.
     pub fn first_subject(&self) -> Option<Digest> {
-        self.claims().ok()?.digests().next()
+        self.claimed()?.digests().next()
     }
 
     /// What the payload claims, whether or not a known key signed it. Only what is counted with its signatures may
     /// be made of it.
-    pub fn claimed(&self) -> Option<Statement> {
-        self.claims().ok()
+    pub fn claimed(&self) -> Option<&Statement> {
+        self.claims.as_deref().ok()
     }
 
     /// The digest of the bytes as they were received.
@@ -174,21 +185,21 @@ impl Received {
     pub fn scopes(received: &[Self], repository_id: i64) -> Scopes {
         let adverse = received.iter().any(Self::may_be_adverse);
         let mode = if adverse { Mode::Exclusive } else { Mode::Shared };
-        Scopes { global: Some(Mode::Shared), repository: Some((repository_id, mode)), ..Scopes::default() }
+        Scopes { signers: Some(Mode::Shared), repository: Some((repository_id, mode)), ..Scopes::default() }
     }
 
     /// Of results and scans the newest counts, so a new one may take the place of one that a policy asks for.
     fn may_be_adverse(&self) -> bool {
         self.signatures() > 0
-            && self.claims().is_ok_and(|statement| {
+            && self.claimed().is_some_and(|statement| {
                 facts::is_result(&statement.predicate_type) || facts::is_scan(&statement.predicate_type)
             })
     }
 
     /// What the known keys signed.
-    pub fn verify(&self, keys: &[&PublicKey]) -> Result<Verified<Statement>, Unproved> {
+    pub fn verify(&self, keys: &[&PublicKey]) -> Result<Verified<Arc<Statement>>, Unproved> {
         match &self.form {
-            Form::Signed(envelope) => verify(envelope, keys),
+            Form::Signed(envelope) => verify_read(envelope, keys, || self.claims.clone()),
             Form::Malformed(why) => Err(Unproved::Malformed(why.clone())),
             Form::Opaque(why) => Err(Unproved::Foreign(why.clone())),
         }
@@ -196,12 +207,8 @@ impl Received {
 
     /// What the payload claims, perhaps signed by nobody that is known: to be listed and found by,
     /// never to be counted.
-    pub(super) fn claims(&self) -> Result<Statement, Unreadable> {
-        match &self.form {
-            Form::Signed(envelope) => Statement::read(&envelope.payload),
-            Form::Malformed(why) => Err(Unreadable::Malformed(why.clone())),
-            Form::Opaque(why) => Err(Unreadable::Foreign(why.clone())),
-        }
+    pub(super) fn claims(&self) -> Result<Arc<Statement>, Unreadable> {
+        self.claims.clone()
     }
 
     /// The key ids that its signatures hint at, `None` for one without a usable hint; certificates

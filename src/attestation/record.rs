@@ -11,6 +11,7 @@ use super::store::{attestations as store, receipts, signatures, signers, waiting
 use super::verify::{Unproved, signed_by, why_not};
 use crate::access::Principal;
 use crate::content::Repository;
+use crate::cpu;
 use crate::failure::Failure;
 use crate::keys;
 use crate::ledger::{self, Event, Kind};
@@ -23,7 +24,6 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::task::spawn_blocking;
 
 /// The way by which an attestation is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,18 +71,25 @@ impl Recorded {
 #[derive(Debug)]
 pub struct Known(Vec<Signer>);
 
+/// Envelopes of one turn on the processor: between turns others come.
+const TRIED_AT_ONCE: usize = 16;
+
 impl Known {
     /// Holds what was received against every registered key, on a thread that may take its time, so
     /// that the transaction which records it finds the answers: under its locks only keys that are
     /// registered meanwhile are left to try.
     pub async fn try_beforehand(db: &Db, received: Arc<[Received]>) -> Result<(), Failure> {
-        let known = Self(signers::all(&mut *db.acquire().await?).await?);
-        let tried = spawn_blocking(move || {
-            for one in &*received {
-                known.accounts_for(one);
-            }
-        });
-        tried.await.map_err(|error| Failure::new("verifying signatures", error))
+        let known = Arc::new(Self(signers::all(&mut *db.acquire().await?).await?));
+        for begin in (0..received.len()).step_by(TRIED_AT_ONCE) {
+            let (known, received) = (Arc::clone(&known), Arc::clone(&received));
+            cpu::run("verifying signatures", move || {
+                for one in received.iter().skip(begin).take(TRIED_AT_ONCE) {
+                    known.accounts_for(one);
+                }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Reads the signers that the hints name, and every other one only when these do not account for
@@ -121,7 +128,7 @@ impl Known {
 pub(super) struct Content {
     pub(super) form: &'static str,
     pub(super) why: Option<String>,
-    pub(super) statement: Option<Statement>,
+    pub(super) statement: Option<Arc<Statement>>,
     pub(super) message: Option<Digest>,
     pub(super) signers: Vec<i64>,
     /// Whether a key that is registered later may have signed it.
@@ -149,7 +156,7 @@ pub async fn record(
         return receive_again(tx, carrier, known, &content).await;
     }
     store::keep_envelope(tx, received).await?;
-    let facts = content.statement.as_ref().map(Facts::of).unwrap_or_default();
+    let facts = content.statement.as_deref().map(Facts::of).unwrap_or_default();
     if let Some(statement) = content.result() {
         let verifier_id = keys::verifier_id(tx).await?;
         content.signed_at = verifier_id.and_then(|id| signed_at(statement, &id));
@@ -286,7 +293,7 @@ fn content(received: &Received, known: &Known) -> Content {
                 Unproved::NoSignature | Unproved::Certificate => Some(unproved.to_string()),
                 Unproved::Foreign(why) | Unproved::Malformed(why) => Some(why),
             });
-            let (message, waits) = (Some(envelope.message_digest()), signed.waits);
+            let (message, waits) = (received.message.clone(), signed.waits);
             let (statement, signed_at) = (Some(statement), None);
             Content { form: "statement", why, statement, message, signers, waits, signed_at }
         }
@@ -304,7 +311,7 @@ impl Content {
 
     /// The statement, if it is of a type that has a result.
     fn result(&self) -> Option<&Statement> {
-        self.statement.as_ref().filter(|statement| is_result(&statement.predicate_type))
+        self.statement.as_deref().filter(|statement| is_result(&statement.predicate_type))
     }
 
     /// The same, if a registered key signed it.
@@ -315,7 +322,7 @@ impl Content {
     /// The bytes that it is about, here or not: those that are pushed later find it. What it came for is listed
     /// with it.
     fn changes(&self, carrier: Carrier<'_>) -> Vec<Generation> {
-        let named = self.statement.iter().flat_map(Statement::digests);
+        let named = self.statement.iter().flat_map(|statement| statement.digests());
         let named = named.map(|digest| Generation::bytes(&digest));
         named.chain([Generation::bytes(carrier.subject)]).collect()
     }

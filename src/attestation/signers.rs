@@ -9,7 +9,9 @@ use crate::ledger::{self, Event, Kind};
 use crate::names::{Pattern, RepositoryName};
 use crate::policy::{Revocation, Signature, Untrusted};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Generation, Scopes, act, agreed_time, constraint, database_time, refusal};
+use crate::postgres::{
+    Db, Decisions, Generation, Scopes, act, agreed_time, constraint, database_time, refusal,
+};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -122,7 +124,8 @@ impl Signer {
 
 /// Registers a signer and judges what waits for its key. Registering the same again changes nothing.
 ///
-/// It takes the whole registry: a test result that failed, and waited for its key, counts from here.
+/// No evidence is recorded and nothing decided meanwhile: a test result that failed, and waited for its key, counts
+/// from here.
 pub async fn register(
     db: &Db,
     grant: &Grant<Administer, Everything>,
@@ -138,7 +141,7 @@ pub async fn register(
         let search = Search::begin(&mut connection, &key).await?;
         drop(connection);
         let mut tx = db.begin().await?;
-        Scopes::everything().lock(&mut tx).await?;
+        Scopes::signers().lock(&mut tx).await?;
         if let Some(known) = known(&mut tx, &key, new).await? {
             return Ok(known);
         }
@@ -169,7 +172,7 @@ pub async fn signers(db: &Db, after: &str, limit: i64) -> Result<Vec<Signer>, Fa
 }
 
 /// Revokes a signer, from a time on or wholly. Nothing is judged again here: trust is judged on
-/// reading. It takes the whole registry, so no decision overlooks it once it is answered.
+/// reading. It takes every decision alone, so none overlooks it once it is answered.
 pub async fn revoke(
     db: &Db,
     grant: &Grant<Administer, Everything>,
@@ -181,7 +184,7 @@ pub async fn revoke(
     }
     act(|| async {
         let mut tx = db.begin().await?;
-        Scopes::everything().lock(&mut tx).await?;
+        Scopes::decisions(Decisions::All).lock(&mut tx).await?;
         let signer = store::by_name(&mut tx, name).await?.ok_or(SignerRefused::Unknown)?;
         if signer.revoked.is_some() {
             return Err(SignerRefused::RevokedAlready);

@@ -58,11 +58,20 @@ impl From<Unreadable> for Unproved {
 /// Verifies first, then reads. Hints are not asked: every key may try every signature, and a key
 /// counts once, however many signatures it made.
 pub fn verify(envelope: &Envelope, keys: &[&PublicKey]) -> Result<Verified<Statement>, Unproved> {
+    verify_read(envelope, keys, || Statement::read(&envelope.payload))
+}
+
+/// The same for what may have been read before.
+pub(super) fn verify_read<T>(
+    envelope: &Envelope,
+    keys: &[&PublicKey],
+    read: impl FnOnce() -> Result<T, Unreadable>,
+) -> Result<Verified<T>, Unproved> {
     let keys = signed_by(envelope, keys).keys;
     if keys.is_empty() {
         return Err(why_not(envelope));
     }
-    Ok(Verified { content: Statement::read(&envelope.payload)?, keys })
+    Ok(Verified { content: read()?, keys })
 }
 
 /// What some keys make of an envelope's signatures.

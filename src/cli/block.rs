@@ -6,14 +6,16 @@ use super::facts::{self, End};
 use super::output::{Output, at};
 use super::stop::Stop;
 use super::time::Moment;
+use crate::exceptions::MAX_BLOCKED_DIGESTS;
 use crate::names::{EnvironmentName, RepositoryName};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Block an artifact, at once, in one environment or everywhere
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   proofmark block payments/api:1.4.2 --reason 'CVE-2026-0001'
   proofmark block payments/api@sha256:... --environment prod --reason 'drops orders' --until 7d
+  proofmark block payments/api:1.4.1 payments/api:1.4.2 --reason 'CVE-2026-0001'   (both or none)
   proofmark block list payments/api
   proofmark block lift 5 --reason 'it was the load balancer'
 
@@ -42,8 +44,9 @@ enum BlockCommand {
 
 #[derive(clap::Args, Debug)]
 struct Place {
-    /// repository:version or repository@digest
-    artifact: Named,
+    /// repository:version or repository@digest; up to 100 of one repository
+    #[arg(required = true, num_args = 1..=MAX_BLOCKED_DIGESTS, value_name = "ARTIFACT")]
+    artifacts: Vec<Named>,
     /// Only in this environment [default: everywhere]
     #[arg(long, short, value_name = "NAME")]
     environment: Option<EnvironmentName>,
@@ -76,14 +79,35 @@ impl Block {
 
 impl Place {
     async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
-        let (repository, reference) = self.artifact.exact(registry.base())?;
-        let digest = artifact::digest(registry, &repository, &reference).await?;
-        let body = json!({ "repository": repository, "digest": digest, "environment": self.environment,
+        let mut named = Vec::new();
+        for artifact in &self.artifacts {
+            named.push(artifact.exact(registry.base())?);
+        }
+        let Some((repository, _)) = named.first().cloned() else {
+            return Err(Stop::Usage("name an artifact".into()));
+        };
+        if let Some((other, _)) = named.iter().find(|(other, _)| *other != repository) {
+            return Err(Stop::Usage(format!(
+                "{repository} and {other} are two repositories: block what is in each by a command of its own"
+            )));
+        }
+        let mut digests = Vec::new();
+        for (_, reference) in &named {
+            digests.push(artifact::digest(registry, &repository, reference).await?);
+        }
+        let body = json!({ "repository": repository, "digests": digests, "environment": self.environment,
             "reason": self.reason, "until": self.until.map(Moment::to_rfc3339) });
-        let placed = registry.post_once(PATH, &body).await?;
+        let mut placed = registry.post_once(PATH, &body).await?;
+        let rows = placed.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        if let [only] = rows.as_slice() {
+            placed = only.clone();
+        }
         output.answer(&placed, || {
             let place = self.environment.map_or_else(|| "everywhere".to_owned(), |name| format!("in {name}"));
-            format!("Blocked {repository} {digest} {place} (block {})", at(&placed, "/id"))
+            let line = |row: &Value| {
+                format!("Blocked {repository} {} {place} (block {})", at(row, "/digest"), at(row, "/id"))
+            };
+            rows.iter().map(line).collect::<Vec<_>>().join("\n")
         });
         Ok(())
     }

@@ -62,7 +62,7 @@ pub async fn end_approval(
     act(|| async {
         let mut tx = db.begin().await?;
         let lane = find(&mut tx, grant.scope()).await?;
-        lane.scopes().lock(&mut tx).await?;
+        lane.decisions().lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
         let by = grant.principal();
         let digest = store::end(&mut tx, &lane, id, at, by.id).await?.ok_or(Refused::Unknown)?;

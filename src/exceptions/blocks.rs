@@ -9,9 +9,10 @@ use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Scopes, Tx, act, database_time};
+use crate::postgres::{Db, Decisions, Scopes, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Where a block is to count.
 #[derive(Debug)]
@@ -22,15 +23,40 @@ pub enum BlockScope {
     EveryLane(Grant<Block, EveryLane>),
 }
 
-/// A block to place.
+/// Blocks to place.
 #[derive(Debug)]
 pub struct NewBlock {
-    /// A manifest of the repository; its bytes are blocked.
-    pub digest: Digest,
+    /// Manifests of the repository; their bytes are blocked.
+    pub digests: BlockedDigests,
     /// Why.
     pub reason: Reason,
     /// Until when; until it is lifted when there is none.
     pub until: Option<DateTime<Utc>>,
+}
+
+/// The digests that one request blocks: at least one, at most [`MAX_BLOCKED_DIGESTS`], each once.
+#[derive(Clone, Debug)]
+pub struct BlockedDigests(BTreeSet<Digest>);
+
+/// Digests of one request to block.
+pub const MAX_BLOCKED_DIGESTS: usize = 100;
+
+/// Not so many digests as one request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("one request blocks 1 to {MAX_BLOCKED_DIGESTS} digests, not {0}; send the rest in more requests")]
+pub struct InvalidCount(usize);
+
+impl BlockedDigests {
+    /// The digests, each once.
+    pub fn new(digests: impl IntoIterator<Item = Digest>) -> Result<Self, InvalidCount> {
+        let digests: BTreeSet<Digest> = digests.into_iter().collect();
+        let count = digests.len();
+        if (1..=MAX_BLOCKED_DIGESTS).contains(&count) { Ok(Self(digests)) } else { Err(InvalidCount(count)) }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Digest> {
+        self.0.iter()
+    }
 }
 
 impl BlockScope {
@@ -56,33 +82,36 @@ impl BlockScope {
     }
 }
 
-/// Takes the whole registry, alone: the same bytes may be in any repository, and a block in one
+/// Takes every decision, alone: the same bytes may be in any repository, and a block in one
 /// environment also counts in those whose policies ask that they stand there first (`promoted_in`).
 /// Once it is acknowledged, no promotion was decided without it.
 async fn lock(tx: &mut Tx, scope: &BlockScope) -> Result<Target, Refused> {
     let target = Target::find(tx, Some(scope.repository()), scope.environment()).await?;
-    Scopes::everything().lock(tx).await?;
+    Scopes::decisions(Decisions::All).lock(tx).await?;
     Ok(target)
 }
 
-/// Blocks the bytes of a manifest.
-pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<BlockRow, Refused> {
+/// Blocks the bytes of the manifests, all of them or none; the blocks in the order of their digests.
+pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<Vec<BlockRow>, Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
         Refused::until_is_past(new.until, at)?;
         let by = scope.principal();
-        store::end_expired(&mut tx, &target, &new.digest, at).await?;
-        let id = store::insert(&mut tx, &target, new, at, by.id).await?;
-        let id = id.ok_or_else(|| Refused::UnknownArtifact(new.digest.to_string()))?;
-        let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until});
-        let event = target.event(Kind::BlockPlaced, at, by, Some(&new.digest), facts);
-        queue::reevaluate(&mut tx, &Changed::Bytes(new.digest.clone())).await?;
-        ledger::append(&mut tx, event).await?;
-        let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        let mut placed = Vec::new();
+        for digest in new.digests.iter() {
+            store::end_expired(&mut tx, &target, digest, at).await?;
+            let id = store::insert(&mut tx, &target, digest, new, at, by.id).await?;
+            let id = id.ok_or_else(|| Refused::UnknownArtifact(digest.to_string()))?;
+            let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until});
+            let event = target.event(Kind::BlockPlaced, at, by, Some(digest), facts);
+            queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;
+            ledger::append(&mut tx, event).await?;
+            placed.push(store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?);
+        }
         tx.commit().await?;
-        Ok(row)
+        Ok(placed)
     })
     .await
 }

@@ -57,7 +57,7 @@ impl HoldScope {
 async fn lock(tx: &mut Tx, scope: &HoldScope) -> Result<Target, Refused> {
     let (repository, environment) = scope.names();
     let target = Target::find(tx, repository, environment).await?;
-    target.scopes().lock(tx).await?;
+    target.decisions().lock(tx).await?;
     Ok(target)
 }
 

@@ -20,7 +20,10 @@ mod target;
 mod waivers;
 
 pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
-pub use blocks::{BlockScope, NewBlock, block, blocks, end_block, find_block};
+pub use blocks::{
+    BlockScope, BlockedDigests, InvalidCount, MAX_BLOCKED_DIGESTS, NewBlock, block, blocks, end_block,
+    find_block,
+};
 pub use every::{
     Attention, ExceptionAt, ExceptionFilter, ExceptionKind, ExceptionRow, ExceptionScope, exceptions,
 };

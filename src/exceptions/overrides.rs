@@ -179,7 +179,7 @@ pub async fn revoke_override(
     act(|| async {
         let mut tx = db.begin().await?;
         let target = target(&mut tx, grant.scope()).await?;
-        target.scopes().lock(&mut tx).await?;
+        target.decisions().lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
         let by = grant.principal();
         let digest = store::end(&mut tx, &target, id, at, by.id).await?.ok_or(Refused::Unknown)?;

@@ -6,7 +6,7 @@ use crate::access::Principal;
 use crate::content;
 use crate::ledger::{Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
-use crate::postgres::{Generation, Scopes};
+use crate::postgres::{Decisions, Generation, Scopes};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -49,13 +49,13 @@ impl Target {
     }
 
     /// Every decision about it, alone.
-    pub(super) fn scopes(&self) -> Scopes {
-        match (self.repository_id(), self.environment_id()) {
-            (Some(repository), Some(environment)) => Scopes::lane(repository, environment),
-            (Some(repository), None) => Scopes::repository(repository),
-            (None, Some(environment)) => Scopes::environment(environment),
-            (None, None) => Scopes::everything(),
-        }
+    pub(super) fn decisions(&self) -> Scopes {
+        Scopes::decisions(match (self.repository_id(), self.environment_id()) {
+            (Some(repository), Some(environment)) => Decisions::Channel { repository, environment },
+            (Some(repository), None) => Decisions::Repository(repository),
+            (None, Some(environment)) => Decisions::Environment(environment),
+            (None, None) => Decisions::All,
+        })
     }
 
     /// What its answers depend on. What is about no repository and no environment of its own is a waiver.

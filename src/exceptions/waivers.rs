@@ -200,7 +200,7 @@ pub async fn revoke_waiver(
         let mut tx = db.begin().await?;
         let row = of_scope(&mut tx, grant.scope(), id).await?;
         let target = target(&mut tx, grant.scope(), row.repository().as_ref()).await?;
-        target.scopes().lock(&mut tx).await?;
+        target.decisions().lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
         let by = grant.principal();
         if !store::end(&mut tx, id, at, by.id).await? {

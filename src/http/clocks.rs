@@ -6,6 +6,7 @@
 use super::api::Problem;
 use super::oci;
 use crate::app::App;
+use crate::postgres::with_reserve;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -41,11 +42,16 @@ const DETAIL: &str = "the clocks of Postgres and of this service differ by more 
                       tokens and grants are written; nothing was changed";
 
 /// Refuses what must not be written now.
+///
+/// What stops something has database connections of its own, which no other request takes.
 pub async fn refuse_writes(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if is_among(&STOPS, request.method(), path) {
+        return with_reserve(next.run(request)).await;
+    }
     if !app.clocks.differ() {
         return next.run(request).await;
     }
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if is_allowed(request.method(), path, request.uri().query()) {
         return next.run(request).await;
     }

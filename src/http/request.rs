@@ -1,5 +1,6 @@
 //! What every request gets: an id, a log line, metrics, and an answer even when a handler panics.
 
+use crate::postgres::with_same_connections;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode};
@@ -20,9 +21,10 @@ pub fn request_id() -> Uuid {
     REQUEST_ID.try_with(|id| *id).unwrap_or_default()
 }
 
-/// The future as a part of this request, wherever it runs: with the request's id and span.
+/// The future as a part of this request, wherever it runs: with the request's id, span and connections.
 pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    REQUEST_ID.scope(request_id(), future.in_current_span())
+    let future = with_same_connections(future.in_current_span());
+    REQUEST_ID.scope(request_id(), future)
 }
 
 /// Characters of a path that are logged at the most: longer ones are nobody's names.

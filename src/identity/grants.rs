@@ -6,7 +6,7 @@ use crate::access::{Action, Administer, Binding, Everything, Grant, PrincipalId,
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{EnvironmentName, Pattern};
-use crate::postgres::{Db, Generation, Scopes, act, agreed_time, database_time};
+use crate::postgres::{Db, Decisions, Generation, Scopes, act, agreed_time, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -76,7 +76,7 @@ pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) 
         let mut tx = db.begin().await?;
         let role = store::grants::role(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         if role.includes(Action::Approve) {
-            Scopes::everything().lock(&mut tx).await?;
+            Scopes::decisions(Decisions::All).lock(&mut tx).await?;
         }
         let at = database_time(&mut tx).await?;
         let ended = store::grants::end(&mut tx, id, grant.principal().id, at).await?;

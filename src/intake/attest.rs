@@ -8,6 +8,7 @@ use crate::attestation::{
     self, Carrier, Known, Malformed, Received, Signer, Statement, Through, Unproved, Verified,
 };
 use crate::content::{self, Attachment, Repository, blobs};
+use crate::cpu;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
 use crate::postgres::{self, Db, Tx, database_time, refusal};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An attestation that was recorded, or was known.
@@ -72,18 +74,21 @@ pub async fn attest(
     grant: &Grant<Attest>,
     body: &Bytes,
 ) -> Result<Vec<Attested>, AttestRefused> {
-    let received = Received::documents(body)?;
+    let body = body.clone();
+    let received = cpu::run("reading attestations", move || Received::documents(&body)).await??;
+    let received: Arc<[Received]> = received.into();
     if received.iter().map(Received::signatures).sum::<usize>() > MAX_SIGNATURES {
         return Err(Malformed(format!("one request takes at most {MAX_SIGNATURES} signatures")).into());
     }
     let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
     let repository = content::repository(&mut connection, grant.repository()).await?;
     let repository = repository.ok_or(AttestRefused::RepositoryUnknown)?;
-    trusted(&mut connection, &repository, &received).await?;
     drop(connection);
+    Known::try_beforehand(db, received.clone()).await?;
+    trusted(&mut *db.acquire().await?, &repository, &received).await?;
     let scans = ScanStatements::read(scans, &received).await?;
     let mut stored = Vec::with_capacity(received.len());
-    for one in &received {
+    for one in &*received {
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
     let act = Act { repository: &repository, principal: grant.principal(), scans, grace };
@@ -199,7 +204,7 @@ async fn trusted(
     connection: &mut PgConnection,
     repository: &Repository,
     received: &[Received],
-) -> Result<(Known, Vec<Verified<Statement>>), AttestRefused> {
+) -> Result<(Known, Vec<Verified<Arc<Statement>>>), AttestRefused> {
     let known = Known::read(connection, received).await?;
     let now = database_time(connection).await?;
     let trusted = received
@@ -215,7 +220,7 @@ fn signed(
     known: &Known,
     repository: &RepositoryName,
     since: impl Fn(&Signer) -> DateTime<Utc>,
-) -> Result<(Verified<Statement>, String), AttestRefused> {
+) -> Result<(Verified<Arc<Statement>>, String), AttestRefused> {
     let verified = received.verify(&known.keys()).map_err(|unproved| match unproved {
         Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => {
             AttestRefused::NotTrusted(unproved.to_string())

@@ -7,6 +7,7 @@ use crate::access::{Grant, Push};
 use crate::attestation::{self, Carrier, Known, Received, Through};
 use crate::content::blobs::{self, Blob};
 use crate::content::{self, Repository, StoredLayer};
+use crate::cpu;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::postgres::{Db, Scopes, Tx};
@@ -14,7 +15,6 @@ use crate::storage::{OwnRoom, Store, Taken};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::task::spawn_blocking;
 
 /// The attestations of a manifest that is about to be pushed. They are parsed before the transaction,
 /// since what they say decides which scopes it takes.
@@ -252,7 +252,7 @@ struct Parsed {
 /// Parses on a thread that may take its time, in its turn even where nobody waits for it any more. A bare
 /// statement that says nothing of what it is about is left out.
 async fn parse(layers: Vec<(Layer, Bytes)>, turn: Taken) -> Result<Parsed, Failure> {
-    let parsed = spawn_blocking(move || {
+    cpu::run("reading attestations", move || {
         let (mut received, mut origins, mut left, mut all) = (Vec::new(), Vec::new(), MAX_SIGNATURES, true);
         for (Layer { stored, manifest, subject }, bytes) in layers {
             let Some(one) = Received::layer(&stored.media_type, &stored.annotations, bytes) else { continue };
@@ -268,8 +268,8 @@ async fn parse(layers: Vec<(Layer, Bytes)>, turn: Taken) -> Result<Parsed, Failu
             }
         }
         Parsed { received, origins, all, turn }
-    });
-    parsed.await.map_err(|error| Failure::new("reading attestations", error))
+    })
+    .await
 }
 
 /// `sha256-<hex>.sig` and `.att` are cosign's names for what is about `sha256:<hex>`.

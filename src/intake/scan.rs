@@ -4,6 +4,7 @@ use super::push;
 use super::scan_statement::ScanReading;
 use crate::access::{Administer, Grant, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
+use crate::cpu;
 use crate::evidence::{
     self, BoundBy, CLOCK_SKEW, Candidate, Class, NamedDigest, NewRun, NotBound, Recorded, Report, Run, Scope,
     Unreadable,
@@ -202,9 +203,7 @@ async fn read(rules: Rules<'_>, scan: &RecordScan) -> Result<Report, ScanRefused
     let (bytes, order, max_findings) =
         (scan.report.clone(), rules.reading.order.clone(), rules.reading.max_findings);
     let parse = move || evidence::read(&bytes, &order, max_findings);
-    let mut report = tokio::task::spawn_blocking(parse)
-        .await
-        .map_err(|error| Failure::new("reading a scan report", error))??;
+    let mut report = cpu::run("reading a scan report", parse).await??;
     if let Some(name) = scan.scanner.as_ref().filter(|name| **name != report.scanner) {
         if name.is_reserved() {
             return Err(ScanRefused::ReservedName(name.clone()));

@@ -3,13 +3,13 @@
 
 use super::scan::{announce, family};
 use crate::attestation::{self, COSIGN_VULN, Carrier, Received, Through, VULNS};
+use crate::cpu;
 use crate::evidence::{self, BoundBy, NewRun, Recorded, Report, SeverityOrder, Source};
 use crate::failure::Failure;
 use crate::policy::in_words;
 use crate::postgres::{Tx, agreed_time};
 use chrono::DateTime;
 use std::collections::BTreeSet;
-use tokio::task::spawn_blocking;
 
 /// How reports in statements are read.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ impl ScanStatements {
             return Ok(Self::default());
         }
         let (order, max, received) = (reading.order.clone(), reading.max_findings, received.to_vec());
-        let read = spawn_blocking(move || {
+        let read = cpu::run("reading signed scan reports", move || {
             let report = |one: &Received| {
                 let statement = is_scan(one).then(|| one.claimed()).flatten()?;
                 let read = evidence::read_vulns(&statement.predicate_type, &statement.predicate, &order, max);
@@ -46,7 +46,7 @@ impl ScanStatements {
             };
             received.iter().map(report).collect()
         });
-        read.await.map(Self).map_err(|error| Failure::new("reading signed scan reports", error))
+        read.await.map(Self)
     }
 
     /// Records the report of the `place`th of what was received, whose attestation was recorded. Says why it makes no
@@ -76,7 +76,7 @@ impl ScanStatements {
         let repository = carrier.repository;
         let at = agreed_time(tx).await?;
         let mut counted = BTreeSet::new();
-        for digest in attestation::subjects_here(tx, repository.id, &statement).await? {
+        for digest in attestation::subjects_here(tx, repository.id, statement).await? {
             let (family, above) = family(tx, repository.id, &digest, &report.scope).await?;
             let (image, bound_by) = match evidence::bind(&report.scope, &family, &above) {
                 Ok(Some(bound)) => bound,

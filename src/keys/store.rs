@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// One replica writes the identity; the others wait and then read it.
 pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), Failure> {
-    Scopes::everything().lock(connection).await
+    Scopes::signers().lock(connection).await
 }
 
 /// What was written at the first start, if there was one.

@@ -14,6 +14,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    /// Connections for what stops something, which the rest never takes.
+    reserve: PgPool,
     kept: Option<Kept>,
     /// Grows with each commit of this process.
     commits: Growing,
@@ -26,6 +28,10 @@ pub struct Options {
     pub url: String,
     /// Connections at the most.
     pub max_connections: u32,
+    /// So many more for what stops something ([`with_reserve`]), opened when they are needed.
+    pub reserved_connections: u32,
+    /// How long a statement may run; `None` is without a limit.
+    pub statement_time: Option<Duration>,
     /// How long a request waits for a free connection.
     pub acquire_timeout: Duration,
     /// When the private Postgres last went away; a given one does not tell.
@@ -33,10 +39,56 @@ pub struct Options {
 }
 
 impl Options {
-    /// A server that does not tell when it restarts.
+    /// A server that does not tell when it restarts, without a reserve or a limit on statements.
     pub fn new(url: String, max_connections: u32, acquire_timeout: Duration) -> Self {
-        Self { url, max_connections, acquire_timeout, restarts: None }
+        let (reserved_connections, statement_time, restarts) = (0, None, None);
+        Self { url, max_connections, reserved_connections, statement_time, acquire_timeout, restarts }
     }
+
+    fn pool(&self, max_connections: u32) -> PgPoolOptions {
+        let statement_time = self.statement_time.map_or(0, |time| time.as_millis());
+        let session = format!("{SESSION}; set statement_timeout = {statement_time}");
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(self.acquire_timeout)
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(connection).await.map(|_| ())
+                })
+            })
+            .after_release(|connection, _| {
+                // What a large document needed would otherwise stay with each connection that carried one.
+                connection.shrink_buffers();
+                Box::pin(async { Ok(true) })
+            });
+        let Some(restarts) = self.restarts.clone() else { return pool };
+        // Connections to a Postgres that has died are thrown away before a request meets them.
+        pool.before_acquire(move |_, connection| {
+            let usable = restarts.allow(connection.age);
+            Box::pin(async move { Ok(usable) })
+        })
+    }
+}
+
+tokio::task_local! {
+    static FROM_THE_RESERVE: ();
+}
+
+/// The future with connections from the reserve, so that it waits for nothing that others do with theirs: for what
+/// stops something.
+pub fn with_reserve<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    FROM_THE_RESERVE.scope((), future)
+}
+
+/// The future with connections from where the current task has them, for what this one spawns.
+pub async fn with_same_connections<F: Future>(future: F) -> F::Output {
+    if takes_from_the_reserve() { with_reserve(future).await } else { future.await }
+}
+
+fn takes_from_the_reserve() -> bool {
+    FROM_THE_RESERVE.try_with(|()| ()).is_ok()
 }
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -59,30 +111,15 @@ impl Db {
         let connect = PgConnectOptions::from_str(&options.url)
             .map_err(|error| Failure::new("reading DATABASE_URL", error))?
             .application_name("proofmark");
-        let mut pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
-            .after_connect(|connection, _| {
-                Box::pin(async { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
-            })
-            .after_release(|connection, _| {
-                // What a large document needed would otherwise stay with each connection that carried one.
-                connection.shrink_buffers();
-                Box::pin(async { Ok(true) })
-            });
-        if let Some(restarts) = options.restarts.clone() {
-            // Connections to a Postgres that has died are thrown away before a request meets them.
-            pool = pool.before_acquire(move |_, connection| {
-                let usable = restarts.allow(connection.age);
-                Box::pin(async move { Ok(usable) })
-            });
-        }
-        let pool = pool
+        let reserve = options.reserved_connections;
+        let reserve = (reserve > 0).then(|| options.pool(reserve).connect_lazy_with(connect.clone()));
+        let pool = options
+            .pool(options.max_connections)
             .connect_with(connect)
             .await
             .map_err(|error| Failure::new("connecting to Postgres", error))?;
-        Ok(Self { pool, kept: None, commits: Growing::default() })
+        let reserve = reserve.unwrap_or_else(|| pool.clone());
+        Ok(Self { pool, reserve, kept: None, commits: Growing::default() })
     }
 
     /// This database for one act whose commit waits in `kept`, so that its caller writes one more
@@ -97,24 +134,27 @@ impl Db {
         let migrating = |error| Failure::new("migrating the database", error);
         // However long another replica's migration takes.
         let mut connection = self.acquire().await?.detach();
-        sqlx::raw_sql("set lock_timeout = 0").execute(&mut connection).await?;
+        sqlx::raw_sql("set lock_timeout = 0; set statement_timeout = 0").execute(&mut connection).await?;
         MIGRATOR.run(&mut connection).await.map_err(migrating)?;
         connection.close().await.map_err(Failure::from)
     }
 
     /// The pool, for a single statement that needs no transaction.
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        if takes_from_the_reserve() { &self.reserve } else { &self.pool }
     }
 
     /// A connection for single statements that need no transaction around them.
     pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, Failure> {
-        self.pool.acquire().await.map_err(|error| Failure::new("waiting for a connection to Postgres", error))
+        self.pool()
+            .acquire()
+            .await
+            .map_err(|error| Failure::new("waiting for a connection to Postgres", error))
     }
 
     /// Begins a READ COMMITTED transaction.
     pub async fn begin(&self) -> Result<Tx, Failure> {
-        let pool = self.pool.clone();
+        let pool = self.pool().clone();
         let open = to_its_end(async move { pool.begin().await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a transaction", error))?;
         Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
@@ -128,7 +168,7 @@ impl Db {
     /// Begins a transaction that reads one snapshot, taken at its first statement, and writes nothing. It
     /// ends when it is dropped.
     pub async fn snapshot(&self) -> Result<Tx, Failure> {
-        let pool = self.pool.clone();
+        let pool = self.pool().clone();
         let open = to_its_end(async move { pool.begin_with(SNAPSHOT).await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
         Ok(Tx::new(open, self.kept.clone(), self.commits.clone()))
@@ -136,7 +176,7 @@ impl Db {
 
     /// The same, where a connection is free now.
     pub(super) async fn free_snapshot(&self) -> Result<Option<Tx>, Failure> {
-        let pool = self.pool.clone();
+        let pool = self.pool().clone();
         let open = to_its_end(async move { pool.try_begin_with(SNAPSHOT).await }).await?;
         let open = open.map_err(|error| Failure::new("beginning a snapshot", error))?;
         Ok(open.map(|open| Tx::new(open, self.kept.clone(), self.commits.clone())))
@@ -145,6 +185,7 @@ impl Db {
     /// Closes the pool, waiting for connections in use.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.reserve.close().await;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Row locks are not fair (a writer starves behind many readers), advisory locks queue. Who writes
 //! a fact that can turn a yes into a no takes the narrowest scope that holds every decision it can
-//! change, exclusive; who decides takes its scopes shared and its own lane exclusive.
+//! change, exclusive; who decides takes its scopes shared and its own lane exclusive. What stops something
+//! (a block, a hold, a revocation) takes the lock on decisions alone, which is the last in the order.
 
 use crate::failure::Failure;
 use crate::names::Digest;
@@ -17,13 +18,16 @@ pub enum Mode {
     Exclusive,
 }
 
-/// The scopes of one transaction, by row id. Taken by [`Scopes::lock`] in the order global,
-/// environment, repository, lanes, manifest, in a statement of its own, so that the next statement's
-/// snapshot is newer than the locks.
+/// The locks of one transaction, by row id. Taken by [`Scopes::lock`] in the order environment, repository,
+/// lanes, manifests, signers, decisions, in a statement of its own, so that the next statement's snapshot is
+/// newer than the locks.
+///
+/// The locks on decisions are the last ones: a promotion takes them, shared, when it has all others and only
+/// its evaluation and its commit are left. A block, a hold or a revocation takes one of them alone and no other
+/// lock, so it waits for promotions that are being decided, and never for a push, a scan or an attestation, nor
+/// for a promotion that waits for one of these.
 #[derive(Clone, Debug, Default)]
 pub struct Scopes {
-    /// The whole registry.
-    pub global: Option<Mode>,
     /// An environment.
     pub environment: Option<(i64, Mode)>,
     /// A repository.
@@ -31,12 +35,33 @@ pub struct Scopes {
     /// Repositories in environments: (repository, environment).
     pub lanes: Vec<(i64, i64, Mode)>,
     /// Who made a manifest what it is: its repository and digest.
-    pub manifest: Option<(i64, Digest, Mode)>,
+    pub manifests: Vec<(i64, Digest, Mode)>,
+    /// Which keys count. What records evidence shares it; what makes a key count takes it alone.
+    pub signers: Option<Mode>,
+    /// Decisions that are being made.
+    pub decisions: Vec<(Decisions, Mode)>,
+}
+
+/// Decisions on promotions, as widely as a fact may change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Decisions {
+    /// All of them.
+    All,
+    /// In an environment.
+    Environment(i64),
+    /// Of a repository.
+    Repository(i64),
+    /// Of a repository in an environment.
+    Channel {
+        /// The repository.
+        repository: i64,
+        /// The environment.
+        environment: i64,
+    },
 }
 
 // All classes of advisory locks, whoever takes them: of one class twice, two that have nothing to do
 // with each other would wait for each other, or lock each other out.
-const GLOBAL: i32 = 1;
 const ENVIRONMENT: i32 = 2;
 const REPOSITORY: i32 = 3;
 const LANE: i32 = 4;
@@ -48,6 +73,24 @@ const MANIFEST: i32 = 6;
 pub const QUOTA: i32 = 7;
 /// No scope: the job queue, while jobs of it are claimed.
 pub(super) const QUEUE: i32 = 8;
+const SIGNERS: i32 = 9;
+const ALL_DECISIONS: i32 = 10;
+const DECISIONS_IN_ENVIRONMENT: i32 = 11;
+const DECISIONS_OF_REPOSITORY: i32 = 12;
+const DECISIONS_IN_CHANNEL: i32 = 13;
+
+impl Decisions {
+    fn lock(self) -> (i32, i32) {
+        match self {
+            Self::All => (ALL_DECISIONS, 0),
+            Self::Environment(id) => (DECISIONS_IN_ENVIRONMENT, key(id)),
+            Self::Repository(id) => (DECISIONS_OF_REPOSITORY, key(id)),
+            Self::Channel { repository, environment } => {
+                (DECISIONS_IN_CHANNEL, lane_key(repository, environment))
+            }
+        }
+    }
+}
 
 impl Scopes {
     /// What a push takes: its repository, shared.
@@ -59,14 +102,13 @@ impl Scopes {
     /// author's approval may not count.
     #[must_use]
     pub fn naming(mut self, repository_id: i64, digest: &Digest) -> Self {
-        self.manifest = Some((repository_id, digest.clone(), Mode::Exclusive));
+        self.manifests.push((repository_id, digest.clone(), Mode::Exclusive));
         self
     }
 
-    /// What a promotion takes first: global, environment and repository, shared.
+    /// What a promotion takes first: environment and repository, shared.
     pub fn promote(repository_id: i64, environment_id: i64) -> Self {
         Self {
-            global: Some(Mode::Shared),
             environment: Some((environment_id, Mode::Shared)),
             repository: Some((repository_id, Mode::Shared)),
             ..Self::default()
@@ -81,14 +123,31 @@ impl Scopes {
         Self { lanes, ..Self::default() }
     }
 
-    /// What it takes last: the manifest that it judges, shared.
-    pub fn judging(repository_id: i64, digest: &Digest) -> Self {
-        Self { manifest: Some((repository_id, digest.clone(), Mode::Shared)), ..Self::default() }
+    /// What it takes before it evaluates: the manifests that may be promoted, shared.
+    pub fn candidates<'a>(repository_id: i64, digests: impl IntoIterator<Item = &'a Digest>) -> Self {
+        let manifests = digests.into_iter().map(|digest| (repository_id, digest.clone(), Mode::Shared));
+        Self { manifests: manifests.collect(), ..Self::default() }
     }
 
-    /// The whole registry, exclusive.
-    pub fn everything() -> Self {
-        Self { global: Some(Mode::Exclusive), ..Self::default() }
+    /// What it takes last: every scope whose facts may change the decision, shared.
+    pub fn deciding(repository: i64, environment: i64) -> Self {
+        let decisions = [
+            Decisions::All,
+            Decisions::Environment(environment),
+            Decisions::Repository(repository),
+            Decisions::Channel { repository, environment },
+        ];
+        Self { decisions: decisions.map(|one| (one, Mode::Shared)).to_vec(), ..Self::default() }
+    }
+
+    /// What a block, a hold or the end of a right takes: the decisions that it can change, alone.
+    pub fn decisions(decisions: Decisions) -> Self {
+        Self { decisions: vec![(decisions, Mode::Exclusive)], ..Self::default() }
+    }
+
+    /// What makes a key count takes: no evidence is being recorded, and nothing decided.
+    pub fn signers() -> Self {
+        Self { signers: Some(Mode::Exclusive), ..Self::decisions(Decisions::All) }
     }
 
     /// One environment, exclusive.
@@ -99,11 +158,6 @@ impl Scopes {
     /// One repository, exclusive.
     pub fn repository(repository_id: i64) -> Self {
         Self { repository: Some((repository_id, Mode::Exclusive)), ..Self::default() }
-    }
-
-    /// One lane, exclusive.
-    pub fn lane(repository_id: i64, environment_id: i64) -> Self {
-        Self::lanes(repository_id, environment_id, &[])
     }
 
     /// Waits for the locks, in order; they end with the transaction.
@@ -120,24 +174,33 @@ impl Scopes {
         Ok(())
     }
 
-    /// Class, key and mode of each lock, in order. Lanes in the order of their keys, whoever takes
-    /// them; what is wanted in both modes is taken alone at once, since a share that is raised later
-    /// would wait for another's.
+    /// Class, key and mode of each lock, in order. Lanes and manifests in the order of their keys, whoever takes
+    /// them; what is wanted in both modes is taken alone at once, since a share that is raised later would wait
+    /// for another's.
     fn keys(&self) -> Vec<(i32, i32, Mode)> {
-        let mut wanted = Vec::with_capacity(4 + self.lanes.len());
-        wanted.extend(self.global.map(|mode| (GLOBAL, 0, mode)));
+        let mut wanted = Vec::with_capacity(8 + self.lanes.len());
         wanted.extend(self.environment.map(|(id, mode)| (ENVIRONMENT, key(id), mode)));
         wanted.extend(self.repository.map(|(id, mode)| (REPOSITORY, key(id), mode)));
-        let mut lanes: Vec<_> =
-            self.lanes.iter().map(|(r, e, mode)| (LANE, lane_key(*r, *e), *mode)).collect();
-        lanes.sort_unstable_by_key(|(_, key, mode)| (*key, *mode == Mode::Shared));
-        lanes.dedup_by_key(|(_, key, _)| *key);
-        wanted.extend(lanes);
-        wanted.extend(
-            self.manifest.as_ref().map(|(id, digest, mode)| (MANIFEST, manifest_key(*id, digest), *mode)),
-        );
+        let lanes = self.lanes.iter().map(|(r, e, mode)| (LANE, lane_key(*r, *e), *mode));
+        wanted.extend(in_order(lanes.collect()));
+        let manifests = self.manifests.iter();
+        let manifests = manifests.map(|(id, digest, mode)| (MANIFEST, manifest_key(*id, digest), *mode));
+        wanted.extend(in_order(manifests.collect()));
+        wanted.extend(self.signers.map(|mode| (SIGNERS, 0, mode)));
+        let decisions = self.decisions.iter().map(|(decisions, mode)| {
+            let (class, key) = decisions.lock();
+            (class, key, *mode)
+        });
+        wanted.extend(in_order(decisions.collect()));
         wanted
     }
+}
+
+/// Locks in the order of their classes and keys, each once: what is wanted in both modes is taken alone.
+fn in_order(mut locks: Vec<(i32, i32, Mode)>) -> Vec<(i32, i32, Mode)> {
+    locks.sort_unstable_by_key(|(class, key, mode)| (*class, *key, *mode == Mode::Shared));
+    locks.dedup_by_key(|(class, key, _)| (*class, *key));
+    locks
 }
 
 /// Row ids are 64 bits, advisory keys beside a class 32: ids that collide only wait for each other.
@@ -163,8 +226,11 @@ mod tests {
 
     #[test]
     fn every_class_of_locks_is_its_own() {
-        let classes = [GLOBAL, ENVIRONMENT, REPOSITORY, LANE, FLOATING_NAME, MANIFEST, QUOTA];
-        assert_eq!(BTreeSet::from(classes).len(), classes.len());
+        let decisions =
+            [ALL_DECISIONS, DECISIONS_IN_ENVIRONMENT, DECISIONS_OF_REPOSITORY, DECISIONS_IN_CHANNEL];
+        let classes = [ENVIRONMENT, REPOSITORY, LANE, FLOATING_NAME, MANIFEST, QUOTA, QUEUE, SIGNERS];
+        let classes = [&classes[..], &decisions].concat();
+        assert_eq!(classes.iter().collect::<BTreeSet<_>>().len(), classes.len());
     }
 
     #[test]

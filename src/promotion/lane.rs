@@ -71,7 +71,13 @@ pub(super) async fn environment_id(
     found.ok_or_else(|| Refused::UnknownEnvironment(name.clone()))
 }
 
-/// A lane whose scopes this transaction holds: whoever would turn a yes into a no waits for it.
+/// A lane that nothing else is promoted in meanwhile, and whose repository and environment stay as they are.
+pub(super) struct EnteredLane<'tx> {
+    tx: &'tx mut Tx,
+    place: Place,
+}
+
+/// A lane with every lock of a decision: what would turn a yes into a no waits for it.
 pub(super) struct LockedLane<'tx> {
     tx: &'tx mut Tx,
     place: Place,
@@ -94,11 +100,11 @@ pub struct Allowance<'tx> {
     yes: Yes,
 }
 
-impl<'tx> LockedLane<'tx> {
-    /// Waits for the scopes. The locks are statements of their own: the next one sees everything
+impl<'tx> EnteredLane<'tx> {
+    /// Waits for its scopes. The locks are statements of their own: the next one sees everything
     /// that was committed before they were given. Which lanes the policies look at is read when no
     /// policy of the environment can change any more.
-    pub async fn lock(tx: &'tx mut Tx, place: Place) -> Result<Self, Failure> {
+    pub async fn enter(tx: &'tx mut Tx, place: Place) -> Result<Self, Failure> {
         let Place { repository_id, environment_id, .. } = place;
         Scopes::promote(repository_id, environment_id).lock(tx).await?;
         let earlier = policies::earlier_environments(tx, environment_id).await?;
@@ -106,6 +112,28 @@ impl<'tx> LockedLane<'tx> {
         Ok(Self { tx, place })
     }
 
+    pub fn connection(&mut self) -> &mut PgConnection {
+        self.tx
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Waits until nobody else becomes an author of a candidate, and then for the decisions, which blocks, holds
+    /// and revocations take alone: from here on nothing is waited for but the end of one of these.
+    pub async fn lock<'a>(
+        self,
+        candidates: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<LockedLane<'tx>, Failure> {
+        let Self { tx, place } = self;
+        Scopes::candidates(place.repository_id, candidates).lock(tx).await?;
+        Scopes::deciding(place.repository_id, place.environment_id).lock(tx).await?;
+        Ok(LockedLane { tx, place })
+    }
+}
+
+impl<'tx> LockedLane<'tx> {
     pub fn connection(&mut self) -> &mut PgConnection {
         self.tx
     }
@@ -118,10 +146,8 @@ impl<'tx> LockedLane<'tx> {
         &self.place
     }
 
-    /// Keeps the manifest as it is until the end of the transaction: nobody deletes it, and nobody
-    /// becomes one of its authors.
+    /// Keeps the manifest of a candidate until the end of the transaction: nobody deletes it.
     pub async fn keep(&mut self, digest: &Digest) -> Result<(), Refused> {
-        Scopes::judging(self.place.repository_id, digest).lock(self.tx).await?;
         let there = promotions::keep_manifest(self.tx, self.place.repository_id, digest).await?;
         if there { Ok(()) } else { Err(Refused::UnknownArtifact(digest.to_string())) }
     }

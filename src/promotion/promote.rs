@@ -1,6 +1,6 @@
 //! Promote: one transaction from the locks to the event.
 
-use super::lane::{Allowance, Judged, LockedLane, Place};
+use super::lane::{Allowance, EnteredLane, Judged, LockedLane, Place};
 use super::store::{decisions, promotions as store};
 use super::summary::{self, Summarized};
 use super::{PromotionRow, Reason, Refused};
@@ -92,8 +92,9 @@ async fn attempt(
 ) -> Result<Promoted, Refused> {
     let mut tx = db.begin().await?;
     let place = Place::find(&mut tx, grant.scope()).await?;
-    let mut lane = LockedLane::lock(&mut tx, place).await?;
+    let mut lane = EnteredLane::enter(&mut tx, place).await?;
     let (digest, version) = find(&mut lane, &asked.what).await?;
+    let mut lane = lane.lock([&digest]).await?;
     lane.keep(&digest).await?;
     let judged = lane.judge(&digest).await?;
     let by = grant.principal();
@@ -129,7 +130,7 @@ pub(super) fn older_than(newer: &store::Newer) -> String {
 }
 
 /// The manifest, and the version it is known by.
-pub(super) async fn find(lane: &mut LockedLane<'_>, what: &What) -> Result<(Digest, Option<Tag>), Refused> {
+pub(super) async fn find(lane: &mut EnteredLane<'_>, what: &What) -> Result<(Digest, Option<Tag>), Refused> {
     let repository_id = lane.place().repository_id;
     match what {
         What::Digest(digest) => {

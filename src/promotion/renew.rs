@@ -81,6 +81,7 @@ pub async fn renew(
         let place = Place::find(&mut tx, lane).await?;
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
+        Scopes::deciding(place.repository_id, place.environment_id).lock(&mut tx).await?;
         let now = agreed_time(&mut tx).await?;
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;

@@ -1,7 +1,7 @@
 //! Rollback: back to an earlier version that the policy still allows now.
 
 use super::evaluate::MAX_CANDIDATES;
-use super::lane::{Judged, LockedLane, Place};
+use super::lane::{EnteredLane, Judged, Place};
 use super::promote::{What, Writing, find, refuse, write};
 use super::store::{decisions, promotions as store};
 use super::{Promoted, Reason, Refused};
@@ -46,8 +46,9 @@ async fn attempt(
     let mut tx = db.begin().await?;
     let place = Place::find(&mut tx, grant.scope()).await?;
     let by = grant.principal();
-    let mut lane = LockedLane::lock(&mut tx, place.clone()).await?;
+    let mut lane = EnteredLane::enter(&mut tx, place.clone()).await?;
     let candidates = candidates(&mut lane, asked.to.as_ref()).await?;
+    let mut lane = lane.lock(candidates.iter().map(|target| &target.digest)).await?;
     let mut refusals = Vec::new();
     let named = asked.to.is_some();
     for Target { promotion, digest, version } in candidates {
@@ -103,7 +104,7 @@ struct Target {
 
 /// Versions to go back to, the newest first. A version that was rolled back from is none: what leads
 /// forward is a promotion, after the hold was revoked.
-async fn candidates(lane: &mut LockedLane<'_>, to: Option<&What>) -> Result<Vec<Target>, Refused> {
+async fn candidates(lane: &mut EnteredLane<'_>, to: Option<&What>) -> Result<Vec<Target>, Refused> {
     let place = lane.place().clone();
     let Some(what) = to else {
         let Place { repository, environment, .. } = &place;

@@ -518,8 +518,7 @@ async fn ending_a_waiver_or_an_override_waits_for_the_decisions_that_it_can_chan
     ] {
         // What a promotion holds while it is decided.
         let mut deciding = registry.app.db.begin().await.unwrap();
-        Scopes::promote(repository, environment).lock(&mut deciding).await.unwrap();
-        Scopes::lanes(repository, environment, &[]).lock(&mut deciding).await.unwrap();
+        Scopes::deciding(repository, environment).lock(&mut deciding).await.unwrap();
         let (list, body, second_act) = match &scope {
             None => (OVERRIDES, override_of(&digest, &["scan"], 4), "review"),
             Some(scope) => (WAIVERS, waiver(scope.clone()), "approval"),

@@ -14,7 +14,7 @@ use std::time::Duration;
 async fn empty_database() -> Db {
     let url = fresh_database().await;
     let acquire_timeout = Duration::from_secs(30);
-    Db::connect(&Options { url, max_connections: 4, acquire_timeout, restarts: None }).await.unwrap()
+    Db::connect(&Options::new(url, 4, acquire_timeout)).await.unwrap()
 }
 
 async fn open(db: &Db, source: &Source, name: &str) -> Result<keys::Opened, String> {

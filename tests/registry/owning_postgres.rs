@@ -28,12 +28,8 @@ async fn start(home: &Path) -> Result<Cluster, Failure> {
 }
 
 async fn pool(cluster: &Cluster) -> Db {
-    let options = Options {
-        url: cluster.url(),
-        max_connections: 4,
-        acquire_timeout: Duration::from_secs(30),
-        restarts: Some(cluster.restarts()),
-    };
+    let restarts = Some(cluster.restarts());
+    let options = Options { restarts, ..Options::new(cluster.url(), 4, Duration::from_secs(30)) };
     Db::connect(&options).await.unwrap()
 }
 

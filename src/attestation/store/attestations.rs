@@ -88,7 +88,7 @@ pub async fn insert(
         facts.commit,
         facts.result,
         facts.configuration,
-        content.statement.as_ref().and_then(kept_predicate) as Option<&Value>,
+        content.statement.as_deref().and_then(kept_predicate) as Option<&Value>,
         carrier.principal.id,
         content.signed_at,
         carrier.through == Through::Push,

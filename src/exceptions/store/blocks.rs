@@ -89,6 +89,7 @@ pub async fn end_expired(
 pub async fn insert(
     connection: &mut PgConnection,
     target: &Target,
+    digest: &Digest,
     new: &NewBlock,
     at: DateTime<Utc>,
     by: i64,
@@ -98,7 +99,7 @@ pub async fn insert(
            select repository_id, digest, sha256, $3, $4, $5, $6, $7 from manifests
            where repository_id = $1 and digest = $2 returning id"#,
         target.repository_id(),
-        &new.digest as &Digest,
+        digest as &Digest,
         target.environment_id(),
         new.reason.as_str(),
         new.until,

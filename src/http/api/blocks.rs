@@ -8,14 +8,14 @@ use super::page::{Page, PageOf};
 use crate::access::{EveryLane, Lane};
 use crate::app::App;
 use crate::clock::Moment;
-use crate::exceptions::{self, BlockRow, BlockScope, NewBlock, Reason};
+use crate::exceptions::{self, BlockRow, BlockScope, BlockedDigests, NewBlock, Reason};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,12 +30,29 @@ pub fn routes() -> OpenApiRouter<App> {
 struct BlockRequest {
     repository: RepositoryName,
     /// A manifest of the repository. Its bytes are blocked, wherever they are.
-    digest: Digest,
+    digest: Option<Digest>,
+    /// The same for several manifests, at most 100: all are blocked, or none.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    digests: Vec<Digest>,
     /// Where; everywhere when absent.
     environment: Option<EnvironmentName>,
     reason: Reason,
     /// Until when; until it is lifted when absent.
     until: Option<Moment>,
+}
+
+/// What was blocked, as it was asked: one digest, or several.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum PlacedBlocks {
+    /// The block.
+    One(Box<BlockRow>),
+    /// A block for each digest.
+    Several {
+        /// In the order of the digests.
+        items: Vec<BlockRow>,
+    },
 }
 
 /// The right that a block of this scope needs.
@@ -50,19 +67,35 @@ fn scope(
     })
 }
 
-/// Blocks the bytes of a manifest, in one environment or in all.
+/// Blocks the bytes of a manifest, or of up to 100, in one environment or in all.
+///
+/// With `digest` the answer is the block; with `digests` it is `{"items": [...]}`, one for each.
 ///
 /// When it is acknowledged, no promotion is decided without it any more, and no question of a
 /// deployer is answered with these bytes.
 #[utoipa::path(post, path = "/api/v1/blocks", tag = "promotion", request_body = BlockRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
-    responses((status = 201, body = BlockRow), (status = 404), (status = 422)))]
+    responses((status = 201, body = PlacedBlocks), (status = 404), (status = 422)))]
 async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
     let request: BlockRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
-    let new =
-        NewBlock { digest: request.digest, reason: request.reason, until: request.until.map(Into::into) };
-    let act = |db: Db| async move { Ok((StatusCode::CREATED, exceptions::block(&db, &scope, &new).await?)) };
+    let is_single = match (&request.digest, request.digests.is_empty()) {
+        (Some(_), true) => true,
+        (None, false) => false,
+        (Some(_), false) | (None, true) => {
+            return Err(Problem::invalid("give either digest, or digests with 1 to 100 of them"));
+        }
+    };
+    let digests = BlockedDigests::new(request.digest.into_iter().chain(request.digests));
+    let digests = digests.map_err(|error| Problem::invalid(error.to_string()))?;
+    let new = NewBlock { digests, reason: request.reason, until: request.until.map(Into::into) };
+    let act = move |db: Db| async move {
+        let mut items = exceptions::block(&db, &scope, &new).await?;
+        let only = if is_single { items.pop() } else { None };
+        let placed =
+            only.map_or_else(|| PlacedBlocks::Several { items }, |row| PlacedBlocks::One(Box::new(row)));
+        Ok((StatusCode::CREATED, placed))
+    };
     once.answer(&app, &caller, act).await
 }
 

@@ -98,7 +98,12 @@ impl Registry {
         let token_file = settings.admin_token_file.clone().unwrap();
         let config: Config = settings.resolve().unwrap();
         let proofmark::config::Database::Given(url) = config.database.clone() else { unreachable!() };
-        let options = Options::new(url, 20, Duration::from_secs(30));
+        let statement_time = Some(config.statement_time);
+        let options = Options {
+            reserved_connections: 2,
+            statement_time,
+            ..Options::new(url, 20, Duration::from_secs(30))
+        };
         let db = Db::connect(&options).await.unwrap();
         let app = App::assemble(config, db).await.unwrap();
         let jobs = app.start_jobs();
