@@ -17,7 +17,7 @@ use crate::ledger::LogListener;
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
 use crate::storage::{Room, Slots, Store};
-use crate::{identity, ledger, telemetry};
+use crate::{attestation, identity, ledger, telemetry, trust};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +107,11 @@ const SUM_UP_EVERY: Duration = Duration::from_secs(5);
 impl App {
     /// How the reports of scanners in signed statements are read.
     pub fn scan_reading(&self) -> ScanReading<'_> {
-        ScanReading { order: &self.severity_order, max_findings: self.config.limits.findings }
+        ScanReading {
+            order: &self.severity_order,
+            max_findings: self.config.limits.findings,
+            max_pending: self.config.limits.pending_envelopes,
+        }
     }
 
     /// Opens everything over a database that is reachable: migrates it, opens the store, reads or
@@ -123,6 +127,8 @@ impl App {
         let clocks = ClockWatch::default();
         clocks.measure(&db).await?;
         let keys = open_keys(&db, &config, &key_source, &store).await?;
+        trust::take_over(&db).await?;
+        attestation::enqueue_verifying(&db).await?;
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), keys.trust().began());
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
@@ -217,7 +223,7 @@ impl App {
 
     /// What handles each kind of queued job.
     fn handlers(&self) -> Handlers {
-        let (renewing, reevaluating) = (self.clone(), self.clone());
+        let (renewing, reevaluating, verifying) = (self.clone(), self.clone(), self.clone());
         Handlers::default()
             .on(queue::RENEW_SUMMARY, move |job| {
                 let app = renewing.clone();
@@ -230,6 +236,10 @@ impl App {
             .on(queue::REEVALUATE, move |job| {
                 let app = reevaluating.clone();
                 async move { promotion::reevaluate(&app.db, &job.key).await }
+            })
+            .on(queue::VERIFY_KEY, move |job| {
+                let app = verifying.clone();
+                async move { attestation::verify_key(&app.db, &job.key, job.attempts).await }
             })
     }
 

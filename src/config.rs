@@ -104,6 +104,10 @@ pub struct Settings {
     /// Findings of a scan report at the most [default: 100000]
     #[arg(long, env = "PROOFMARK_MAX_FINDINGS", value_name = "N")]
     pub max_findings: Option<usize>,
+    /// Envelopes of a repository at the most that wait for a key to be registered; further ones are kept, and count
+    /// once they are posted again after the registration [default: 10000]
+    #[arg(long, env = "PROOFMARK_MAX_PENDING_ENVELOPES", value_name = "N")]
+    pub max_pending_envelopes: Option<u32>,
     /// Whose severity of a finding is followed, first that has one: scanner, highest, or sources such as
     /// nvd [default: scanner,nvd,ghsa]
     #[arg(long, env = "PROOFMARK_SEVERITY_ORDER", value_name = "LIST")]
@@ -229,6 +233,8 @@ pub struct Limits {
     pub answer_time: Duration,
     /// Findings of a scan report.
     pub findings: usize,
+    /// Pending envelopes of a repository.
+    pub pending_envelopes: u32,
     /// Bytes of a blob.
     pub blob_bytes: u64,
     /// Upload bodies at the same time.
@@ -363,6 +369,7 @@ impl Settings {
             document_seconds,
             answer_seconds,
             max_findings,
+            max_pending_envelopes,
             severity_order,
             max_blob_bytes,
             max_concurrent_uploads,
@@ -398,6 +405,7 @@ impl Settings {
             document_time: seconds(self.document_seconds, 300),
             answer_time: seconds(self.answer_seconds, 30),
             findings: self.max_findings.unwrap_or(100_000),
+            pending_envelopes: self.max_pending_envelopes.unwrap_or(10_000),
             blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
             concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
             concurrent_downloads: self.max_concurrent_downloads.unwrap_or(4096),

@@ -28,3 +28,4 @@ pub mod promotion;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod trust;

@@ -2,7 +2,7 @@
 
 use super::envelope::{Envelope, Material};
 use super::json::{self, Malformed};
-use super::scheme::KeyId;
+use crate::trust::KeyId;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;

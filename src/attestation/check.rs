@@ -3,12 +3,11 @@
 
 use super::facts::{Facts, signed_at};
 use super::received::Received;
-use super::scheme::PublicKey;
-use super::signers::Signer;
-use super::store::{indexed as store, signers};
+use super::store::indexed as store;
 use super::verify::signed_by;
 use crate::failure::Failure;
 use crate::keys;
+use crate::trust::{self, SigningKey, Wanted};
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,9 +34,11 @@ pub async fn check_attestations(
     limit: i64,
 ) -> Result<StatementsPage, Failure> {
     let rows = store::page(connection, behind, limit, AT_ONCE).await?;
-    let ids: BTreeSet<i64> = rows.iter().flat_map(|row| &row.signers).copied().collect();
-    let known = signers::by_ids(connection, &Vec::from_iter(ids)).await?;
-    let known: HashMap<i64, Signer> = known.into_iter().map(|signer| (signer.id, signer)).collect();
+    let ids: BTreeSet<i64> = rows.iter().flat_map(|row| &row.identities).copied().collect();
+    let mut known: HashMap<i64, Vec<SigningKey>> = HashMap::new();
+    for key in trust::signing_keys(connection, Wanted::Identities(&Vec::from_iter(ids))).await? {
+        known.entry(key.identity_id).or_default().push(key);
+    }
     let verifier_id = keys::verifier_id(connection).await?;
     let mut page = StatementsPage {
         rows: rows.len() as u64,
@@ -56,7 +57,7 @@ pub async fn check_attestations(
 
 fn wrong(
     row: &store::Indexed,
-    known: &HashMap<i64, Signer>,
+    known: &HashMap<i64, Vec<SigningKey>>,
     verifier_id: Option<&str>,
 ) -> Option<&'static str> {
     let (Some(media_type), Some(body)) = (&row.media_type, &row.body) else {
@@ -68,9 +69,12 @@ fn wrong(
     let Ok(statement) = super::Statement::read(&envelope.payload) else {
         return Some("its payload is no statement, and it is listed as one");
     };
-    let keys: Option<Vec<&PublicKey>> = row.signers.iter().map(|id| known.get(id).map(|s| &s.key)).collect();
-    let all = keys.is_some_and(|keys| signed_by(&envelope, &keys).keys.len() == keys.len());
-    if !all {
+    // Each key by any of its schemes.
+    let signed = |id: &i64| {
+        let keys: Vec<_> = known.get(id).into_iter().flatten().map(|one| &one.key).collect();
+        !signed_by(&envelope, &keys).keys.is_empty()
+    };
+    if !row.identities.iter().all(signed) {
         return Some("a recorded signature does not verify");
     }
     if row.misplaced || row.message.as_deref() != Some(envelope.message_digest().as_str()) {

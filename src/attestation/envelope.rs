@@ -1,9 +1,9 @@
 //! DSSE 1.0 envelopes, and what else comes as a payload with signatures over it.
 
 use super::json::{self, Malformed};
-use super::scheme::{KeyId, PublicKey, Scheme};
 use crate::keys::pae;
 use crate::names::Digest;
+use crate::trust::{KeyId, PublicKey, Scheme};
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::DecodePaddingMode;

@@ -1,10 +1,10 @@
 //! Attestations as people see them: with a verdict, judged when they are read.
 
-use super::signers::Signer;
-use super::store::{listed as store, signatures, signers};
+use super::store::{listed as store, pending, signatures};
 use crate::access::{Grant, Pull};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
+use crate::trust::{self, SigningKey, Wanted};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap};
@@ -17,6 +17,8 @@ pub enum Verdict {
     Trusted,
     /// It is readable, shown, and never counts.
     Untrusted,
+    /// A registered key signed it by which pending envelopes are being verified: it counts when that is done.
+    Pending,
     /// It cannot be read.
     Malformed,
     /// There is nothing to verify.
@@ -92,16 +94,25 @@ pub async fn attestations(
     let rows = store::page(connection, repository_ids, filter).await?;
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let signatures = signatures::of(connection, &ids).await?;
-    let ids: BTreeSet<i64> = signatures.iter().map(|signature| signature.signer_id).collect();
-    let signers = signers::by_ids(connection, &ids.into_iter().collect::<Vec<_>>()).await?;
-    let signers: HashMap<i64, Signer> = signers.into_iter().map(|signer| (signer.id, signer)).collect();
+    let mut found: HashMap<i64, pending::FoundOf> = HashMap::new();
+    for one in pending::found_on(connection, &ids).await? {
+        found.entry(one.attestation_id).or_insert(one);
+    }
+    let ids: BTreeSet<i64> = signatures.iter().map(|signature| signature.identity_id).collect();
+    let ids: Vec<i64> = ids.into_iter().collect();
+    let keys = trust::signing_keys(connection, Wanted::Identities(&ids)).await?;
+    let keys: HashMap<i64, SigningKey> = keys.into_iter().map(|key| (key.identity_id, key)).collect();
     let mut signed: HashMap<i64, Vec<Signed<'_>>> = HashMap::new();
     for signature in &signatures {
-        if let Some(signer) = signers.get(&signature.signer_id) {
+        if let Some(signer) = keys.get(&signature.identity_id) {
             signed.entry(signature.attestation_id).or_default().push(Signed { signer, signature });
         }
     }
-    Ok(rows.into_iter().map(|row| judged(&signed.remove(&row.id).unwrap_or_default(), row)).collect())
+    let judge = |row: store::Row| {
+        let (signed, found) = (signed.get(&row.id), found.get(&row.id));
+        judged(signed.map(Vec::as_slice).unwrap_or_default(), found, row)
+    };
+    Ok(rows.into_iter().map(judge).collect())
 }
 
 /// The repository of an attestation, and how many bytes its envelope has.
@@ -120,12 +131,24 @@ pub async fn envelope(
 
 /// A signature with whose it is.
 struct Signed<'a> {
-    signer: &'a Signer,
+    signer: &'a SigningKey,
     signature: &'a signatures::Signature,
 }
 
-fn judged(proofs: &[Signed<'_>], row: store::Row) -> Listed {
-    let (verdict, reason, signer) = verdict(&row, proofs);
+fn judged(proofs: &[Signed<'_>], found: Option<&pending::FoundOf>, row: store::Row) -> Listed {
+    let (mut verdict, mut reason, signer) = verdict(&row, proofs);
+    let (mut name, mut key_id) = (
+        signer.map(|signer| signer.signature.signer.clone()),
+        signer.map(|signer| signer.signature.key_id.clone()),
+    );
+    if let (Verdict::Untrusted, Some(found)) = (verdict, found) {
+        verdict = Verdict::Pending;
+        reason = Some(format!(
+            "{} signed it, whose key counts once all pending envelopes were verified by it",
+            found.signer
+        ));
+        (name, key_id) = (Some(found.signer.clone()), found.key_id.clone());
+    }
     Listed {
         id: row.id,
         manifest: row.manifest,
@@ -134,8 +157,8 @@ fn judged(proofs: &[Signed<'_>], row: store::Row) -> Listed {
         predicate_type: row.predicate_type,
         verdict,
         reason,
-        signer: signer.map(|signer| signer.signature.signer.clone()),
-        key_id: signer.map(|signer| signer.signature.key_id.clone()),
+        signer: name,
+        key_id,
         builder: row.builder,
         source: row.source,
         commit: row.commit_id,
@@ -146,7 +169,10 @@ fn judged(proofs: &[Signed<'_>], row: store::Row) -> Listed {
     }
 }
 
-fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<String>, Option<&'a Signer>) {
+fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<String>, Option<&'a SigningKey>) {
+    if let Some(reason) = &row.unreadable {
+        return (Verdict::Malformed, Some(reason.clone()), None);
+    }
     let kind = match (row.form.as_str(), &row.predicate_type) {
         ("statement", Some(predicate_type)) => predicate_type,
         ("opaque", _) => return (Verdict::Opaque, row.why.clone(), None),

@@ -1,6 +1,6 @@
 //! Attestation: who signed what about which artifact.
 //!
-//! Knows envelopes, bundles, statements, signers, and the summaries that the registry signs itself.
+//! Knows envelopes, bundles, statements, pending ones among them, and the summaries that the registry signs itself.
 //! Promises that a payload is read only once a known key is found to have signed it (or is marked as
 //! nobody's claim), that envelopes are kept exactly as received, and that trust is judged on reading:
 //! that a key signed something is stored once, whether the key is believed for it never is.
@@ -13,15 +13,13 @@ mod facts;
 mod files;
 mod json;
 mod list;
+mod pending;
 mod received;
 mod record;
-mod scheme;
-mod signers;
 mod statement;
 mod store;
 pub mod summary;
 mod verify;
-mod waiting;
 mod wrapping;
 
 pub use check::check_attestations;
@@ -30,9 +28,8 @@ pub use facts::{COSIGN_VULN, Facts, Material, PROVENANCE_V0_2, PROVENANCE_V1, TE
 pub use files::link_pushed;
 pub use json::Malformed;
 pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope, home};
+pub use pending::{Entered, add_key, enqueue_verifying, register, verify_key};
 pub use received::{BUNDLE, DSSE, Received};
 pub use record::{Carrier, Known, Recorded, Through, is_carried, record, record_opaque, subjects_here};
-pub use scheme::{InvalidKey, KeyId, PublicKey, Scheme, UnknownScheme};
-pub use signers::{NewRevocation, NewSigner, Revoked, Signer, SignerRefused, register, revoke, signers};
 pub use statement::{COSIGN_SIGN, Statement, Subject};
 pub use verify::{Unproved, Verified, verify};

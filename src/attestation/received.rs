@@ -1,16 +1,15 @@
 //! One attestation as it came in, over our API or over OCI: told apart, parsed, bytes kept.
 
-use super::PublicKey;
 use super::bundle::{self, Bundle};
 use super::envelope::{Envelope, IN_TOTO, Material};
 use super::facts;
 use super::json::{self, Malformed};
-use super::scheme::KeyId;
 use super::statement::{Statement, Unreadable};
 use super::verify::{Unproved, Verified, verify_read};
 use super::wrapping::{READ, unwrap};
 use crate::names::{Digest, MediaType};
 use crate::postgres::{Mode, Scopes};
+use crate::trust::{KeyId, PublicKey};
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;

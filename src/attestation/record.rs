@@ -4,10 +4,9 @@ use super::envelope::IN_TOTO;
 use super::facts::{Facts, is_result, signed_at};
 use super::files;
 use super::received::{Form, Received};
-use super::scheme::{KeyId, PublicKey};
-use super::signers::Signer;
 use super::statement::{Statement, Unreadable};
-use super::store::{attestations as store, receipts, signatures, signers, waiting};
+use super::store::pending::{self, Found};
+use super::store::{attestations as store, receipts, signatures};
 use super::verify::{Unproved, signed_by, why_not};
 use crate::access::Principal;
 use crate::content::Repository;
@@ -19,11 +18,13 @@ use crate::names::Digest;
 use crate::policy;
 use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Generation, Tx, agreed_time};
+use crate::trust::{self, KeyId, PublicKey, SigningKey, Wanted};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The way by which an attestation is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +56,26 @@ pub struct Recorded {
     /// The attestation.
     pub id: i64,
     received_at: DateTime<Utc>,
-    /// Signers whose signature of the same message came before.
+    /// Keys whose signature of the same message came before, by their identities.
     earlier: BTreeMap<i64, DateTime<Utc>>,
 }
 
 impl Recorded {
-    /// When the repository received the signer's signature of the message first, in whatever
+    /// When the repository received the key's signature of the message first, in whatever
     /// envelope: what trust is judged by.
-    pub fn counts_from(&self, signer: &Signer) -> DateTime<Utc> {
-        self.earlier.get(&signer.id).copied().unwrap_or(self.received_at)
+    pub fn counts_from(&self, key: &SigningKey) -> DateTime<Utc> {
+        self.earlier.get(&key.identity_id).copied().unwrap_or(self.received_at)
     }
 }
 
-/// The signers whose keys may have signed what was received.
+/// The keys that may have signed what was received, and how many envelopes that none of them signed may still become
+/// pending.
 #[derive(Debug)]
-pub struct Known(Vec<Signer>);
+pub struct Known {
+    keys: Vec<SigningKey>,
+    max_pending: i64,
+    room: AtomicI64,
+}
 
 /// Envelopes of one turn on the processor: between turns others come.
 const TRIED_AT_ONCE: usize = 16;
@@ -79,7 +85,7 @@ impl Known {
     /// that the transaction which records it finds the answers: under its locks only keys that are
     /// registered meanwhile are left to try.
     pub async fn try_beforehand(db: &Db, received: Arc<[Received]>) -> Result<(), Failure> {
-        let known = Arc::new(Self(signers::all(&mut *db.acquire().await?).await?));
+        let known = Arc::new(Self::of(trust::signing_keys(&mut *db.acquire().await?, Wanted::All).await?));
         for begin in (0..received.len()).step_by(TRIED_AT_ONCE) {
             let (known, received) = (Arc::clone(&known), Arc::clone(&received));
             cpu::run("verifying signatures", move || {
@@ -92,28 +98,49 @@ impl Known {
         Ok(())
     }
 
-    /// Reads the signers that the hints name, and every other one only when these do not account for
-    /// every signature: a hint saves time and decides nothing. Read after the scopes are locked.
-    pub async fn read(connection: &mut PgConnection, received: &[Received]) -> Result<Self, Failure> {
+    fn of(keys: Vec<SigningKey>) -> Self {
+        Self { keys, max_pending: 0, room: AtomicI64::new(0) }
+    }
+
+    /// Reads the keys that the hints name, and every other one only when these do not account for
+    /// every signature: a hint saves time and decides nothing. Read after the scopes are locked. Of what is not
+    /// accounted for, as much may become pending as the repository has room for.
+    pub async fn read(
+        connection: &mut PgConnection,
+        repository_id: i64,
+        max_pending: u32,
+        received: &[Received],
+    ) -> Result<Self, Failure> {
         let hints: Option<Vec<KeyId>> =
             received.iter().flat_map(Received::hints).map(Option::<&KeyId>::cloned).collect();
         if let Some(hints) = hints {
-            let hinted = Self(signers::by_key_ids(connection, &hints).await?);
+            let hinted = Self::of(trust::signing_keys(connection, Wanted::Keys(&hints)).await?);
             if received.iter().all(|one| hinted.accounts_for(one)) {
                 return Ok(hinted);
             }
         }
-        signers::all(connection).await.map(Self)
+        let mut known = Self::of(trust::signing_keys(connection, Wanted::All).await?);
+        if !received.iter().all(|one| known.accounts_for(one)) {
+            known.max_pending = i64::from(max_pending);
+            let pending = pending::count(connection, &[repository_id], known.max_pending).await?;
+            known.room = AtomicI64::new(known.max_pending - pending);
+        }
+        Ok(known)
     }
 
-    /// Their keys, in their order.
+    /// The keys without their signers, in their order.
     pub fn keys(&self) -> Vec<&PublicKey> {
-        self.0.iter().map(|signer| &signer.key).collect()
+        self.keys.iter().map(|one| &one.key).collect()
     }
 
-    /// The signers in the order of their keys.
-    pub fn signers(&self) -> &[Signer] {
-        &self.0
+    /// The keys.
+    pub fn signing_keys(&self) -> &[SigningKey] {
+        &self.keys
+    }
+
+    /// Takes room for one more pending envelope, if there is any.
+    fn take_room(&self) -> bool {
+        self.room.fetch_sub(1, Ordering::Relaxed) > 0
     }
 
     fn accounts_for(&self, received: &Received) -> bool {
@@ -130,7 +157,12 @@ pub(super) struct Content {
     pub(super) why: Option<String>,
     pub(super) statement: Option<Arc<Statement>>,
     pub(super) message: Option<Digest>,
-    pub(super) signers: Vec<i64>,
+    /// The signers whose keys signed it.
+    pub(super) signers: BTreeSet<i64>,
+    /// Their keys that count.
+    pub(super) identities: Vec<i64>,
+    /// The others, which are being verified.
+    pub(super) found: Vec<Found>,
     /// Whether a key that is registered later may have signed it.
     pub(super) waits: bool,
     /// Of a result: when it was signed, as it says.
@@ -148,12 +180,23 @@ pub async fn record(
     known: &Known,
 ) -> Result<Recorded, Failure> {
     let mut content = content(received, known);
+    let is_full = content.waits && !known.take_room();
+    if is_full {
+        content.waits = false;
+    }
     if let Some(known) = store::find(tx, carrier, received).await? {
         if let Some(statement) = &content.statement {
             let linked = files::link(tx, carrier.repository.id, known.id, statement).await?;
             tx.raise(linked.iter().map(Generation::bytes));
         }
         return receive_again(tx, carrier, known, &content).await;
+    }
+    if is_full && content.signers.is_empty() {
+        content.why = Some(format!(
+            "the repository has {} pending envelopes, as many as it may have (PROOFMARK_MAX_PENDING_ENVELOPES): post \
+             it again after its signer is registered",
+            known.max_pending
+        ));
     }
     store::keep_envelope(tx, received).await?;
     let facts = content.statement.as_deref().map(Facts::of).unwrap_or_default();
@@ -194,13 +237,17 @@ async fn sign(
     content: &Content,
 ) -> Result<Recorded, Failure> {
     let store::Receipt { id, received_at, .. } = receipt;
-    let noted = signatures::insert(tx, &[id], &content.signers).await?;
+    let noted = signatures::insert(tx, &[id], &content.identities).await?;
+    if !content.found.is_empty() {
+        let found: Vec<_> = content.found.iter().map(|one| (id, *one)).collect();
+        pending::keep_found(tx, &found).await?;
+    }
     if noted.any {
         tx.raise(content.changes(carrier));
     }
     let earlier = if noted.first { BTreeMap::new() } else { signatures::received_earlier(tx, id).await? };
     if content.waits {
-        waiting::insert(tx, id).await?;
+        pending::insert(tx, id, carrier.repository.id).await?;
     }
     Ok(Recorded { id, received_at, earlier })
 }
@@ -283,7 +330,13 @@ fn content(received: &Received, known: &Known) -> Content {
         Form::Opaque(why) => return Content::without_statement("opaque", why),
     };
     let signed = signed_by(envelope, &known.keys());
-    let signers: Vec<i64> = signed.keys.iter().map(|at| known.0[*at].id).collect();
+    let keys: Vec<&SigningKey> = signed.keys.iter().filter_map(|at| known.keys.get(*at)).collect();
+    let signers: BTreeSet<i64> = keys.iter().map(|key| key.signer_id).collect();
+    let active: BTreeSet<i64> = keys.iter().filter(|key| key.is_active).map(|key| key.identity_id).collect();
+    let verifying = keys.iter().filter(|key| !key.is_active);
+    let found =
+        verifying.map(|key| Found { identity_id: key.identity_id, scheme: key.key.scheme() }).collect();
+    let identities = active.into_iter().collect();
     match received.claims() {
         Ok(statement) => {
             let why = signers.is_empty().then(|| why_not(envelope)).and_then(|unproved| match unproved {
@@ -295,7 +348,17 @@ fn content(received: &Received, known: &Known) -> Content {
             });
             let (message, waits) = (received.message.clone(), signed.waits);
             let (statement, signed_at) = (Some(statement), None);
-            Content { form: "statement", why, statement, message, signers, waits, signed_at }
+            Content {
+                form: "statement",
+                why,
+                statement,
+                message,
+                signers,
+                identities,
+                found,
+                waits,
+                signed_at,
+            }
         }
         Err(Unreadable::Malformed(why)) => Content::without_statement("malformed", &why),
         Err(Unreadable::Foreign(why)) => Content::without_statement("foreign", &why),
@@ -304,9 +367,17 @@ fn content(received: &Received, known: &Known) -> Content {
 
 impl Content {
     fn without_statement(form: &'static str, why: &str) -> Self {
-        let why = Some(why.to_owned());
-        let (signers, waits, signed_at) = (Vec::new(), false, None);
-        Self { form, why, statement: None, message: None, signers, waits, signed_at }
+        Self {
+            form,
+            why: Some(why.to_owned()),
+            statement: None,
+            message: None,
+            signers: BTreeSet::new(),
+            identities: Vec::new(),
+            found: Vec::new(),
+            waits: false,
+            signed_at: None,
+        }
     }
 
     /// The statement, if it is of a type that has a result.

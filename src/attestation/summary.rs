@@ -21,12 +21,12 @@
 //! that has the same bytes.
 
 use super::envelope::Envelope;
-use super::scheme::{PublicKey, Scheme};
 use super::statement::{Statement, Subject};
 use super::verify::{Unproved, verify};
 use crate::failure::Failure;
 use crate::keys::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::trust::{PublicKey, Scheme};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -1,8 +1,8 @@
 //! Verifying: from an envelope to a statement that a known key signed.
 
 use super::envelope::{Envelope, Material};
-use super::scheme::PublicKey;
 use super::statement::{Statement, Unreadable};
+use crate::trust::PublicKey;
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
@@ -91,11 +91,13 @@ pub(super) fn signed_by(envelope: &Envelope, keys: &[&PublicKey]) -> Signed {
         if signature.material == Material::Certificate {
             continue;
         }
-        if let Some(place) = keys.iter().position(|key| envelope.is_made_by(at, key, || &**message)) {
-            signed.keys.insert(place);
-        } else {
+        let Some(made_by) = keys.iter().find(|key| envelope.is_made_by(at, key, || &**message)) else {
             signed.waits = true;
-        }
+            continue;
+        };
+        // Two signers may have one key, where an earlier version allowed it: the signature is of both.
+        let same = |key: &&PublicKey| (key.id(), key.scheme()) == (made_by.id(), made_by.scheme());
+        signed.keys.extend(keys.iter().enumerate().filter(|(_, key)| same(key)).map(|(place, _)| place));
     }
     signed
 }

@@ -4,15 +4,14 @@ use super::carried::MAX_SIGNATURES;
 use super::push;
 use super::scan_statement::{ScanReading, ScanStatements};
 use crate::access::{Attest, Grant, Principal};
-use crate::attestation::{
-    self, Carrier, Known, Malformed, Received, Signer, Statement, Through, Unproved, Verified,
-};
+use crate::attestation::{self, Carrier, Known, Malformed, Received, Statement, Through, Unproved, Verified};
 use crate::content::{self, Attachment, Repository, blobs};
 use crate::cpu;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
 use crate::postgres::{self, Db, Tx, database_time, refusal};
 use crate::storage::{Store, StoredBlob};
+use crate::trust::SigningKey;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -83,15 +82,16 @@ pub async fn attest(
     let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
     let repository = content::repository(&mut connection, grant.repository()).await?;
     let repository = repository.ok_or(AttestRefused::RepositoryUnknown)?;
+    let max_pending = scans.max_pending;
     drop(connection);
     Known::try_beforehand(db, received.clone()).await?;
-    trusted(&mut *db.acquire().await?, &repository, &received).await?;
+    trusted(&mut *db.acquire().await?, &repository, max_pending, &received).await?;
     let scans = ScanStatements::read(scans, &received).await?;
     let mut stored = Vec::with_capacity(received.len());
     for one in &*received {
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
-    let act = Act { repository: &repository, principal: grant.principal(), scans, grace };
+    let act = Act { repository: &repository, principal: grant.principal(), scans, grace, max_pending };
     match postgres::act(|| act.attempt(db, &received, &stored)).await {
         Ok((attested, taken)) => {
             discard(store, stored, &taken).await;
@@ -118,6 +118,7 @@ struct Act<'a> {
     principal: &'a Principal,
     scans: ScanStatements,
     grace: Duration,
+    max_pending: u32,
 }
 
 impl Act<'_> {
@@ -130,7 +131,7 @@ impl Act<'_> {
     ) -> Result<(Vec<Attested>, BTreeSet<Digest>), AttestRefused> {
         let mut tx = db.begin().await?;
         Received::scopes(received, self.repository.id).lock(&mut tx).await?;
-        let (known, trusted) = trusted(&mut tx, self.repository, received).await?;
+        let (known, trusted) = trusted(&mut tx, self.repository, self.max_pending, received).await?;
         let mut blobs: Vec<&StoredBlob> = stored.iter().collect();
         blobs.sort_by_key(|blob| blob.digest());
         let mut taken = BTreeSet::new();
@@ -151,10 +152,16 @@ impl Act<'_> {
                 through: Through::Post,
             };
             let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
-            let warnings = self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
+            let mut warnings = self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
             // What was received earlier keeps the time at which it came.
-            let since = |signer: &Signer| recorded.counts_from(signer);
-            let (_, signer) = signed(one, &known, &repository.name, since)?;
+            let since = |key: &SigningKey| recorded.counts_from(key);
+            let (_, key) = signed(one, &known, &repository.name, since)?;
+            let signer = key.signature.signer.clone();
+            if !key.is_active {
+                warnings.push(format!(
+                    "the key of {signer} is being verified by pending envelopes: the statement counts when that is done"
+                ));
+            }
             attested.push(Attested {
                 id: recorded.id,
                 envelope: one.digest().clone(),
@@ -203,9 +210,10 @@ impl Act<'_> {
 async fn trusted(
     connection: &mut PgConnection,
     repository: &Repository,
+    max_pending: u32,
     received: &[Received],
 ) -> Result<(Known, Vec<Verified<Arc<Statement>>>), AttestRefused> {
-    let known = Known::read(connection, received).await?;
+    let known = Known::read(connection, repository.id, max_pending, received).await?;
     let now = database_time(connection).await?;
     let trusted = received
         .iter()
@@ -214,13 +222,13 @@ async fn trusted(
     Ok((known, trusted))
 }
 
-/// What it states, with the name of a signer that is trusted for it, by when its signature came.
-fn signed(
+/// What it states, with a key that is trusted for it, by when its signature came: one that counts already, if any.
+fn signed<'a>(
     received: &Received,
-    known: &Known,
+    known: &'a Known,
     repository: &RepositoryName,
-    since: impl Fn(&Signer) -> DateTime<Utc>,
-) -> Result<(Verified<Arc<Statement>>, String), AttestRefused> {
+    since: impl Fn(&SigningKey) -> DateTime<Utc>,
+) -> Result<(Verified<Arc<Statement>>, &'a SigningKey), AttestRefused> {
     let verified = received.verify(&known.keys()).map_err(|unproved| match unproved {
         Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => {
             AttestRefused::NotTrusted(unproved.to_string())
@@ -230,13 +238,12 @@ fn signed(
     let kind = &verified.content().predicate_type;
     let mut why = "no registered key verifies its signature".to_owned();
     let places: Vec<usize> = verified.keys().collect();
-    for signer in places.into_iter().filter_map(|place| known.signers().get(place)) {
-        match signer.trusted_for(repository, kind, since(signer)) {
-            Ok(()) => {
-                let name = signer.signature.signer.clone();
-                return Ok((verified, name));
-            }
-            Err(untrusted) => why = format!("{} signed it, but {untrusted}", signer.signature.signer),
+    let mut keys: Vec<_> = places.into_iter().filter_map(|place| known.signing_keys().get(place)).collect();
+    keys.sort_by_key(|key| !key.is_active);
+    for key in keys {
+        match key.trusted_for(repository, kind, since(key)) {
+            Ok(()) => return Ok((verified, key)),
+            Err(untrusted) => why = format!("{} signed it, but {untrusted}", key.signature.signer),
         }
     }
     Err(AttestRefused::NotTrusted(why))

@@ -26,6 +26,8 @@ pub(super) struct Carried {
     scans: ScanStatements,
     /// What the pushed manifest is about, and why there is nothing to verify, where that is so.
     opaque: Option<(Digest, String)>,
+    /// Pending envelopes of the repository.
+    max_pending: u32,
     /// The turn to read them.
     turn: Taken,
 }
@@ -88,6 +90,7 @@ impl Carried {
             origins: Vec::new(),
             scans: ScanStatements::default(),
             opaque,
+            max_pending: reading.scans.max_pending,
             turn,
         };
         if layers.is_empty() {
@@ -150,7 +153,7 @@ impl Carried {
     ) -> Result<(), Failure> {
         let (principal, through) = (grant.principal(), Through::Push);
         if !self.received.is_empty() {
-            let known = Known::read(tx, &self.received).await?;
+            let known = Known::read(tx, repository.id, self.max_pending, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
             let mut received: Vec<_> = self.received.iter().zip(&self.origins).enumerate().collect();
             received.sort_by_key(|(_, (one, origin))| (one.digest(), &origin.subject));

@@ -11,13 +11,15 @@ use crate::postgres::{Tx, agreed_time};
 use chrono::DateTime;
 use std::collections::BTreeSet;
 
-/// How reports in statements are read.
+/// How signed statements, and reports in them, are read.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanReading<'a> {
     /// Whose severity is followed.
     pub order: &'a SeverityOrder,
     /// Findings of one report.
     pub max_findings: usize,
+    /// Pending envelopes of one repository.
+    pub max_pending: u32,
 }
 
 /// The reports in what was received, one for each, where it is a report that can be read.

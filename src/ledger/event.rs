@@ -57,6 +57,10 @@ kinds! {
     AttestationRepeated = "attestation.repeated",
     /// A signer was registered.
     SignerRegistered = "signer.registered",
+    /// A signer got another key, or a key of it another scheme or a longer validity.
+    SignerKeyAdded = "signer.key-added",
+    /// Pending envelopes were verified by a signer's key: what it signed counts.
+    SignerVerified = "signer.verified",
     /// A signer was revoked.
     SignerRevoked = "signer.revoked",
     /// A scan result was recorded.

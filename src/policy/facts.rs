@@ -17,6 +17,10 @@ pub struct Facts {
     pub holds: BTreeSet<Hold>,
     /// Statements about the bytes that some registered key signed.
     pub attestations: BTreeSet<Attestation>,
+    /// Signers that are believed for the repository and of which a key does not count yet: pending envelopes are
+    /// being verified by it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub verifying: BTreeSet<String>,
     /// The newest run of each scanner, for the subject and each of its children.
     pub scans: BTreeSet<Scan>,
     /// Where the bytes were promoted to in this repository.

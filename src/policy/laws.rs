@@ -89,6 +89,7 @@ pub(super) fn good() -> Facts {
             attestation(3, "https://in-toto.io/attestation/test-result/v0.1"),
         ]
         .into(),
+        verifying: BTreeSet::new(),
         scans: [scan("trivy", [])].into(),
         stays: [Stay {
             environment: "staging".parse().unwrap(),

@@ -357,20 +357,27 @@ fn divide<'a>(case: &'a Case, record: &'a RecordedGate) -> (Kept<'a>, Vec<String
         else {
             continue;
         };
-        for signature in attestation.signatures.iter().filter(|one| evidence.by.contains(&one.signer)) {
+        let recorded = attestation.signatures.iter().filter(|one| evidence.by.contains(&one.signer));
+        let (mut revoked, mut counting) = (Vec::new(), BTreeSet::new());
+        for signature in recorded {
+            let signer = signature.signer.as_str();
             match signature.revocation {
                 Some(revocation) if revocation.compromised => {
-                    withdrawn.push(format!("the key of {} is compromised", signature.signer));
+                    revoked.push((signer, format!("the key of {signer} is compromised")));
                 }
                 Some(revocation) if revocation.distrusted_from <= attestation.received_at => {
                     let from = in_words(revocation.distrusted_from);
-                    withdrawn.push(format!("{} was revoked from {from}", signature.signer));
+                    revoked.push((signer, format!("{signer} was revoked from {from}")));
                 }
                 Some(_) | None => {
-                    kept.insert((&attestation.envelope, signature.signer.as_str()));
+                    counting.insert(signer);
                 }
             }
         }
+        // A signer that signed with two keys signed as long as one of them counts.
+        let revoked = revoked.into_iter().filter(|(signer, _)| !counting.contains(signer));
+        withdrawn.extend(revoked.map(|(_, reason)| reason));
+        kept.extend(counting.into_iter().map(|signer| (&attestation.envelope, signer)));
     }
     withdrawn.sort();
     withdrawn.dedup();

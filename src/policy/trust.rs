@@ -39,6 +39,17 @@ pub struct Revocation {
     pub compromised: bool,
 }
 
+impl Revocation {
+    /// Both: the stricter of each.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            distrusted_from: self.distrusted_from.min(other.distrusted_from),
+            compromised: self.compromised || other.compromised,
+        }
+    }
+}
+
 /// Why a signature does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untrusted {
@@ -76,6 +87,12 @@ impl Signature {
             }
         }
         self.registered_for(repository, predicate_type, received_at)
+    }
+
+    /// Whether a revocation takes it back: nothing of a compromised key counts, and of another one nothing that was
+    /// received later than it is trusted.
+    pub fn is_withdrawn(&self, received_at: DateTime<Utc>) -> bool {
+        self.revocation.is_some_and(|one| one.compromised || one.distrusted_from <= received_at)
     }
 
     /// Whether the signature counted when it was received. A FAILED and what a scan found go on counting by this:

@@ -20,6 +20,9 @@ pub const RENEW_SUMMARY: &str = "renew-summary";
 /// The kind of job that finds the release channels whose answer a fact may have changed; its key is [`Changed`].
 pub const REEVALUATE: &str = "reevaluate";
 
+/// The kind of job that verifies pending envelopes by a signer's key; its key is the row of the identity.
+pub const VERIFY_KEY: &str = "verify-key";
+
 /// What a fact is about that may change answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {

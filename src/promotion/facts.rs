@@ -218,6 +218,11 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: Polic
     });
     let lane = Lane { repository: wanted.repository.clone(), environment: wanted.environment.clone() };
     let repository = wanted.repository.as_str();
+    let verifying = row.verifying.0.into_iter();
+    let verifying = verifying
+        .filter(|one| one.repositories.iter().any(|pattern| pattern.matches(repository)))
+        .map(|one| one.signer)
+        .collect();
     let facts = Facts {
         subject: Subject {
             repository: wanted.repository.clone(),
@@ -231,6 +236,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: Polic
         blocks: row.blocks.0,
         holds: BTreeSet::new(),
         attestations: attestations(row.attestations.0),
+        verifying,
         scans: scans.collect(),
         stays: row.stays.0,
         approvals: row.approvals.0.into_iter().map(|seen| approval(seen, &lane)).collect(),

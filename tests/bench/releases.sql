@@ -56,8 +56,8 @@ where t.repository_id = template.repository_id;
 insert into attestation_subjects
 select c.repository_id, c.digest, taken.attestation + c.n from copies c, taken;
 
-insert into attestation_signatures
-select taken.attestation + c.n, t.signer_id, c.repository_id, c.digest, taken.attestation + c.n
+insert into attestation_signatures(attestation_id, signer_id, identity_id, repository_id, message, counts_from)
+select taken.attestation + c.n, t.signer_id, t.identity_id, c.repository_id, c.digest, taken.attestation + c.n
 from copies c, taken, template, attestations a join attestation_signatures t on t.attestation_id = a.id
 where a.repository_id = template.repository_id;
 

@@ -152,7 +152,7 @@ async fn what_comes_while_a_signer_is_registered_is_held_against_its_key_too() {
     let principal = Principal { id: 2, name: "proofmark".into() };
     let (manifest, subject, through) = (&image, &image, Through::Post);
     let carrier = Carrier { repository: &repository, principal: &principal, manifest, subject, through };
-    let known = Known::read(&mut tx, &received).await.unwrap();
+    let known = Known::read(&mut tx, repository.id, 100, &received).await.unwrap();
     attestation::record(&mut tx, carrier, &received[0], &known).await.unwrap();
     tx.commit().await.unwrap();
     registering.await.unwrap();

@@ -98,7 +98,9 @@ impl Happened {
             Kind::AttestationRecorded | Kind::AttestationRepeated => {
                 self.subjects.iter().map(|subject| bytes(subject)).chain([self.bytes()]).collect()
             }
-            Kind::SignerRegistered | Kind::SignerRevoked => vec![Generation::signers()],
+            Kind::SignerRegistered | Kind::SignerKeyAdded | Kind::SignerVerified | Kind::SignerRevoked => {
+                vec![Generation::signers()]
+            }
             Kind::ScanRecorded
             | Kind::ScanRetracted
             | Kind::ApprovalGiven
@@ -293,6 +295,12 @@ impl Watched {
         let reason = json!({"reason": "of another image"});
         let scan = admin.document("/api/v1/scans?repository=app").await["items"][0]["id"].clone();
         self.post(&format!("/api/v1/scans/{scan}/revocation"), reason, 200).await;
+        // What another key signed is pending, until the key is added.
+        let next = Signing::new(8);
+        let of_next = next.statement(release, "https://example.com/t", &json!({"number": 6}));
+        let pushed = admin.push_referrer("app", release, kind, &of_next);
+        self.act("a pending envelope", pushed).await;
+        self.post("/api/v1/signers/ci/keys", json!({"public_key": next.pem()}), 201).await;
         let revoked = json!({"reason": "lost"});
         self.post("/api/v1/signers/ci/revocation", revoked, 201).await;
     }

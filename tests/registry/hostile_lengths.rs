@@ -5,7 +5,7 @@ use crate::harness::{Client, Registry};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proofmark::access::Lane;
-use proofmark::attestation::{Envelope, PublicKey, Received, Scheme};
+use proofmark::attestation::{Envelope, Received};
 use proofmark::content::ParsedManifest;
 use proofmark::evidence::{SeverityOrder, read};
 use proofmark::http::oci::OciPath;
@@ -16,6 +16,7 @@ use proofmark::names::{
     ScannerName, Tag,
 };
 use proofmark::policy::{Policy, Span};
+use proofmark::trust::{PublicKey, Scheme};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -55,6 +55,7 @@ mod rooms;
 mod running;
 mod scan_scopes;
 mod scanning;
+mod signers;
 mod stopping;
 mod storing;
 mod tags_never_move;

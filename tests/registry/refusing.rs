@@ -210,7 +210,7 @@ async fn a_time_that_not_everybody_can_read_is_kept_nowhere() {
     let pem = Signing::new(1).pem();
     let signer = json!({"name": "ci", "public_key": pem, "repositories": ["**"], "predicate_types": ["**"]});
     registry.admin().post_document("/api/v1/signers", &signer, 201).await;
-    let signer = json!({"name": "x", "public_key": pem, "scheme": "ed25519ph", "repositories": ["**"],
+    let signer = json!({"name": "x", "public_key": Signing::new(2).pem(), "repositories": ["**"],
                         "predicate_types": ["**"]});
     let doors = [
         ("/api/v1/approvals", "until", &lane),

@@ -25,7 +25,10 @@ async fn give_and_take_back(registry: &Registry, admin: &Client) {
         expect(admin.delete(&path).send().await.unwrap(), 204).await;
     }
     registry.know_signer("ci").await;
-    admin.post_document("/api/v1/signers/ci/revocation", &json!({"reason": "lost"}), 201).await;
+    let next = json!({"public_key": Signing::new(200).pem()});
+    admin.post_document("/api/v1/signers/ci/keys", &next, 201).await;
+    let lost = json!({"reason": "lost"});
+    admin.post_document("/api/v1/signers/ci/revocation", &lost, 201).await;
 }
 
 #[tokio::test]
@@ -163,6 +166,11 @@ async fn fsck_names_every_row_that_no_event_made_or_ended() {
             "signer builder was registered by no",
         ),
         (
+            "update signer_identities set schemes = '{ed25519ph}' where signer_id = (
+               select id from signers where name = 'builder')",
+            "was registered by no event that says the same",
+        ),
+        (
             "update signer_revocations set distrusted_from = now() + interval '1 day'",
             "the revocation of signer",
         ),
@@ -209,6 +217,12 @@ async fn fsck_names_every_event_whose_rows_are_gone_or_say_otherwise() {
         ("update policies set ended_at = null where id = 2", "(policy.changed@sha256:"),
         ("delete from policies", "(policy.changed@sha256:"),
         ("delete from signer_revocations", "(signer.revoked): the rows do not have"),
+        (
+            "delete from signer_identities k using signers s
+             where s.id = k.signer_id and s.name = 'ci' and k.id > (
+               select min(id) from signer_identities where signer_id = s.id)",
+            "(signer.key-added): the rows do not have",
+        ),
         ("delete from signers where name = 'ci'", "(signer.registered): the rows do not have"),
         ("update grants set ended_at = null", "(grant.ended): the rows do not have"),
         ("delete from grants where role = 'reader'", "(grant.given): the rows do not have"),

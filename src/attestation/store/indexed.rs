@@ -23,7 +23,7 @@ pub struct Indexed {
     pub subjects: Vec<String>,
     /// Files through which it counts for artifacts; of those whose artifact holds another, nothing.
     pub files: Vec<Option<String>>,
-    pub signers: Vec<i64>,
+    pub identities: Vec<i64>,
     /// Whether a signature counts as if it were in another repository or over another message.
     pub misplaced: bool,
 }
@@ -49,7 +49,7 @@ pub async fn page(
                                        and b.manifest = m.digest and b.blob = s.file)) then s.file end
                    from attestation_subjects s where s.attestation_id = a.id and s.file is not null)
                as "files!: Vec<Option<String>>",
-             array(select signer_id from attestation_signatures where attestation_id = a.id) as "signers!",
+             array(select identity_id from attestation_signatures where attestation_id = a.id) as "identities!",
              exists (select from attestation_signatures g join attestations f on f.id = g.counts_from
                      where g.attestation_id = a.id and ((g.repository_id, g.message) <> (a.repository_id, a.message)
                        or (f.repository_id, f.message) <> (a.repository_id, a.message))) as "misplaced!"

@@ -16,6 +16,8 @@ pub struct Row {
     pub predicate_type: Option<String>,
     pub form: String,
     pub why: Option<String>,
+    /// Why its envelope could not be read when a key was verified by it.
+    pub unreadable: Option<String>,
     /// Whether the statement names the artifact that was asked about, or that it was carried for.
     pub about: bool,
     pub builder: Option<String>,
@@ -45,6 +47,7 @@ pub async fn page(
                    where s.repository_id = a.repository_id and s.attestation_id = a.id
                    order by s.digest limit 100) as "subjects!: Vec<Digest>",
              t.uri as "predicate_type?", a.form, a.why,
+             (select u.reason from attestations_unreadable u where u.attestation_id = a.id) as unreadable,
              exists (select from attestation_subjects s
                      where s.repository_id = a.repository_id and s.attestation_id = a.id
                        and (s.digest in (select digest from asked)

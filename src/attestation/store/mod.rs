@@ -3,7 +3,6 @@
 pub mod attestations;
 pub mod indexed;
 pub mod listed;
+pub mod pending;
 pub mod receipts;
 pub mod signatures;
-pub mod signers;
-pub mod waiting;

@@ -17,6 +17,7 @@ pub enum Kind {
     Override,
     Policy,
     Signer,
+    SignerKey,
     Revocation,
     Grant,
     Token,
@@ -24,7 +25,7 @@ pub enum Kind {
 }
 
 /// Every kind.
-pub const FACTS: [Kind; 14] = [
+pub const FACTS: [Kind; 15] = [
     Kind::Manifest,
     Kind::Tag,
     Kind::FloatingTag,
@@ -35,6 +36,7 @@ pub const FACTS: [Kind; 14] = [
     Kind::Override,
     Kind::Policy,
     Kind::Signer,
+    Kind::SignerKey,
     Kind::Revocation,
     Kind::Grant,
     Kind::Token,
@@ -54,6 +56,7 @@ impl Kind {
             Self::Override => "override",
             Self::Policy => "policy",
             Self::Signer => "signer",
+            Self::SignerKey => "signer-key",
             Self::Revocation => "revocation",
             Self::Grant => "grant",
             Self::Token => "token",
@@ -88,6 +91,7 @@ pub async fn page(
         Kind::Override => overrides(connection, behind, limit).await,
         Kind::Policy => policies(connection, behind, limit).await,
         Kind::Signer => signers(connection, behind, limit).await,
+        Kind::SignerKey => signer_keys(connection, behind, limit).await,
         Kind::Revocation => revocations(connection, behind, limit).await,
         Kind::Grant => grants(connection, behind, limit).await,
         Kind::Token => tokens(connection, behind, limit).await,
@@ -358,13 +362,34 @@ async fn signers(connection: &mut PgConnection, behind: &str, limit: i64) -> sql
              select from events e cross join lateral facts_said(e.leaf) f(facts)
              where e.repository_id is null and e.at = s.registered_at and e.kind = 'signer.registered'
                and e.principal_id = s.registered_by
-               and f.facts @> jsonb_build_object('signer', s.name, 'scheme', s.scheme, 'key_id', s.key_id)
+               and f.facts @> jsonb_build_object('signer', s.name)
                and f.facts -> 'repositories' = to_jsonb(s.repositories)
-               and f.facts -> 'predicate_types' = to_jsonb(s.predicate_types)
-               and time_is_said(s.valid_from, f.facts, 'valid_from')
-               and time_is_said(s.valid_until, f.facts, 'valid_until'))
+               and f.facts -> 'predicate_types' = to_jsonb(s.predicate_types))
              then 'signer ' || s.name || ' was registered by no event that says the same' end as untold
            from signers s where s.id > $1 order by s.id limit $2"#
+    )
+}
+
+/// The newest event about a key says all of it. Those of an earlier version name one scheme, and the id that the key
+/// had then.
+async fn signer_keys(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx::Result<Vec<Row>> {
+    by_id!(
+        connection,
+        behind,
+        limit,
+        r#"select k.id::text as "key!", case when not exists (
+             select from events e join signers s on s.id = k.signer_id
+               cross join lateral facts_said(e.leaf) f(facts)
+             where e.repository_id is null and e.at = k.changed_at
+               and e.kind in ('signer.registered', 'signer.key-added') and e.principal_id = k.changed_by
+               and f.facts @> jsonb_build_object('signer', s.name)
+               and f.facts ->> 'key_id' is not distinct from coalesce(k.former_key_id, k.key_id)
+               and coalesce(f.facts -> 'schemes', jsonb_build_array(f.facts -> 'scheme')) = to_jsonb(k.schemes)
+               and time_is_said(k.valid_from, f.facts, 'valid_from')
+               and time_is_said(k.valid_until, f.facts, 'valid_until'))
+             then 'key ' || k.id || ' of signer ' || k.signer_id || ' was registered by no event that says the same'
+             end as untold
+           from signer_identities k where k.id > $1 order by k.id limit $2"#
     )
 }
 
@@ -375,9 +400,12 @@ async fn revocations(connection: &mut PgConnection, behind: &str, limit: i64) ->
         limit,
         r#"select v.id::text as "key!", case when not exists (
              select from events e join signers s on s.id = v.signer_id
+               join signer_identities k on k.id = v.identity_id
                cross join lateral facts_said(e.leaf) f(facts)
              where e.repository_id is null and e.at = v.revoked_at and e.kind = 'signer.revoked'
                and e.principal_id = v.revoked_by and time_is_said(v.distrusted_from, f.facts, 'distrusted_from')
+               and (list_said(f.facts, 'key_ids') ? k.key_id
+                 or f.facts ->> 'key_id' = coalesce(k.former_key_id, k.key_id))
                and f.facts @> jsonb_build_object('signer', s.name, 'compromised', v.compromised, 'reason', v.reason))
              then 'the revocation of signer ' || v.signer_id || ' was made by no event that says the same'
              end as untold

@@ -44,6 +44,11 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
              when e.kind in ('grant.given', 'grant.ended') then
                exists (select from grants g where g.id = id_said(f.facts, 'grant')
                        and (e.kind = 'grant.given' or g.ended_at = e.at) offset 0)
+             when e.kind in ('signer.key-added', 'signer.verified') then
+               exists (select from signers s join signer_identities k on k.signer_id = s.id
+                       where s.name = f.facts ->> 'signer' and k.key_id = f.facts ->> 'key_id'
+                         and (e.kind = 'signer.key-added' or k.active_schemes @> array(
+                           select jsonb_array_elements_text(list_said(f.facts, 'schemes')))) offset 0)
              when e.kind in ('signer.registered', 'signer.revoked') then
                exists (select from signers s left join signer_revocations v on v.signer_id = s.id
                        where s.name = f.facts ->> 'signer'

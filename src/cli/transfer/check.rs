@@ -232,14 +232,13 @@ impl Check<'_> {
         let registry = self.between.registry;
         if self.selection.settings {
             for (sheet, path, members) in [
-                (
-                    sheets::SIGNERS,
-                    "/api/v1/signers",
-                    &["name", "key_id", "scheme", "revocation/compromised"][..],
-                ),
+                (sheets::SIGNERS, "/api/v1/signers", &["name", "key_id", "schemes", "compromised"][..]),
                 (sheets::ENVIRONMENTS, "/api/v1/environments", &["name"][..]),
                 (sheets::POLICIES, "/api/v1/policies", &["environment", "name", "digest"][..]),
             ] {
+                let parts = |line: Value| {
+                    if sheet == sheets::SIGNERS { settings::signer_keys(&line) } else { vec![line] }
+                };
                 let identity = |line: &Value| {
                     members.iter().map(|member| at(line, &format!("/{member}"))).collect::<Vec<_>>().join(" ")
                 };
@@ -248,14 +247,16 @@ impl Check<'_> {
                     continue;
                 }
                 let here = registry.list(path, &[("limit", Some("1000"))], usize::MAX).await?;
-                let here: HashSet<String> = here.iter().map(identity).collect();
+                let here: HashSet<String> =
+                    here.into_iter().flat_map(parts).map(|part| identity(&part)).collect();
                 for line in lines {
-                    let identity = identity(&line?);
-                    checked.compared += 1;
-                    if !here.contains(&identity) {
-                        checked
-                            .wrong
-                            .push(Wrong::new(sheet, format!("there is none here that is {identity}")));
+                    for part in parts(line?) {
+                        let identity = identity(&part);
+                        checked.compared += 1;
+                        if !here.contains(&identity) {
+                            let why = format!("there is none here that is {identity}");
+                            checked.wrong.push(Wrong::new(sheet, why));
+                        }
                     }
                 }
             }

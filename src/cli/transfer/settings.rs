@@ -49,23 +49,61 @@ async fn signers(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome
     for line in record.lines(sheets::SIGNERS)? {
         let line = line?;
         let name = at(&line, "/name");
-        let given =
-            ["name", "public_key", "scheme", "repositories", "predicate_types", "valid_from", "valid_until"];
-        let posted = registry.post("/api/v1/signers", &members(&line, &given)).await;
-        // Where the name or the key is another signer's here, that one is not this one's to revoke.
-        let is_here = posted.is_ok();
-        note(posted, sheets::SIGNERS, &name, outcome)?;
-        if let Some(revocation) = line.get("revocation").filter(|revocation| is_here && !revocation.is_null())
-        {
-            let body = json!({"reason": revocation["reason"], "at": revocation["distrusted_from"],
-                              "compromised": revocation["compromised"]});
-            match registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await {
-                Err(stop) if stop.is("signer-revoked") => {}
-                done => note(done, sheets::SIGNERS, &name, outcome)?,
+        let mut first = members(&line, &["name", "repositories", "predicate_types"]);
+        for (place, key) in keys(&line).into_iter().enumerate() {
+            let given = members(&key, &["public_key", "schemes", "valid_from", "valid_until"]);
+            let posted = match (place, first.as_object_mut()) {
+                (0, Some(first)) => {
+                    first.extend(given.as_object().cloned().unwrap_or_default());
+                    registry.post("/api/v1/signers", &json!(first)).await
+                }
+                _ => registry.post(&format!("/api/v1/signers/{name}/keys"), &given).await,
+            };
+            // Where the name or the key is another signer's here, that one is not this one's to revoke.
+            let is_here = posted.is_ok();
+            note(posted, sheets::SIGNERS, &name, outcome)?;
+            if !is_here {
+                break;
             }
+            revoke(registry, &name, &key, outcome).await?;
         }
     }
     Ok(())
+}
+
+/// The keys of an exported signer. Exports of an earlier version have one, in the signer itself.
+fn keys(line: &Value) -> Vec<Value> {
+    if let Some(keys) = line["keys"].as_array() {
+        return keys.clone();
+    }
+    let mut key = members(line, &["public_key", "key_id", "valid_from", "valid_until"]);
+    key["schemes"] = json!([line["scheme"]]);
+    key["revocations"] = line["revocation"].as_object().map_or_else(|| json!([]), |one| json!([one]));
+    vec![key]
+}
+
+/// Revokes a key as it was, of several times in their order.
+async fn revoke(registry: &Registry, name: &str, key: &Value, outcome: &mut Outcome) -> Result<(), Stop> {
+    for revocation in key["revocations"].as_array().into_iter().flatten() {
+        let body = json!({"reason": revocation["reason"], "at": revocation["distrusted_from"],
+                          "compromised": revocation["compromised"], "key_id": key["key_id"]});
+        match registry.post(&format!("/api/v1/signers/{name}/revocation"), &body).await {
+            Err(stop) if stop.is("signer-revoked") => {}
+            done => note(done, sheets::SIGNERS, name, outcome)?,
+        }
+    }
+    Ok(())
+}
+
+/// What is compared of a signer, once for each of its keys.
+pub fn signer_keys(line: &Value) -> Vec<Value> {
+    let name = &line["name"];
+    let key = |key: &Value| {
+        let compromised =
+            key["revocations"].as_array().into_iter().flatten().any(|one| one["compromised"] == true);
+        json!({"name": name, "key_id": key["key_id"], "schemes": key["schemes"], "compromised": compromised})
+    };
+    keys(line).iter().map(key).collect()
 }
 
 async fn environments(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {

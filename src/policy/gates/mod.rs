@@ -3,6 +3,7 @@
 mod approvals;
 pub(super) mod origin;
 pub(super) mod scanned;
+mod threshold;
 pub(super) mod timing;
 
 pub(super) use approvals::approvals;
@@ -61,6 +62,11 @@ impl Finding {
         };
         self.messages.push(message.into());
         self
+    }
+
+    /// What it said, without its outcome.
+    fn reopened(self) -> Self {
+        Self { outcome: Outcome::Pass, messages: Vec::new(), ..self }
     }
 
     /// Both: what `other` says is put behind this prefix.

@@ -4,11 +4,12 @@
 //! Of what runs, evidence that its promotion counted goes on counting until it is withdrawn, whatever became
 //! of its signer's scope or validity since.
 
-use super::{Finding, list};
+use super::{Finding, list, threshold};
 use crate::names::Digest;
 use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy};
 use crate::policy::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
-use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, in_words};
+use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, Signature, in_words};
+use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The predicate types of SLSA provenance.
@@ -34,12 +35,39 @@ impl Basis<'_> {
 
 /// The gate's outcome, where it is one about origin.
 pub(in crate::policy) fn origin(gate: &Gate, case: &Case, basis: &Basis<'_>) -> Option<Finding> {
-    match gate {
-        Gate::SignedBy(gate) => Some(of_each(gate.of, case, |about| signed_by(gate, case, about, basis))),
-        Gate::Provenance(gate) => Some(of_each(gate.of, case, |about| provenance(gate, case, about, basis))),
-        Gate::Attestation(gate) => Some(of_each(gate.of, case, |about| attested(gate, case, about, basis))),
-        Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => None,
+    let found = match gate {
+        Gate::SignedBy(gate) => of_each(gate.of, case, |about| signed_by(gate, case, about, basis)),
+        Gate::Provenance(gate) => of_each(gate.of, case, |about| provenance(gate, case, about, basis)),
+        Gate::Attestation(gate) => of_each(gate.of, case, |about| attested(gate, case, about, basis)),
+        Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => return None,
+    };
+    Some(if basis.ages { verified(gate, case, found) } else { found })
+}
+
+/// How long a gate is put off at a time whose signer's key is being verified.
+const ASK_AGAIN: TimeDelta = TimeDelta::seconds(10);
+
+/// Puts the gate off while a signer that it names is being verified by pending envelopes: what they say may satisfy
+/// it or, of results, speak against it.
+fn verified(gate: &Gate, case: &Case, found: Finding) -> Finding {
+    let (names, can_only_help) = match gate {
+        Gate::SignedBy(gate) => (Some(&gate.any_of), true),
+        Gate::Provenance(gate) => (gate.by.as_ref(), true),
+        Gate::Attestation(gate) => (gate.by.as_ref(), false),
+        Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => (None, true),
+    };
+    let verifying = &case.facts.verifying;
+    let waits_for: Vec<&str> = names
+        .into_iter()
+        .flat_map(|names| &names.0)
+        .filter(|name| verifying.contains(*name))
+        .map(String::as_str)
+        .collect();
+    if waits_for.is_empty() || (found.passes() && can_only_help) {
+        return found;
     }
+    let message = format!("{}: pending envelopes are being verified by the signer's key", list(waits_for));
+    if found.passes() { found } else { found.reopened() }.and_wait(case.at + ASK_AGAIN, message)
 }
 
 /// Asks the gate about the subject, or about each image that the question concerns.
@@ -87,6 +115,25 @@ fn trusted<'a>(
     (names, kept)
 }
 
+/// The signatures of these signers that count, each with the key that made it.
+fn keys<'a>(
+    case: &Case,
+    attestation: &'a Attestation,
+    basis: &Basis<'_>,
+    names: &BTreeSet<&str>,
+) -> Vec<(&'a str, &'a str)> {
+    let (repository, kind) = (&case.facts.subject.repository, &attestation.predicate_type);
+    let counts = |signature: &&'a Signature| {
+        let signer = signature.signer.as_str();
+        names.contains(signer)
+            && (signature.trusted_for(repository, kind, attestation.received_at).is_ok()
+                || basis.kept.contains(&(&attestation.envelope, signer))
+                    && !signature.is_withdrawn(attestation.received_at))
+    };
+    let counting = attestation.signatures.iter().filter(counts);
+    counting.map(|signature| (signature.signer.as_str(), signature.key_id.as_str())).collect()
+}
+
 fn among<'a>(names: BTreeSet<&'a str>, by: Option<&Several<String>>) -> BTreeSet<&'a str> {
     match by {
         Some(by) => names.into_iter().filter(|name| by.0.contains(*name)).collect(),
@@ -128,6 +175,7 @@ fn seen(attestation: &Attestation, by: &BTreeSet<&str>) -> Evidence {
 
 fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) -> Finding {
     let (mut why_not, mut signers, mut evidence) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut signatures = BTreeSet::new();
     for attestation in case.facts.attestations.iter().filter(|a| a.about.contains(about)) {
         if gate.predicate.as_ref().is_some_and(|predicate| *predicate != attestation.predicate_type) {
             continue;
@@ -139,15 +187,20 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
         }
         if !names.is_empty() {
             evidence.push(seen(attestation, &names));
+            signatures.extend(keys(case, attestation, basis, &names));
             signers.extend(names);
         }
     }
-    let enough = signers.len() >= gate.at_least as usize;
+    let count = threshold::count(signatures.iter().copied());
+    if count < signers.len() {
+        why_not.insert(format!("{} share a key, and count as {count}", list(signers.iter().copied())));
+    }
+    let enough = count >= gate.at_least as usize;
     let mut found = if enough {
         Finding::pass(format!("signed by {}", list(signers.iter().copied())))
     } else {
         let accepted = list(gate.any_of.0.iter().map(String::as_str));
-        refusal(format!("{} of {} needed signatures by {accepted}", signers.len(), gate.at_least), &why_not)
+        refusal(format!("{count} of {} needed signatures by {accepted}", gate.at_least), &why_not)
     };
     found.evidence.extend(evidence);
     found

@@ -50,6 +50,7 @@ pub struct Row {
     pub blocks: Json<BTreeSet<Block>>,
     /// One for each of the bytes that a statement is about.
     pub attestations: Json<Vec<Attestation>>,
+    pub verifying: Json<Vec<VerifyingSeen>>,
     pub scans: Json<Vec<Run>>,
     pub stays: Json<BTreeSet<Stay>>,
     pub approvals: Json<Vec<ApprovalSeen>>,
@@ -77,6 +78,13 @@ pub struct Run {
     pub finding_set: Digest,
     pub findings: BTreeSet<Finding>,
     pub known: BTreeSet<Known>,
+}
+
+/// A signer with a key that does not count yet.
+#[derive(Debug, Deserialize)]
+pub struct VerifyingSeen {
+    pub signer: String,
+    pub repositories: Vec<Pattern>,
 }
 
 /// An approval, with what its author may do now.
@@ -172,21 +180,26 @@ pub async fn gather(
             from attestation_subjects s
             join attestations a on a.id = s.attestation_id
             cross join lateral (
-              select json_agg(json_build_object('signer', n.name, 'key_id', n.key_id, 'repositories', n.repositories,
-                'predicate_types', n.predicate_types, 'valid_from', n.valid_from, 'valid_until', n.valid_until,
+              select json_agg(json_build_object('signer', n.name, 'key_id', k.key_id, 'repositories', n.repositories,
+                'predicate_types', n.predicate_types, 'valid_from', k.valid_from, 'valid_until', k.valid_until,
                 'revocation', (
-                  select json_build_object('distrusted_from', v.distrusted_from, 'compromised', v.compromised)
-                  from signer_revocations v where v.signer_id = n.id),
+                  select json_build_object('distrusted_from', min(v.distrusted_from), 'compromised',
+                    bool_or(v.compromised))
+                  from signer_revocations v where v.identity_id = k.id having count(*) > 0),
                 'pushed', a.result is not null and t.attested_at is null,
                 'repeated_at', case when upper(a.result) = 'FAILED' and t.attested_at > a.received_at then t.attested_at end
                 )) as signatures
               from attestation_signatures i join signers n on n.id = i.signer_id
+                join signer_identities k on k.id = i.identity_id
               cross join lateral (
                 select case when a.result is not null then attested_at(a.id, n.id) end as attested_at offset 0) t
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
             where s.repository_id = q.repository_id and s.digest = any(q.about)
               and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
+          (select coalesce(json_agg(json_build_object('signer', n.name, 'repositories', n.repositories)), '[]')
+            from signer_identities k join signers n on n.id = k.signer_id
+            where k.schemes <> k.active_schemes) as "verifying!: Json<Vec<VerifyingSeen>>",
           (select coalesce(json_agg(json_build_object('id', n.id, 'sha256', r.sha256, 'scanner', n.scanner,
               'scanned_at', n.scanned_at, 'database_updated_at', n.database_updated_at, 'report', n.report,
               'finding_set', n.finding_set, 'covers', r.covers, 'is_image', coalesce(n.is_image, true),

@@ -7,7 +7,8 @@ use ed25519_dalek::pkcs8::EncodePublicKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer, SigningKey};
 use libfuzzer_sys::fuzz_target;
-use proofmark::attestation::{Envelope, Facts, IN_TOTO, PublicKey, verify};
+use proofmark::attestation::{Envelope, Facts, IN_TOTO, verify};
+use proofmark::trust::PublicKey;
 use std::sync::LazyLock;
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 32]));

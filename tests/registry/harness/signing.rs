@@ -8,6 +8,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer, SigningKey};
 use proofmark::names::Digest;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha512};
 use std::path::PathBuf;
 
 /// SLSA provenance v1.
@@ -34,6 +35,19 @@ impl Signing {
             "subject": [{"digest": {algorithm: hex}}],
             "predicateType": predicate_type, "predicate": predicate});
         self.envelope("application/vnd.in-toto+json", statement.to_string().as_bytes())
+    }
+
+    /// The same, signed as cosign signs with such a key: Ed25519ph.
+    pub fn prehashed(&self, subject: &Digest, predicate_type: &str, predicate: &Value) -> Vec<u8> {
+        let mut envelope: Value =
+            serde_json::from_slice(&self.statement(subject, predicate_type, predicate)).unwrap();
+        let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
+        let kind = envelope["payloadType"].as_str().unwrap();
+        let mut pae = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+        pae.extend_from_slice(&payload);
+        let signature = self.0.sign_prehashed(Sha512::new_with_prefix(pae), None).unwrap();
+        envelope["signatures"][0]["sig"] = json!(STANDARD.encode(signature.to_bytes()));
+        envelope.to_string().into_bytes()
     }
 
     /// A DSSE envelope.

@@ -1,0 +1,5 @@
+//! The SQL of trust.
+
+mod signers;
+
+pub use signers::*;
