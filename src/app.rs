@@ -12,7 +12,7 @@ use crate::jobs::{
     self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained,
     Schedule, Worker,
 };
-use crate::keys::{Keys, Source, Trust};
+use crate::keys::{self, Keys, Source, Sources};
 use crate::ledger::LogListener;
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
@@ -81,6 +81,8 @@ const SEQUENCE_EVERY: Duration = Duration::from_secs(1);
 const LISTEN_EVERY: Duration = Duration::from_millis(10);
 /// How often the clocks of Postgres and of this process are compared.
 const MEASURE_CLOCKS_EVERY: Duration = Duration::from_secs(5);
+/// How often a replica looks for a trust file that another one was given.
+const FOLLOW_TRUST_EVERY: Duration = Duration::from_secs(30);
 /// How often the queue is looked at for jobs that are due; new log entries wake it earlier.
 const QUEUE_EVERY: Duration = Duration::from_secs(2);
 /// How often the queue is looked at while the log grows.
@@ -119,6 +121,7 @@ impl App {
     pub async fn assemble(config: Config, db: Db) -> Result<Self, Failure> {
         // Before anything is written: the database may be somebody else's.
         let key_source = key_source(&config)?;
+        may_be_a_first_start(&db, &config, &key_source).await?;
         let ((), store) = tokio::try_join!(db.migrate(), Store::open(&config.storage))?;
         if config.blob_redirect.is_some() && !store.can_redirect() {
             let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
@@ -129,7 +132,7 @@ impl App {
         let keys = open_keys(&db, &config, &key_source, &store).await?;
         trust::take_over(&db).await?;
         attestation::enqueue_verifying(&db).await?;
-        let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), keys.trust().began());
+        let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), Some(keys.began()));
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
                 .await
@@ -260,6 +263,11 @@ impl App {
             let worker = worker.clone();
             async move { worker.run(&stop).await.map(|_| ()) }
         });
+        let app = self.clone();
+        jobs.run("trust", Schedule::every(FOLLOW_TRUST_EVERY), move || {
+            let app = app.clone();
+            async move { app.keys.follow(&mut *app.db.acquire().await?).await }
+        });
         let metrics = self.metrics.clone();
         jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {
             metrics.run_upkeep();
@@ -348,26 +356,63 @@ fn key_source(config: &Config) -> Result<Source, Failure> {
     }
 }
 
-/// Opens the registry's own keys; the first start writes its identity, with the event, at once.
+/// Refuses a first start that lacks a trust file, before anything is written.
+async fn may_be_a_first_start(db: &Db, config: &Config, source: &Source) -> Result<(), Failure> {
+    let (Database::Given(_), None, Source::Given(keys)) = (&config.database, &config.trust_file, source)
+    else {
+        return Ok(());
+    };
+    let has_a_registry: bool = sqlx::query_scalar("select to_regclass('registry_identity') is not null")
+        .fetch_one(&mut *db.acquire().await?)
+        .await
+        .map_err(|error| Failure::new("looking for a registry in the database", error))?;
+    if has_a_registry {
+        return Ok(());
+    }
+    let name = config.public_name.as_deref().unwrap_or_else(|| config.public_url.authority());
+    let demand = keys::demand(&keys.display().to_string(), name, "");
+    Err(Failure::new("opening the registry's own keys", demand))
+}
+
+/// Opens the registry's own keys; the first start writes its identity, and a start with a newer trust file takes that
+/// over, with their events, at once.
 async fn open_keys(db: &Db, config: &Config, source: &Source, store: &Store) -> Result<Keys, Failure> {
-    let public_name = config.public_name.as_deref().unwrap_or_else(|| config.public_url.authority());
+    let sources = Sources {
+        keys: source,
+        trust: config.trust_file.as_deref(),
+        home: matches!(config.database, Database::Private(_)).then_some(config.data.as_path()),
+        public_name: (config.public_name.as_deref(), config.public_url.authority()),
+    };
     let mut tx = db.begin().await?;
-    let opened = Keys::open(&mut tx, source, public_name).await?;
-    must_be_its_store(store, &config.storage, opened.keys.trust(), opened.first).await?;
+    let opened = Keys::open(&mut tx, &sources).await?;
+    let owner = keys::owner(&mut tx).await?;
+    must_be_its_store(store, &config.storage, owner.as_deref(), opened.first).await?;
+    let at = database_time(&mut tx).await?;
+    let principal = identity::service();
+    let event = |kind, facts| ledger::Event {
+        kind,
+        at,
+        principal: &principal,
+        repository: None,
+        environment: None,
+        digest: None,
+        facts,
+        changes: vec![],
+    };
     if opened.first {
         let trust = opened.keys.trust();
-        let event = ledger::Event {
-            kind: ledger::Kind::IdentityWritten,
-            at: database_time(&mut tx).await?,
-            principal: &identity::service(),
-            repository: None,
-            environment: None,
-            digest: None,
-            facts: serde_json::json!({"trust": trust}),
-            changes: vec![],
-        };
-        ledger::append(&mut tx, event).await?;
+        let facts = serde_json::json!({"public_name": trust.public_name, "verifier_id": trust.verifier_id,
+                                       "log_origin": trust.log_origin});
+        ledger::append(&mut tx, event(ledger::Kind::IdentityWritten, facts)).await?;
         tracing::info!(verifier_id = trust.verifier_id, "the registry's identity was written");
+    }
+    if opened.revokes_summaries {
+        promotion::renew_all(&mut tx, at).await?;
+    }
+    for file in &opened.added {
+        let facts = serde_json::json!({"version": file.version(), "sha256": file.digest()});
+        ledger::append(&mut tx, event(ledger::Kind::TrustUpdated, facts)).await?;
+        tracing::info!(version = file.version(), "a trust file was taken over");
     }
     tx.commit().await.map_err(|error| Failure::new("writing the registry's identity", error))?;
     Ok(opened.keys)
@@ -376,9 +421,14 @@ async fn open_keys(db: &Db, config: &Config, source: &Source, store: &Store) -> 
 /// Refuses a store that is another registry's, or nobody's where this one has a store already: blobs would be
 /// missed in it, taken for damaged, or swept. At the first start, the store becomes this registry's before the
 /// identity is committed: a crash between them leaves one that the next start finds its own.
-pub async fn must_be_its_store(store: &Store, url: &str, trust: &Trust, first: bool) -> Result<(), Failure> {
+pub async fn must_be_its_store(
+    store: &Store,
+    url: &str,
+    registry: Option<&str>,
+    first: bool,
+) -> Result<(), Failure> {
     let refused = |why: String| Err(Failure::new("opening the store", why));
-    let Some(id) = trust.owner() else { return Ok(()) };
+    let Some(id) = registry else { return Ok(()) };
     match store.owner().await? {
         Some(owner) if owner == id => Ok(()),
         Some(_) => {

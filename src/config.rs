@@ -47,6 +47,10 @@ pub struct Settings {
     /// The registry's own private keys; needed with DATABASE_URL (`proofmark key init` makes it)
     #[arg(long, env = "PROOFMARK_KEYS", value_name = "FILE")]
     pub keys: Option<PathBuf>,
+    /// The registry's trust file, signed by its root; needed at the first start with DATABASE_URL (`proofmark key trust
+    /// init` makes it). Later starts check the database against it, and take over the version that follows the newest
+    #[arg(long, env = "PROOFMARK_TRUST_FILE", value_name = "FILE")]
+    pub trust_file: Option<PathBuf>,
     /// How clients reach the service, e.g. https://registry.example [default: from the listen address]
     #[arg(long, env = "PROOFMARK_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -291,6 +295,7 @@ pub struct Config {
     pub storage: String,
     pub admin_token_file: Option<PathBuf>,
     pub keys: Option<PathBuf>,
+    pub trust_file: Option<PathBuf>,
     pub public_url: PublicUrl,
     pub aliases: Vec<String>,
     pub public_name: Option<String>,
@@ -352,6 +357,7 @@ impl Settings {
             storage,
             admin_token_file,
             keys,
+            trust_file,
             public_url,
             aliases,
             public_name,
@@ -461,6 +467,7 @@ impl Settings {
             data,
             admin_token_file: self.admin_token_file,
             keys: self.keys,
+            trust_file: self.trust_file,
             public_url: public_url(self.public_url.as_deref(), scheme, listen)?,
             aliases: aliases(self.aliases.as_deref().unwrap_or_default())?,
             public_name: self.public_name,

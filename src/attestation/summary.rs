@@ -7,8 +7,8 @@
 //! openssl alone can check the signature, and jq shows what was signed:
 //!
 //! ```sh
-//! curl -s $REGISTRY/.well-known/proofmark > trust.json     # once, from a place you trust
-//! jq -r '.keys.summary[0].public_key' trust.json > summary.pub
+//! curl -s $REGISTRY/.well-known/proofmark > trust.json     # once; compare its root with what the operator says
+//! jq -r '.signed.keys.summary[0].public_key' trust.json > summary.pub
 //! jq -rj .payload summary.json | base64 -d > payload.json
 //! t=$(jq -rj .payloadType summary.json)
 //! { printf 'DSSEv1 %d %s %d ' ${#t} "$t" $(stat -c %s payload.json); cat payload.json; } > pae.bin
@@ -24,7 +24,7 @@ use super::envelope::Envelope;
 use super::statement::{Statement, Subject};
 use super::verify::{Unproved, verify};
 use crate::failure::Failure;
-use crate::keys::{KeyRole, TRUST_VERSION, Trust, TrustedKey, TrustedScheme};
+use crate::keys::{KeyRole, Trust, TrustedKey, TrustedScheme};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::trust::{PublicKey, Scheme};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -197,6 +197,8 @@ pub enum Refused {
     UnknownKey,
     #[error("the key {key_id} that signed it was not in force at {at}")]
     KeyNotInForce { key_id: String, at: DateTime<Utc> },
+    #[error("the key {key_id} that signed it was revoked at {at}: nothing that it signed is believed")]
+    KeyRevoked { key_id: String, at: DateTime<Utc> },
     #[error("the signed statement is of type {0}, not a verification summary")]
     OtherPredicate(String),
     #[error("it is about something else: {0} is not among its subjects")]
@@ -303,12 +305,6 @@ fn is_about(statement: &Statement, expected: &Expectations<'_>) -> Result<(), Re
 fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, Statement), Refused> {
     let malformed = |error: &dyn std::fmt::Display| Refused::Malformed(error.to_string());
     let envelope = Envelope::parse(envelope).map_err(|error| malformed(&error))?;
-    if trust.version != TRUST_VERSION {
-        return Err(Refused::Malformed(format!(
-            "the trust file has version {}, and {TRUST_VERSION} is what is read here",
-            trust.version
-        )));
-    }
     let trusted = trust.keys.get(&KeyRole::Summary).map_or(&[][..], Vec::as_slice);
     let keys = trusted
         .iter()
@@ -332,7 +328,13 @@ fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, State
             Unproved::NoSignature | Unproved::Certificate | Unproved::UnknownKey => Refused::UnknownKey,
             Unproved::Foreign(why) | Unproved::Malformed(why) => Refused::Malformed(why),
         })?;
-    let key = verified.keys().next().and_then(|place| trusted.get(place)).ok_or(Refused::UnknownKey)?;
+    // Of several keys that signed it, one that is not revoked is enough.
+    let key =
+        verified.keys().filter_map(|place| trusted.get(place)).min_by_key(|key| key.revoked_at.is_some());
+    let key = key.ok_or(Refused::UnknownKey)?;
+    if let Some(at) = key.revoked_at {
+        return Err(Refused::KeyRevoked { key_id: key.key_id.clone(), at });
+    }
     Ok((key.clone(), verified.content().clone()))
 }
 

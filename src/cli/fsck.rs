@@ -92,10 +92,8 @@ impl Fsck {
 }
 
 async fn is_its_store(host: &Host, store: &Store, url: &str) -> Result<(), Failure> {
-    match keys::registered(&mut *host.db.acquire().await?).await? {
-        Some(trust) => must_be_its_store(store, url, &trust, false).await,
-        None => Ok(()),
-    }
+    let owner = keys::owner(&mut *host.db.acquire().await?).await?;
+    must_be_its_store(store, url, owner.as_deref(), false).await
 }
 
 fn show(report: &Report, repaired: &[String], output: Output) -> Result<(), Stop> {

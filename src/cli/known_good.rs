@@ -1,10 +1,12 @@
 //! `known-good`: the deployer's question.
 
 use super::artifact::Named;
+use super::checking::{About, Checking, Outcome, answered_digest};
 use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::{Stop, fallback_in_words, gates_in_words, risks_in_words};
-use crate::names::{EnvironmentName, Platform};
+use crate::attestation::summary::SubjectKind;
+use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -13,7 +15,9 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   proofmark known-good payments/api --environment prod
   docker pull $(proofmark known-good payments/api --environment prod --format text)
-  proofmark known-good payments/api --environment prod --summary summary.json")]
+  proofmark known-good payments/api --environment prod --summary summary.json
+
+The answer counts only if its signed summary is checked by the trust file that is pinned (`proofmark trust pin`).")]
 pub struct KnownGood {
     /// The repository
     repository: Named,
@@ -35,6 +39,8 @@ pub struct KnownGood {
     /// Keep the signed summary (a DSSE envelope) in this file
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
+    #[command(flatten)]
+    checking: Checking,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +85,17 @@ impl KnownGood {
             ("for", Some(self.purpose.as_str())),
             ("at_risk", self.fail_on.map(|_| "deny")),
         ];
-        let good = registry.get("/api/v1/known-good", &query).await?;
+        let trusted = self.checking.trusted(registry).await?;
+        let mut good = registry.get("/api/v1/known-good", &query).await?;
+        let digest = answered(&good, &repository)?;
+        let about = About {
+            repository: &repository,
+            environment: &self.environment,
+            digest: &digest,
+            kind: SubjectKind::Manifest,
+        };
+        let outcome = self.checking.check_answer(registry, trusted, &good, &about).await?;
+        outcome.add_to(&mut good);
         if let Some(path) = &self.summary {
             let summary = good.get("summary").filter(|summary| summary.is_object());
             let summary = summary.ok_or_else(|| Stop::Unanswered("the answer carries no summary".into()))?;
@@ -92,22 +108,39 @@ impl KnownGood {
             if !remarks.is_empty() {
                 output.remark(remarks.trim_start_matches('\n'));
             }
+            if !outcome.is_verified() {
+                output.remark(&outcome.in_words());
+            }
         } else {
-            output.answer(&good, || in_words(&good, &self.environment));
+            output.answer(&good, || in_words(&good, &self.environment, &outcome));
         }
         Ok(())
     }
 }
 
-fn in_words(good: &Value, environment: &EnvironmentName) -> String {
+/// The digest of an answer, whose reference names nothing else: what is deployed is the reference.
+pub fn answered(good: &Value, repository: &RepositoryName) -> Result<Digest, Stop> {
+    let digest = answered_digest(good, None)?;
+    let reference = at(good, "/reference");
+    let host = reference.strip_suffix(&format!("/{repository}@{digest}"));
+    if host.is_none_or(|host| host.is_empty() || host.contains(['/', '@', ' '])) {
+        return Err(Stop::no(
+            "answer-refused",
+            format!("the registry answered the reference {reference:?}, which is not {repository}@{digest}"),
+        ));
+    }
+    Ok(digest)
+}
+
+fn in_words(good: &Value, environment: &EnvironmentName, outcome: &Outcome) -> String {
     let gates = good.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
     format!(
-        "{}\nversion {}, known good in {environment}\npromoted {} by {}; the summary is valid until {}{}{}{}",
+        "{}\nversion {}, known good in {environment}\npromoted {} by {}\n{}{}{}{}",
         at(good, "/reference"),
         at(good, "/version"),
         at(good, "/promoted_at"),
         at(good, "/promoted_by"),
-        at(good, "/valid_until"),
+        outcome.in_words(),
         fallback_in_words(good),
         risks_in_words(good),
         gates_in_words(&gates),

@@ -7,10 +7,12 @@
 
 mod artifact;
 mod blob;
+mod checking;
 mod connection;
 mod facts;
 mod hashing;
 mod output;
+mod pins;
 mod signing;
 mod stop;
 mod time;
@@ -41,6 +43,7 @@ mod server;
 mod signer;
 mod token;
 mod transfer;
+mod trust;
 mod verify;
 mod waiver;
 
@@ -70,6 +73,7 @@ Examples:
   proofmark serve
   proofmark push app.tar.gz --repository payments/api --version 1.4.2
   proofmark promote payments/api:1.4.2 --environment prod --reason 'release 1.4.2'
+  proofmark trust pin --fingerprint sha256:...
   proofmark known-good payments/api --environment prod
 
 Exit codes: 0 yes, 1 no (with reasons), 2 usage, 3 could not ask.
@@ -147,7 +151,9 @@ enum Command {
     Export(Asked<transfer::Export>),
     /// Bring an OCI image layout into a registry, or hold one against the other
     Import(Asked<transfer::Import>),
-    /// Make the registry's own keys, and show their public halves
+    /// Pin a registry's trust file, by which its answers are checked
+    Trust(Asked<trust::Trust>),
+    /// Make the registry's own keys, its root keys and its trust files
     Key(Asked<key::Key>),
 }
 
@@ -189,6 +195,7 @@ impl Command {
             Self::Gc(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Export(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Import(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Trust(asked) => asked.command.run(&asked.connection, output).await,
             Self::Key(asked) => asked.command.run(&asked.connection, output).await,
             Self::Grant(asked) => asked.command.run(&asked.connection.open()?, output).await,
         }

@@ -2,9 +2,12 @@
 
 use super::artifact::{self, Named};
 use super::blob;
+use super::checking::{About, Checking, Outcome};
 use super::connection::Registry;
-use super::output::{Output, at};
+use super::known_good::answered;
+use super::output::Output;
 use super::stop::Stop;
+use crate::attestation::summary::SubjectKind;
 use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,6 +29,8 @@ pub struct Pull {
     /// Where to write it; - is standard output [default: the name it was pushed with, here]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    checking: Checking,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +52,7 @@ impl Pull {
     /// Fetches the manifest, then streams its one layer into a file beside the target and renames
     /// it when the digest is right: a crash or a lie leaves no file of that name.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
-        let (repository, reference) = self.resolve(registry).await?;
+        let (repository, reference, outcome) = self.resolve(registry).await?;
         let fetched = artifact::fetch(registry, &repository, &reference).await?;
         let layer = only_layer(&repository, &fetched.body)?;
         let bar = output.bar(Some(layer.size), "pulling");
@@ -69,28 +74,48 @@ impl Pull {
             let _ = std::fs::remove_file(&beside);
         }
         renamed?;
-        let document = json!({ "repository": repository, "digest": fetched.digest, "content_digest": layer.digest,
+        let mut document = json!({ "repository": repository, "digest": fetched.digest, "content_digest": layer.digest,
             "size_bytes": layer.size, "file": target });
+        if let Some(outcome) = &outcome {
+            outcome.add_to(&mut document);
+        }
         output.answer(&document, || {
-            format!("Pulled {} ({} bytes)\n{}", target.display(), layer.size, fetched.digest)
+            let checked = outcome.map(|outcome| format!("\n{}", outcome.in_words())).unwrap_or_default();
+            format!("Pulled {} ({} bytes)\n{}{checked}", target.display(), layer.size, fetched.digest)
         });
         Ok(())
     }
 
-    async fn resolve(&self, registry: &Registry) -> Result<(RepositoryName, Reference), Stop> {
-        let Some(environment) = &self.environment else { return self.artifact.exact(registry.base()) };
+    /// What to pull; with an environment, what is known to be good there, and whether that was checked.
+    async fn resolve(
+        &self,
+        registry: &Registry,
+    ) -> Result<(RepositoryName, Reference, Option<Outcome>), Stop> {
+        let Some(environment) = &self.environment else {
+            if self.checking.is_asked() {
+                return Err(Stop::Usage(
+                    "a summary is checked with --environment: what is named by version or digest has none"
+                        .into(),
+                ));
+            }
+            let (repository, reference) = self.artifact.exact(registry.base())?;
+            return Ok((repository, reference, None));
+        };
         let artifact = self.artifact.parse(registry.base())?;
         if artifact.reference.is_some() {
             return Err(Stop::Usage(
                 "with --environment the registry chooses the version: name the repository alone".into(),
             ));
         }
-        let query =
-            [("repository", Some(artifact.repository.as_str())), ("environment", Some(environment.as_str()))];
+        let repository = artifact.repository;
+        let query = [("repository", Some(repository.as_str())), ("environment", Some(environment.as_str()))];
+        let trusted = self.checking.trusted(registry).await?;
         let good = registry.get("/api/v1/known-good", &query).await?;
-        let digest =
-            at(&good, "/digest").parse().map_err(|error| Stop::Unanswered(format!("known-good: {error}")))?;
-        Ok((artifact.repository, Reference::Digest(digest)))
+        let digest = answered(&good, &repository)?;
+        let about =
+            About { repository: &repository, environment, digest: &digest, kind: SubjectKind::Manifest };
+        let outcome = self.checking.check_answer(registry, trusted, &good, &about).await?;
+        Ok((repository, Reference::Digest(digest), Some(outcome)))
     }
 
     /// The file to write. A name that somebody else chose never leaves this directory and never

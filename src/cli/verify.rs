@@ -1,16 +1,14 @@
 //! `verify`: may these bytes run there? Offline from a signed summary, or by asking the registry.
 
 use super::artifact::host;
+use super::checking::{About, Checking, Outcome, answered_digest};
 use super::connection::{Connection, read};
 use super::hashing::hash;
 use super::known_good::FailOn;
 use super::output::{Output, at};
 use super::stop::{Stop, gates_in_words, risks_in_words};
-use super::time::Lifetime;
-use crate::attestation::summary::{self, Checked, Expectations, Refused, SubjectKind};
-use crate::keys::Trust;
+use crate::attestation::summary::SubjectKind;
 use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName};
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -20,160 +18,143 @@ use std::path::{Path, PathBuf};
   proofmark verify payments/api@sha256:... --environment prod                 (asks the registry)
   proofmark verify registry.example/env/prod/payments/api:current             (what prod is to run)
   proofmark verify sha256:... --environment prod                              (in any repository)
-  proofmark verify summary.json --trust trust.json --file app.tar.gz \\
-    --repository payments/api --environment prod                              (asks nobody)
+  proofmark verify summary.json --file app.tar.gz --repository payments/api \\
+    --environment prod --trust trust.json                                     (asks nobody)
 
-The trust file is what `proofmark key show` prints, pinned once; the summary is what
-`proofmark known-good --summary FILE` keeps.")]
+A yes counts only if its signed summary is checked by the trust file that is pinned (`proofmark trust pin`) or
+given. A summary to check without the registry is what `proofmark known-good --summary FILE` keeps.")]
 pub struct Verify {
     /// The artifact, as deployers name it (repository:version, repository@digest, the name in an
-    /// environment's view, or a digest alone); with --trust the signed summary, or a whole answer of
-    /// known-good
+    /// environment's view, or a digest alone); with --file or --digest the signed summary, or a whole
+    /// answer of known-good
     subject: String,
     /// Where it is to run; a view's name says it already
     #[arg(long, short, value_name = "NAME")]
     environment: Option<EnvironmentName>,
     /// at-risk: a version at risk may not run (exit code 1)
-    #[arg(long, value_name = "WHAT", conflicts_with = "trust")]
+    #[arg(long, value_name = "WHAT", conflicts_with = "bytes")]
     fail_on: Option<FailOn>,
+    #[command(flatten)]
+    checking: Checking,
     #[command(flatten)]
     offline: Offline,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Offline")]
+#[command(next_help_heading = "Offline, from a signed summary")]
 struct Offline {
-    /// The registry's trust file: check the summary with it and ask nobody
-    #[arg(long, value_name = "FILE", requires_all = ["environment", "repository", "bytes"])]
-    trust: Option<PathBuf>,
     /// The repository it came from
-    #[arg(long, short, value_name = "NAME", requires = "trust")]
+    #[arg(long, short, value_name = "NAME", requires = "bytes")]
     repository: Option<RepositoryName>,
     #[command(flatten)]
     bytes: Bytes,
-    /// A level that must have been verified
-    #[arg(long, requires = "trust")]
-    level: Option<String>,
-    /// Take a summary whose validity is over; without this, that is exit code 3
-    #[arg(long, requires = "trust", conflicts_with = "max_age")]
-    allow_expired_summary: bool,
-    /// How long ago it may have been verified, e.g. 12h
-    #[arg(long, value_name = "DURATION", requires = "trust")]
-    max_age: Option<Lifetime>,
 }
 
 /// The bytes at hand.
 #[derive(clap::Args, Debug)]
-#[group(id = "bytes", multiple = false)]
+#[group(id = "bytes", multiple = false, requires_all = ["repository", "environment"], conflicts_with = "no_verify")]
 struct Bytes {
     /// The artifact's file
-    #[arg(long, value_name = "FILE", requires = "trust")]
+    #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The manifest's digest, of what is about to run
-    #[arg(long, requires = "trust")]
+    #[arg(long)]
+    digest: Option<Digest>,
+}
+
+/// What somebody asks the registry about, as far as they know it.
+struct Asked {
+    question: Value,
+    repository: Option<RepositoryName>,
+    environment: Option<EnvironmentName>,
     digest: Option<Digest>,
 }
 
 impl Verify {
     /// Runs the command.
     pub async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
-        match (&self.offline.trust, &self.offline.repository, &self.environment) {
-            (Some(trust), Some(repository), Some(environment)) => {
-                self.check(trust, repository, environment, output).await
+        let bytes = match &self.offline.bytes {
+            Bytes { digest: Some(digest), .. } => (digest.clone(), SubjectKind::Manifest),
+            Bytes { file: Some(file), .. } => {
+                (hash(file, output.bar(None, "hashing")).await?.1, SubjectKind::File)
             }
-            (None, ..) | (_, None, _) | (.., None) => self.ask(connection, output).await,
-        }
+            Bytes { digest: None, file: None } => return self.ask(connection, output).await,
+        };
+        self.check(connection, &bytes, output)
     }
 
-    async fn check(
+    fn check(
         &self,
-        trust: &Path,
-        repository: &RepositoryName,
-        environment: &EnvironmentName,
+        connection: &Connection,
+        bytes: &(Digest, SubjectKind),
         output: Output,
     ) -> Result<(), Stop> {
-        let trust: Trust = serde_json::from_slice(&read(trust, "the trust file")?)
-            .map_err(|error| Stop::Usage(format!("{} is no trust file: {error}", trust.display())))?;
+        let (Some(repository), Some(environment)) = (&self.offline.repository, &self.environment) else {
+            return Err(Stop::Usage("a summary is checked for a --repository and an --environment".into()));
+        };
+        let trusted = self.checking.trusted_offline(connection)?;
         let envelope = envelope(read(Path::new(&self.subject), "the summary")?)?;
-        let (digest, kind) = match (&self.offline.bytes.digest, &self.offline.bytes.file) {
-            (Some(digest), _) => (digest.clone(), SubjectKind::Manifest),
-            (None, Some(file)) => (hash(file, output.bar(None, "hashing")).await?.1, SubjectKind::File),
-            (None, None) => return Err(Stop::Usage("give --file or --digest".into())),
-        };
-        let expected = Expectations {
-            digest: &digest,
-            kind,
-            repository,
-            environment,
-            level: self.offline.level.as_deref(),
-            max_age: self.offline.max_age.map(Lifetime::span),
-            at: crate::clock::now(),
-        };
-        let checked = match summary::check(&envelope, &trust, &expected) {
-            // The validity is the last thing that is checked: everything else holds.
-            Err(Refused::Expired(until)) if self.offline.allow_expired_summary => {
-                let at = until - TimeDelta::seconds(1);
-                summary::check(&envelope, &trust, &Expectations { at, ..expected })
-            }
-            other => other,
-        };
-        let checked = checked.map_err(|refused| {
-            if matches!(refused, Refused::Expired(_)) {
-                Stop::Error("summary-expired", refused.to_string())
-            } else {
-                Stop::no("summary-refused", refused.to_string())
-            }
-        })?;
-        let document = json!({ "verdict": "allow", "summary": checked });
-        output.answer(&document, || in_words(repository, environment, &checked));
+        let about = About { repository, environment, digest: &bytes.0, kind: bytes.1 };
+        let outcome = self.checking.check(&envelope, trusted, &about)?;
+        let mut document = json!({ "verdict": "allow" });
+        outcome.add_to(&mut document);
+        document["summary"] = document["verification"]["summary"].clone();
+        output.answer(&document, || {
+            format!("Yes: {repository} {} may run in {environment}\n{}", bytes.0, outcome.in_words())
+        });
         Ok(())
     }
 
     async fn ask(&self, connection: &Connection, output: Output) -> Result<(), Stop> {
         let registry = connection.open()?;
-        let mut answer = registry.post("/api/v1/verify", &self.question(&host(registry.base()))?).await?;
+        let asked = self.question(&host(registry.base()))?;
+        let trusted = self.checking.trusted(&registry).await?;
+        let mut answer = registry.post("/api/v1/verify", &asked.question).await?;
         let member = |name: &str| answer.get(name).and_then(Value::as_str);
         let subject = match (member("repository"), member("digest")) {
             (Some(repository), Some(digest)) => format!("{repository}@{digest}"),
             (None, _) | (_, None) => self.subject.clone(),
         };
         let place = self.environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
+        if at(&answer, "/verdict") != "allow" {
+            answer["code"] = answer["verdict"].clone();
+            answer["detail"] = json!(format!("{subject} may not run{place}"));
+            return Err(Stop::Refused(answer));
+        }
+        let (repository, environment, digest) = asked.answered(&answer)?;
+        let about = About {
+            repository: &repository,
+            environment: &environment,
+            digest: &digest,
+            kind: SubjectKind::Manifest,
+        };
+        let outcome = self.checking.check_answer(&registry, trusted, &answer, &about).await?;
         let at_risk = answer.get("at_risk").and_then(Value::as_array).is_some_and(|risks| !risks.is_empty());
-        if at(&answer, "/verdict") == "allow" && self.fail_on.is_some() && at_risk {
+        if self.fail_on.is_some() && at_risk {
             answer["verdict"] = json!("deny");
             answer["code"] = json!("at-risk");
             answer["detail"] = json!(format!("{subject} is at risk{place}"));
             return Err(Stop::Refused(answer));
         }
-        if at(&answer, "/verdict") == "allow" {
-            output.answer(&answer, || {
-                let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
-                let older = answer.get("current") == Some(&json!(false));
-                format!(
-                    "Yes: {subject} may run{place}{}{}{}",
-                    if older { "\n  it is not the current version" } else { "" },
-                    risks_in_words(&answer),
-                    gates_in_words(&gates)
-                )
-            });
-            return Ok(());
-        }
-        answer["code"] = answer["verdict"].clone();
-        answer["detail"] = json!(format!("{subject} may not run{place}"));
-        Err(Stop::Refused(answer))
+        outcome.add_to(&mut answer);
+        output.answer(&answer, || allowed_in_words(&answer, &subject, &place, &outcome));
+        Ok(())
     }
 
     /// The question as the registry takes it. It knows its other names; here only the one that it is asked
     /// under is known.
-    fn question(&self, host: &str) -> Result<Value, Stop> {
-        let named = ImageReference::parse(&self.subject, &[host]).map_err(|why| {
+    fn question(&self, ours: &str) -> Result<Asked, Stop> {
+        let wrong = |why: crate::names::InvalidImageReference| {
             if Path::new(&self.subject).is_file() {
-                Stop::Usage(format!("{why}\n  to check a signed summary in a file, give --trust as well"))
+                Stop::Usage(format!(
+                    "{why}\n  to check a signed summary in a file, give --file or --digest as well"
+                ))
             } else {
                 Stop::Usage(format!("'{}' names no artifact: {why}", self.subject))
             }
-        })?;
-        let mut question = match named {
+        };
+        let mut named = ImageReference::parse(&self.subject, &[ours]).map_err(wrong)?;
+        let mut question = match &named {
             ImageReference::Repository { repository, reference: Reference::Tag(version) } => {
                 json!({ "repository": repository, "version": version })
             }
@@ -185,23 +166,57 @@ impl Verify {
             }
             ImageReference::OtherHost(_) => json!({ "reference": self.subject }),
         };
+        // It may be another name of this registry: what stands behind the host is what was asked for.
+        if let ImageReference::OtherHost(other) = &named {
+            named = ImageReference::parse(&self.subject, &[ours, other]).map_err(wrong)?;
+        }
         if let Some(environment) = &self.environment {
             question["environment"] = json!(environment);
         }
-        Ok(question)
+        let (repository, of_view, reference) = match named {
+            ImageReference::Repository { repository, reference } => (Some(repository), None, Some(reference)),
+            ImageReference::View { environment, repository, reference } => {
+                (Some(repository), Some(environment), Some(reference))
+            }
+            ImageReference::Digest(digest) => (None, None, Some(Reference::Digest(digest))),
+            ImageReference::OtherHost(_) => (None, None, None),
+        };
+        let digest = reference.and_then(|reference| match reference {
+            Reference::Digest(digest) => Some(digest),
+            Reference::Tag(_) => None,
+        });
+        Ok(Asked { question, repository, environment: self.environment.clone().or(of_view), digest })
     }
 }
 
-fn in_words(repository: &RepositoryName, environment: &EnvironmentName, checked: &Checked) -> String {
+impl Asked {
+    /// What the answer is about, if that is what was asked.
+    fn answered(self, answer: &Value) -> Result<(RepositoryName, EnvironmentName, Digest), Stop> {
+        let refused = |why: String| Stop::no("answer-refused", why);
+        let digest = answered_digest(answer, self.digest.as_ref())?;
+        let text = at(answer, "/repository");
+        let repository: RepositoryName = text
+            .parse()
+            .map_err(|error| refused(format!("the registry answered about {text:?}: {error}")))?;
+        if let Some(asked) = self.repository.filter(|asked| *asked != repository) {
+            return Err(refused(format!(
+                "the registry answered about {repository}, and {asked} was asked for"
+            )));
+        }
+        let environment = self.environment.ok_or_else(|| Stop::Usage("give the environment".into()))?;
+        Ok((repository, environment, digest))
+    }
+}
+
+fn allowed_in_words(answer: &Value, subject: &str, place: &str, outcome: &Outcome) -> String {
+    let gates = answer.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
+    let older = answer.get("current") == Some(&json!(false));
     format!(
-        "Yes: {repository} {} may run in {}\nverified {} by {}, key {}\nthe summary {} {}",
-        checked.digest,
-        environment,
-        checked.time_verified,
-        checked.verifier_id,
-        checked.key_id,
-        if checked.valid_until < crate::clock::now() { "EXPIRED at" } else { "is valid until" },
-        checked.valid_until,
+        "Yes: {subject} may run{place}{}\n{}{}{}",
+        if older { "\n  it is not the current version" } else { "" },
+        outcome.in_words(),
+        risks_in_words(answer),
+        gates_in_words(&gates)
     )
 }
 

@@ -24,7 +24,7 @@ pub use serve::{serve, serve_on};
 use crate::app::App;
 use api::Problem;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 
 /// Every route of the service.
@@ -47,4 +47,11 @@ pub fn router(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), deadline::answer_in_time))
         .with_state(app);
     request::layers(router)
+}
+
+/// Whether a client has the answer with this ETag (RFC 9110, If-None-Match).
+fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = given.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    tags.any(|tag| tag == etag || tag == "*")
 }

@@ -113,8 +113,10 @@ kinds! {
     GrantEnded = "grant.ended",
     /// What fsck found was repaired, as far as it can be.
     RegistryRepaired = "registry.repaired",
-    /// The registry's own identity and keys were written.
+    /// The registry's own identity was written.
     IdentityWritten = "registry.identity-written",
+    /// A trust file was taken over: the first, or one that follows the newest.
+    TrustUpdated = "registry.trust-updated",
 }
 
 /// Not a kind of event.

@@ -1,7 +1,7 @@
 //! The answer to the deployer's question, with what a deployer needs to check it alone.
 
 use super::evaluate::{Evaluated, Skipped};
-use super::facts::Promotion;
+use super::facts::{Promotion, Release};
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::policy::{AtRisk, Case, EvidenceKind, Facts, GateResult, NotToday, Policies, Recorded, in_words};
@@ -211,10 +211,7 @@ impl KnownGood {
     ) -> Result<Self, Failure> {
         let platform_answers_differ = platform_answers_differ || evaluated.platforms_differ();
         let Evaluated { release, promotion, policies, case, status, .. } = evaluated;
-        let summary = String::from_utf8(release.summary.clone().unwrap_or_default())
-            .map_err(|error| Failure::new("reading a promotion's summary", error))?;
-        let summary = RawValue::from_string(summary)
-            .map_err(|error| Failure::new("reading a promotion's summary", error))?;
+        let summary = summary_of(&release)?;
         let promoted_by_override = PromotedByOverride::of(&case, &policies.in_force, &promotion);
         let index = case.child.is_some().then(|| promotion.manifest.clone());
         let digest = case.child.clone().unwrap_or(promotion.manifest);
@@ -253,6 +250,13 @@ impl KnownGood {
             log_proof: None,
         })
     }
+}
+
+/// The newest summary of a promotion, as it was signed.
+pub(super) fn summary_of(release: &Release) -> Result<Box<RawValue>, Failure> {
+    let summary = String::from_utf8(release.summary.clone().unwrap_or_default())
+        .map_err(|error| Failure::new("reading a promotion's summary", error))?;
+    RawValue::from_string(summary).map_err(|error| Failure::new("reading a promotion's summary", error))
 }
 
 /// The provenance that a gate relied on.

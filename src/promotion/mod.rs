@@ -43,7 +43,7 @@ pub use promote::{Asked, Promoted, What, promote, promotions};
 pub use references::{in_another_registry, verify_anywhere, verify_in_view};
 pub use refused::Refused;
 pub use releases::{ReleaseFilter, ReleaseRow, Releases, releases};
-pub use renew::{enqueue_due, reevaluate, renew, renewed_before};
+pub use renew::{enqueue_due, reevaluate, renew, renew_all, renewed_before};
 pub use resolve::{NoKnownGood, Purpose, Question, known_good};
 pub use resting::{Consequence, Resting, RestingVersion, resting_on};
 pub use rollback::{AskedBack, rollback};

@@ -45,6 +45,11 @@ pub async fn reevaluate(db: &Db, key: &str) -> Result<(), Failure> {
     enqueue(&mut connection, &channels, Duration::ZERO).await
 }
 
+/// Has the summaries of every release channel looked at, because a key that may have signed them was revoked.
+pub async fn renew_all(connection: &mut PgConnection, at: DateTime<Utc>) -> Result<(), Failure> {
+    store::all_end(connection, at).await
+}
+
 /// How long a renewal that failed too often is left alone by the job that looks for summaries that end.
 const DEAD_FOR: Duration = Duration::from_hours(1);
 
@@ -96,7 +101,8 @@ pub async fn renew(
             // Where it may end by then, it is looked at again, for the version that is the answer then.
             let ends = next_end(&found).map(|end| renewed_before(end, validity));
             let before = renewed_before(found.case.at, validity);
-            let valid_until = if found.promotion.valid_until < before {
+            let revoked = found.release.summary.as_deref().is_some_and(|one| keys.is_by_a_revoked_key(one));
+            let valid_until = if revoked || found.promotion.valid_until < before {
                 renewed += 1;
                 renew_one(&mut tx, keys, by, &place, found, validity).await?
             } else {

@@ -74,7 +74,7 @@ pub(super) fn sign(
             running: of.renewed,
         },
     )?;
-    Ok((keys.sign_summary(IN_TOTO, &payload), valid_until))
+    Ok((keys.sign_summary(IN_TOTO, &payload)?, valid_until))
 }
 
 /// One policy by its own name and digest; several as their list, by the list's digest.

@@ -1,7 +1,7 @@
 //! One digest: may it run here, now? Nothing is written.
 
 use super::What;
-use super::answer::PromotedByOverride;
+use super::answer::{PromotedByOverride, summary_of};
 use super::evaluate::{self, Evaluation, never_promoted};
 use super::store::promotions;
 use crate::access::{Grant, Lane, Pull};
@@ -11,6 +11,7 @@ use crate::policy::{AtRisk, GateResult, NotToday, Verdict, reasons};
 use crate::postgres::{Db, database_time};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// The answer.
@@ -47,6 +48,11 @@ pub struct Verification {
     pub would_not_be_promoted_today: Vec<NotToday>,
     /// Overrides that its promotion used and that nobody reviewed yet.
     pub promoted_by_override: Vec<PromotedByOverride>,
+    /// Until when the summary may be relied on.
+    pub valid_until: Option<DateTime<Utc>>,
+    /// The newest verification summary of its promotion, a DSSE envelope; null where it was never promoted.
+    #[schema(value_type = Option<Object>)]
+    pub summary: Option<Box<RawValue>>,
 }
 
 /// Verifies a digest: it, or an index that holds it, was promoted here, and may go on running. The answer is
@@ -96,6 +102,8 @@ pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<V
         at_risk: status.at_risk,
         would_not_be_promoted_today: status.would_not_be_promoted_today,
         promoted_by_override: PromotedByOverride::of(&found.case, &found.policies.in_force, &promotion),
+        valid_until: Some(promotion.valid_until),
+        summary: Some(summary_of(&found.release)?),
     })
 }
 
@@ -134,5 +142,7 @@ pub(super) fn no(
         at_risk: Vec::new(),
         would_not_be_promoted_today: Vec::new(),
         promoted_by_override: Vec::new(),
+        valid_until: None,
+        summary: None,
     }
 }

@@ -432,10 +432,10 @@ async fn the_trust_file_is_public_and_holds_for_every_replica() {
     let registry = Registry::start().await;
     let replica = registry.replica().await;
     let trust = registry.anyone().document("/.well-known/proofmark").await;
-    assert_eq!(trust["verifier_id"], "https://registry.example/proofmark");
+    assert_eq!(trust["signed"]["verifier_id"], "https://registry.example/proofmark");
     assert_eq!(replica.anyone().document("/.well-known/proofmark").await, trust);
-    for role in ["summary", "log", "token", "webhook"] {
-        let key = trust["keys"][role][0]["public_key"].as_str().unwrap();
+    for role in ["summary", "attestation", "log", "token", "webhook"] {
+        let key = trust["signed"]["keys"][role][0]["public_key"].as_str().unwrap();
         assert!(key.starts_with("-----BEGIN PUBLIC KEY-----"), "{role}");
     }
     replica.check().await;

@@ -121,7 +121,7 @@ fn signed_summary(registry: &Registry, file: &Digest) -> Vec<u8> {
         running: false,
     };
     let payload = summary::build(registry.app.keys.trust(), &verification).unwrap();
-    registry.app.keys.sign_summary("application/vnd.in-toto+json", &payload)
+    registry.app.keys.sign_summary("application/vnd.in-toto+json", &payload).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn a_summary_is_verified_without_any_server() {
     let shell = Shell::at("http://127.0.0.1:9", None);
     let app = shell.file("app", b"the application");
     let summary = shell.file("summary.json", &signed_summary(&registry, &Digest::sha256(b"the application")));
-    let trust = shell.file("trust.json", &serde_json::to_vec(registry.app.keys.trust()).unwrap());
+    let trust = shell.file("trust.json", &registry.app.keys.published().newest().bytes());
     let verify = |file: &Path, environment: &'static str, trust: &Path| {
         let words =
             ["verify", text(&summary), "--trust", text(trust), "--file", text(file), "-r", "payments/api"];
@@ -149,7 +149,7 @@ async fn a_summary_is_verified_without_any_server() {
         assert!(format!("{}{}", ended.out, ended.err).contains(says), "{}{}", ended.out, ended.err);
     }
     let other = Registry::start().await;
-    let foreign = shell.file("foreign.json", &serde_json::to_vec(other.app.keys.trust()).unwrap());
+    let foreign = shell.file("foreign.json", &other.app.keys.published().newest().bytes());
     let words = verify(&app, "prod", &foreign);
     let ended = shell.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(ended.code, 1, "{}", ended.err);
@@ -205,7 +205,7 @@ gates:
 
 /// An administrator's shell, with a signer, two environments and their policies set up through it.
 async fn set_up(registry: &Registry) -> Shell {
-    let admin = Shell::at(&registry.url, Some(registry.admin_token()));
+    let admin = registry.shell(Some(registry.admin_token())).await;
     let public = key("ed25519.pub");
     admin
         .yes(&[
@@ -511,4 +511,5 @@ async fn what_was_printed_for_a_shell_is_what_it_asked_for() {
     shell.yes(&["key", "init", text(&keys)]).await;
     assert_eq!(keys.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(shell.run(&["key", "init", text(&keys)]).await.code, 3, "keys are never overwritten");
+    assert!(shell.yes(&["key", "upgrade", text(&keys)]).await.contains("already"));
 }

@@ -82,6 +82,7 @@ impl Happened {
     fn must_raise(&self, kind: Kind) -> Vec<Generation> {
         match kind {
             Kind::IdentityWritten
+            | Kind::TrustUpdated
             | Kind::BlobPushed
             | Kind::BlobsCollected
             | Kind::PromotionRefused

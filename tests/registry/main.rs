@@ -61,6 +61,7 @@ mod storing;
 mod tags_never_move;
 mod telling;
 mod transferring;
+mod trusting;
 mod unsigned_statements;
 mod viewing;
 mod waiting;

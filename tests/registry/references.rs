@@ -1,6 +1,6 @@
 //! References: verify takes what a cluster and its tools have, and says what it is about.
 
-use crate::harness::{Client, Registry, Shell, expect};
+use crate::harness::{Client, Registry, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ async fn a_digest_alone_is_verified_in_every_repository_that_the_caller_may_pull
 async fn the_command_takes_the_references_that_the_service_takes() {
     let scene = scene().await;
     let digest = scene.promoted("shop/cart", "2.0", "cart").await;
-    let admin = Shell::at(&scene.registry.url, Some(scene.registry.admin_token()));
+    let admin = scene.registry.shell(Some(scene.registry.admin_token())).await;
     for subject in [
         "shop/cart:2.0".to_owned(),
         format!("docker-pullable://{}/shop/cart@{digest}", scene.host),

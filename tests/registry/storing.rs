@@ -179,11 +179,12 @@ async fn a_store_is_one_registrys_and_no_other_takes_it_for_its_own(registry: Re
     assert!(refused.contains("is not this registry's store"), "{refused}");
     // Another registry, given this one's store.
     let other = fresh_database().await;
-    let keys = registry.directory().join("other-keys.json");
-    proofmark::keys::init(&keys).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let made = crate::harness::make_keys(elsewhere.path());
     let refused = with(&|config| {
         config.database = Database::Given(other.clone());
-        config.keys = Some(keys.clone());
+        config.keys = Some(made.keys.clone());
+        config.trust_file = Some(made.trust.clone());
     })
     .await
     .unwrap_err();

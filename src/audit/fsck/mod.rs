@@ -13,6 +13,7 @@ mod facts;
 mod log;
 mod promotions;
 mod rows;
+mod trust;
 
 pub(super) use bytes::is_whole;
 
@@ -64,11 +65,13 @@ pub enum Step {
     Facts,
     /// The log: its indices.
     Log,
+    /// Trust files: that each follows the one before it, and which events made them.
+    Trust,
     /// Every event: its place in the log, its copy in columns, and the rows that keep what it tells of.
     Events,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::Tags,
     Step::Usage,
     Step::Manifests,
@@ -81,6 +84,7 @@ const STEPS: [Step; 13] = [
     Step::Promotions,
     Step::Facts,
     Step::Log,
+    Step::Trust,
     Step::Events,
 ];
 
@@ -176,6 +180,7 @@ pub async fn fsck_from(db: &Db, store: &Store, run: Run<'_>) -> Result<Report, F
             Step::Promotions => audit.promotions().await?,
             Step::Facts => audit.facts().await?,
             Step::Log => audit.log().await?,
+            Step::Trust => audit.trust().await?,
             Step::Events => audit.events().await?,
         }
     }

@@ -86,6 +86,8 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                exists (select from overrides o where o.id = id_said(f.facts, 'override')
                        and case e.kind when 'override.created' then o.created_at
                              when 'override.reviewed' then o.reviewed_at else o.ended_at end = e.at offset 0)
+             when e.kind = 'registry.trust-updated' then
+               exists (select from trust_files t where t.version = id_said(f.facts, 'version') offset 0)
              else true end
            order by e.id"#,
         behind,

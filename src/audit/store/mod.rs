@@ -6,3 +6,4 @@ pub(super) mod kept;
 pub(super) mod log;
 pub(super) mod promotions;
 pub(super) mod repairs;
+pub(super) mod trust;

@@ -190,7 +190,7 @@ impl Between<'_> {
         let annotations = BTreeMap::from([
             ("dev.proofmark.server".to_owned(), self.registry.base().to_string()),
             ("dev.proofmark.log.size".to_owned(), exported.log_size.to_string()),
-            (VERIFIER.to_owned(), at(&self.trust, "/verifier_id")),
+            (VERIFIER.to_owned(), at(&self.trust, "/signed/verifier_id")),
             ("dev.proofmark.log.whole".to_owned(), exported.is_whole_log.to_string()),
         ]);
         let kept = record::keep(&self.layout, &layers, &annotations)?;
@@ -218,7 +218,7 @@ impl Between<'_> {
         for entry in self.layout.entries_if_any()? {
             if entry.is_record() {
                 let verifier = record::annotation(&self.layout, &entry, VERIFIER);
-                if verifier.is_some_and(|verifier| verifier != at(&self.trust, "/verifier_id")) {
+                if verifier.is_some_and(|verifier| verifier != at(&self.trust, "/signed/verifier_id")) {
                     return other("what another registry holds");
                 }
             } else if !entry.repository.as_ref().is_some_and(|name| names.contains(name)) {

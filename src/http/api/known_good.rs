@@ -5,7 +5,7 @@ use super::extract::Query;
 use crate::access::{Lane, Pull};
 use crate::app::App;
 use crate::failure::Failure;
-use crate::http::Caller;
+use crate::http::{Caller, matches_etag};
 use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use crate::promotion::{self, KnownGood, NoKnownGood, Purpose, Question};
 use axum::extract::State;
@@ -118,7 +118,7 @@ async fn known_good(
         (header::CACHE_CONTROL, "private, no-cache"),
         (HeaderName::from_static("proofmark-evaluated-at"), evaluated_at.as_str()),
     ];
-    if matches(&headers, &etag) {
+    if matches_etag(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
     }
     Ok((StatusCode::OK, headers_out, [(header::CONTENT_TYPE, kind)], body).into_response())
@@ -126,12 +126,6 @@ async fn known_good(
 
 fn json_of(good: &KnownGood) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(good).map_err(|error| Failure::new("writing an answer", error))
-}
-
-fn matches(headers: &HeaderMap, etag: &str) -> bool {
-    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = given.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
-    tags.any(|tag| tag == etag || tag == "*")
 }
 
 fn refusal(none: NoKnownGood, caller: &Caller, asked: &KnownGoodAsked) -> Problem {

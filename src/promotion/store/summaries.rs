@@ -156,6 +156,15 @@ pub async fn insert(
     Ok(())
 }
 
+/// Every channel is due.
+pub async fn all_end(connection: &mut PgConnection, at: DateTime<Utc>) -> Result<(), Failure> {
+    sqlx::query!("update release_channels set summary_until = $1 where summary_until > $1", at)
+        .execute(connection)
+        .await
+        .map_err(|error| Failure::new("dating the renewal of all summaries", error))?;
+    Ok(())
+}
+
 /// When the summaries of the channel are looked at again.
 pub async fn look_again(
     connection: &mut PgConnection,

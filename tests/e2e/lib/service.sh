@@ -74,7 +74,7 @@ stop_storage() {
 start_proofmark() {
   export server url
   server=127.0.0.1:${1:-$(free_ports 1)} url=http://$server
-  local data=$WORK/$storage/data
+  local data=$WORK/$storage/data trust_file=$WORK/$storage/data/trust.json
   service_log=$WORK/$storage/proofmark.log
   local settings=(
     PROOFMARK_LISTEN="$server" PROOFMARK_DATA="$data" PROOFMARK_STORAGE="$storage_url"
@@ -83,14 +83,28 @@ start_proofmark() {
   )
   if [ -n "${E2E_DATABASE_URL:-}" ]; then
     own_database
-    settings+=(DATABASE_URL="$database" PROOFMARK_KEYS="$WORK/$storage/keys")
-    [ -e "$WORK/$storage/keys" ] || "$PROOFMARK_BIN" key init --file "$WORK/$storage/keys"
+    trust_file=$WORK/$storage/trust.json
+    settings+=(DATABASE_URL="$database" PROOFMARK_KEYS="$WORK/$storage/keys" PROOFMARK_TRUST_FILE="$trust_file")
+    [ -e "$trust_file" ] || {
+      "$PROOFMARK_BIN" key init "$WORK/$storage/keys"
+      "$PROOFMARK_BIN" key root init "$WORK/$storage/root.json"
+      "$PROOFMARK_BIN" key trust init "$trust_file" --public-name registry.example --keys "$WORK/$storage/keys" \
+        --root "$WORK/$storage/root.json"
+    } > /dev/null
   fi
   # As deploy/proofmark.service has it: what is freed is not counted as held.
   env -u DATABASE_URL MALLOC_MMAP_THRESHOLD_=131072 "${settings[@]}" "$PROOFMARK_BIN" serve >> "$service_log" 2>&1 &
   service_pid=$!
   echo $service_pid > "$WORK/proofmark.pid"
   wait_ready proofmark $service_pid "$service_log" curl -sf "$url/readyz"
+  pin_trust
+}
+
+# As each user does once: pins the trust file, by the fingerprint that the operator has.
+pin_trust() {
+  root_fingerprint=$("$PROOFMARK_BIN" key trust show "$trust_file" --json | jq -er .fingerprint)
+  export root_fingerprint
+  "$PROOFMARK_BIN" trust pin --server "$url" --fingerprint "$root_fingerprint" > /dev/null
 }
 
 # With a given Postgres: a database of this run's own.

@@ -66,7 +66,7 @@ sign_envelope() {
 # leaves its statement in summary.json.
 open_summary() {
   curl -sS --fail -o trust.json "$url/.well-known/proofmark"
-  jq -er '.keys.summary[0].public_key' trust.json > summary.pub
+  jq -er '.signed.keys.summary[0].public_key' trust.json > summary.pub
   jq -er .payload "$1" | base64 -d > summary.json
   jq -er '.signatures[0].sig' "$1" | base64 -d > summary.sig
   pae "$(jq -er .payloadType "$1")" summary.json > summary.pae

@@ -93,7 +93,7 @@ a_release_walks_to_prod_and_its_summary_is_verified_by_openssl_alone() {
   equal "$(jq -r '.subject[0].digest.sha256' summary.json)" "${subject#sha256:}"
   equal "$(jq -r .predicateType summary.json)" https://slsa.dev/verification_summary/v1
   equal "$(jq -r .predicate.verificationResult summary.json)" PASSED
-  equal "$(jq -r .predicate.verifier.id summary.json)" "$(jq -r .verifier_id trust.json)"
+  equal "$(jq -r .predicate.verifier.id summary.json)" "$(jq -r .signed.verifier_id trust.json)"
   contains "$(jq -r .predicate.resourceUri summary.json)" "/env/$environment/$repository"
   # One bit of it changed, and openssl says no.
   jq -c '.payload |= (@base64d | sub("PASSED"; "FAILED") | @base64)' envelope.json > forged.json

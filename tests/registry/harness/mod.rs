@@ -19,7 +19,7 @@ pub use database::fresh as fresh_database;
 pub use relay::{Fault, Relay};
 pub use releases::{Found, debian_report};
 pub use service::Service;
-pub use shell::Shell;
+pub use shell::{Ended, Shell};
 pub use signing::{Case, PROVENANCE, Signing, provenance, public_key, push_folder};
 pub use storages::Cloud;
 pub(crate) use storages::on_every_storage;
@@ -30,7 +30,7 @@ use proofmark::config::{Config, LogFormat, Settings};
 use proofmark::jobs::Jobs;
 use proofmark::postgres::{Db, Options};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -74,8 +74,12 @@ impl Registry {
         let directory = tempfile::tempdir().unwrap();
         let url = database::fresh().await;
         let mut starting = Starting { settings: settings(directory.path(), url) };
-        proofmark::keys::init(&directory.path().join("keys.json")).unwrap();
         change(&mut starting.settings);
+        if starting.settings.trust_file.is_none() {
+            let made = make_named_keys(directory.path(), starting.settings.public_name.as_deref().unwrap());
+            starting.settings.keys = Some(made.keys);
+            starting.settings.trust_file = Some(made.trust);
+        }
         Self::open(starting, directory).await
     }
 
@@ -85,6 +89,7 @@ impl Registry {
         let mut settings = settings(self.directory.path(), self.database_url());
         settings.storage = Some(self.app.config.storage.clone());
         settings.keys.clone_from(&self.app.config.keys);
+        settings.trust_file.clone_from(&self.app.config.trust_file);
         settings.collection_seconds = Some(self.app.config.collection.as_secs());
         settings.background_percent = Some(self.app.config.background_percent);
         Self::open(Starting { settings }, tempfile::tempdir().unwrap()).await
@@ -119,6 +124,18 @@ impl Registry {
             proofmark::config::Database::Given(url) => url.clone(),
             proofmark::config::Database::Private(_) => unreachable!("tests give a database"),
         }
+    }
+
+    /// The fingerprint of its root, as its operator has it.
+    pub fn fingerprint(&self) -> String {
+        self.app.keys.trust().fingerprint().unwrap()
+    }
+
+    /// Somebody at a shell who pinned its trust file.
+    pub async fn shell(&self, token: Option<&str>) -> Shell {
+        let shell = Shell::at(&self.url, token);
+        shell.yes(&["trust", "pin", "--fingerprint", &self.fingerprint()]).await;
+        shell
     }
 
     /// A directory that lives as long as the registry.
@@ -219,13 +236,46 @@ impl Registry {
     }
 }
 
+/// The files that an operator makes before the first start with a Postgres of their own.
+pub struct MadeKeys {
+    /// The key file.
+    pub keys: PathBuf,
+    /// The root key.
+    pub root: PathBuf,
+    /// The first trust file.
+    pub trust: PathBuf,
+}
+
+/// Makes them in a directory, for a registry of the usual name.
+pub fn make_keys(directory: &Path) -> MadeKeys {
+    make_named_keys(directory, "registry.example")
+}
+
+fn make_named_keys(directory: &Path, public_name: &str) -> MadeKeys {
+    use proofmark::keys::{First, Root, RootKey};
+    let made = MadeKeys {
+        keys: directory.join("keys.json"),
+        root: directory.join("root.json"),
+        trust: directory.join("trust.json"),
+    };
+    let keys = proofmark::keys::init(&made.keys).unwrap();
+    let root = RootKey::init(&made.root).unwrap();
+    let at = proofmark::clock::now();
+    let roots = Root { threshold: 1, keys: vec![root.public()] };
+    let first =
+        First { public_name, root: roots, keys: &keys, valid_from: at - chrono::TimeDelta::days(7), at };
+    let mut draft = first.draft().unwrap();
+    draft.sign(&root);
+    std::fs::write(&made.trust, draft.complete().unwrap().bytes()).unwrap();
+    made
+}
+
 fn settings(directory: &Path, database_url: String) -> Settings {
     Settings {
         data: Some(directory.join("data")),
         database_url: Some(database_url),
         storage: Some(format!("file://{}", directory.join("objects").display())),
         admin_token_file: Some(directory.join("admin-token")),
-        keys: Some(directory.join("keys.json")),
         public_name: Some("registry.example".into()),
         log: Some("warn".into()),
         log_format: Some(LogFormat::Text),
