@@ -129,7 +129,7 @@ impl Record {
 /// Writes into the predicate of a result when it is signed, under the name that the registry reads.
 async fn write_signed_at(registry: &Registry, predicate: &mut Value) -> Result<(), Stop> {
     let trust = registry.get("/.well-known/proofmark", &[]).await?;
-    let Some(verifier_id) = trust["verifier_id"].as_str() else {
+    let Some(verifier_id) = trust["signed"]["verifier_id"].as_str() else {
         return Err(Stop::Unanswered("the registry's trust file names no verifier".into()));
     };
     let Some(members) = predicate.as_object_mut() else {
