@@ -311,7 +311,7 @@ async fn taking_back_the_right_to_approve_waits_for_decisions_and_taking_back_an
     let reader = admin.post_document("/api/v1/grants", &give("reader"), 201).await;
     let approver = admin.post_document("/api/v1/grants", &give("approver"), 201).await;
     let mut decision = registry.app.db.begin().await.unwrap();
-    proofmark::postgres::Scopes::promote(1, 1).lock(&mut decision).await.unwrap();
+    proofmark::postgres::Scopes::deciding(1, 1).lock(&mut decision).await.unwrap();
     expect(admin.delete(&format!("/api/v1/grants/{}", reader["id"])).send().await.unwrap(), 204).await;
     let waiting = tokio::spawn(admin.delete(&format!("/api/v1/grants/{}", approver["id"])).send());
     eventually("the right is taken back after the decision", async || {
