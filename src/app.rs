@@ -138,6 +138,8 @@ impl App {
                 .await
                 .map_err(|refused| Failure::new("reading the administrator's token file", refused))?;
         }
+        // This release may read them otherwise than the one before.
+        attestation::enqueue_reading(&db).await?;
         let callers = Callers::new();
         let severity_order = match &config.severity_order {
             Some(text) => {
@@ -226,7 +228,8 @@ impl App {
 
     /// What handles each kind of queued job.
     fn handlers(&self) -> Handlers {
-        let (renewing, reevaluating, verifying) = (self.clone(), self.clone(), self.clone());
+        let (renewing, reevaluating) = (self.clone(), self.clone());
+        let (reading, verifying) = (self.clone(), self.clone());
         Handlers::default()
             .on(queue::RENEW_SUMMARY, move |job| {
                 let app = renewing.clone();
@@ -239,6 +242,10 @@ impl App {
             .on(queue::REEVALUATE, move |job| {
                 let app = reevaluating.clone();
                 async move { promotion::reevaluate(&app.db, &job.key).await }
+            })
+            .on(queue::READ_PROVENANCE, move |_| {
+                let app = reading.clone();
+                async move { attestation::read_anew(&app.db).await.map(|_| ()) }
             })
             .on(queue::VERIFY_KEY, move |job| {
                 let app = verifying.clone();

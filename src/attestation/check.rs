@@ -1,12 +1,15 @@
 //! An audit of the index: what is asked for by column is what the envelopes say. For fsck and for
 //! every test's end.
 
+use super::build_types::BuildType;
 use super::facts::{Facts, signed_at};
+use super::origins::Reading;
 use super::received::Received;
-use super::store::indexed as store;
+use super::store::{build_types, indexed as store};
 use super::verify::signed_by;
 use crate::failure::Failure;
 use crate::keys;
+use crate::names::SourceUri;
 use crate::trust::{self, SigningKey, Wanted};
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap};
@@ -40,6 +43,7 @@ pub async fn check_attestations(
         known.entry(key.identity_id).or_default().push(key);
     }
     let verifier_id = keys::verifier_id(connection).await?;
+    let declared = build_types::page(connection, 0, i64::MAX, None).await?;
     let mut page = StatementsPage {
         rows: rows.len() as u64,
         bytes: 0,
@@ -49,7 +53,8 @@ pub async fn check_attestations(
     for row in &rows {
         page.bytes += row.body.as_ref().map_or(0, |body| body.len() as u64);
         page.wrong.extend(
-            wrong(row, &known, verifier_id.as_deref()).map(|why| format!("attestation {}: {why}", row.id)),
+            wrong(row, &known, verifier_id.as_deref(), &declared)
+                .map(|why| format!("attestation {}: {why}", row.id)),
         );
     }
     Ok(page)
@@ -59,6 +64,7 @@ fn wrong(
     row: &store::Indexed,
     known: &HashMap<i64, Vec<SigningKey>>,
     verifier_id: Option<&str>,
+    declared: &[BuildType],
 ) -> Option<&'static str> {
     let (Some(media_type), Some(body)) = (&row.media_type, &row.body) else {
         return Some("its envelope is gone");
@@ -90,9 +96,27 @@ fn wrong(
         return Some("it counts for an artifact of a file that it does not name");
     }
     let facts = Facts::of(&statement);
-    let same = (facts.builder == row.builder && facts.source == row.source && facts.commit == row.commit_id)
-        && (facts.source_ref == row.source_ref && facts.result == row.result)
+    let same = (facts.builder == row.builder && facts.result == row.result)
         && facts.configuration == row.configuration
         && verifier_id.and_then(|id| signed_at(&statement, id)) == row.signed_at;
-    (!same).then_some("its facts are not the signed ones")
+    if !same {
+        return Some("its facts are not the signed ones");
+    }
+    (!is_read_right(row, &statement, declared))
+        .then_some("where it was built from is not what the statement says")
+}
+
+/// Whether the newest reading, where this release's reader made it, is what it reads now by the same declaration.
+fn is_read_right(row: &store::Indexed, statement: &super::Statement, declared: &[BuildType]) -> bool {
+    if row.reader.is_none() {
+        return true;
+    }
+    let declaration =
+        declared.iter().filter(|one| Some(one.id) == row.declaration).cloned().collect::<Vec<_>>();
+    let Some(read) = Reading::of(statement, &declaration) else { return false };
+    let origin = read.origin;
+    (Some(read.declarable), read.declaration) == (row.declarable, row.declaration)
+        && (origin.build_type, origin.reference) == (row.build_type.clone(), row.source_ref.clone())
+        && origin.source.as_ref().map(SourceUri::as_str) == row.source.as_deref()
+        && origin.commit == row.commit_id
 }

@@ -55,12 +55,6 @@ pub struct Material {
 pub struct Facts {
     /// Provenance: who built.
     pub builder: Option<String>,
-    /// Provenance: the source repository, without its ref.
-    pub source: Option<String>,
-    /// Provenance: the ref of the source, such as `refs/heads/main`.
-    pub source_ref: Option<String>,
-    /// Provenance: the commit.
-    pub commit: Option<String>,
     /// Test results and verification summaries: PASSED, WARNED, FAILED.
     pub result: Option<String>,
     /// Test results: what was tested, as canonical JSON.
@@ -77,13 +71,10 @@ impl Facts {
             PROVENANCE_V1 => Self::provenance(
                 text(predicate, "/runDetails/builder/id"),
                 predicate.pointer("/buildDefinition/resolvedDependencies"),
-                source_v1(predicate),
             ),
-            PROVENANCE_V0_2 => Self::provenance(
-                text(predicate, "/builder/id"),
-                predicate.pointer("/materials"),
-                predicate.pointer("/invocation/configSource").and_then(Source::descriptor),
-            ),
+            PROVENANCE_V0_2 => {
+                Self::provenance(text(predicate, "/builder/id"), predicate.pointer("/materials"))
+            }
             TEST_RESULT => Self {
                 result: text(predicate, "/result"),
                 configuration: predicate
@@ -98,69 +89,10 @@ impl Facts {
         }
     }
 
-    fn provenance(builder: Option<String>, materials: Option<&Value>, source: Option<Source>) -> Self {
+    fn provenance(builder: Option<String>, materials: Option<&Value>) -> Self {
         let materials = materials.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        // A builder that does not say which dependency is the source names the commit of one only.
-        let source = source.or_else(|| materials.iter().find_map(Source::descriptor)).unwrap_or_default();
-        let commit = source.commit.clone().or_else(|| {
-            let same = |m: &&Value| Source::descriptor(m).is_some_and(|other| other.uri == source.uri);
-            materials.iter().find(same).and_then(commit)
-        });
-        Self {
-            builder,
-            source: source.uri,
-            source_ref: source.reference,
-            commit,
-            materials: materials.iter().filter_map(material).take(MAX_MATERIALS).collect(),
-            ..Self::default()
-        }
-    }
-}
-
-#[derive(Default)]
-struct Source {
-    uri: Option<String>,
-    reference: Option<String>,
-    commit: Option<String>,
-}
-
-impl Source {
-    /// From `git+https://host/repository@refs/heads/main`.
-    fn uri(uri: &str) -> Self {
-        // An '@' before the path is a user's name, as in git+ssh://git@host/repository.
-        let path = uri.find("://").map_or(0, |at| at + 3);
-        let path = uri[path..].find('/').map_or(uri.len(), |at| path + at);
-        let (uri, reference) = match uri[path..].rfind('@') {
-            Some(at) => (&uri[..path + at], Some(&uri[path + at + 1..])),
-            None => (uri, None),
-        };
-        Self { uri: short(uri), reference: reference.and_then(short), commit: None }
-    }
-
-    /// From a resource descriptor that has a commit.
-    fn descriptor(descriptor: &Value) -> Option<Self> {
-        let commit = commit(descriptor)?;
-        Some(Self { commit: Some(commit), ..Self::uri(descriptor.get("uri")?.as_str()?) })
-    }
-}
-
-/// Where GitHub's builders and others that follow them name the source of a v1 provenance.
-fn source_v1(predicate: &Value) -> Option<Source> {
-    let parameters = predicate.pointer("/buildDefinition/externalParameters")?;
-    if let Some(repository) = parameters.pointer("/workflow/repository").and_then(Value::as_str) {
-        let reference = parameters.pointer("/workflow/ref").and_then(Value::as_str);
-        return Some(Source { reference: reference.and_then(short), ..Source::uri(repository) });
-    }
-    let source =
-        ["/source", "/sourceRepository", "/repository"].iter().find_map(|p| parameters.pointer(p))?;
-    match source {
-        Value::String(uri) => {
-            let reference = parameters.pointer("/ref").and_then(Value::as_str).and_then(short);
-            let source = Source::uri(uri);
-            Some(Source { reference: source.reference.or(reference), ..source })
-        }
-        Value::Object(_) => Source::descriptor(source),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+        let materials = materials.iter().filter_map(material).take(MAX_MATERIALS).collect();
+        Self { builder, materials, ..Self::default() }
     }
 }
 
@@ -176,11 +108,6 @@ fn short(text: &str) -> Option<String> {
 
 fn text(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer).and_then(Value::as_str).and_then(short)
-}
-
-fn commit(descriptor: &Value) -> Option<String> {
-    let digest = descriptor.get("digest")?;
-    ["gitCommit", "sha1"].iter().find_map(|name| digest.get(name)?.as_str()).and_then(short)
 }
 
 fn material(descriptor: &Value) -> Option<Material> {
@@ -205,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn provenance_v1_names_builder_source_commit_and_materials() {
+    fn provenance_v1_names_builder_and_materials() {
         let git = json!({"uri": "git+https://git.example/team/app@refs/heads/main",
                          "digest": {"gitCommit": "c0ffee"}});
         let base = json!({"uri": "pkg:oci/base", "digest": {"sha256": "ab"}});
@@ -216,49 +143,17 @@ mod tests {
                    "runDetails": {"builder": {"id": "https://ci.example/builder"}}}),
         );
         assert_eq!(built.builder.as_deref(), Some("https://ci.example/builder"));
-        assert_eq!(built.source.as_deref(), Some("git+https://git.example/team/app"));
-        assert_eq!(built.source_ref.as_deref(), Some("refs/heads/main"));
-        assert_eq!(built.commit.as_deref(), Some("c0ffee"));
         assert_eq!(built.materials[0].digests, ["sha256:ab"]);
-    }
-
-    #[test]
-    fn a_user_in_a_uri_is_no_ref() {
-        for (uri, source, reference) in [
-            ("git+ssh://git@h/r@main", "git+ssh://git@h/r", Some("main")),
-            ("git+ssh://git@h/r", "git+ssh://git@h/r", None),
-            ("https://h", "https://h", None),
-            ("", "", None),
-        ] {
-            let read = Source::uri(uri);
-            assert_eq!((read.uri.as_deref(), read.reference.as_deref()), (Some(source), reference));
-        }
-    }
-
-    #[test]
-    fn a_workflow_names_the_source_and_a_dependency_its_commit() {
-        let built = facts(
-            PROVENANCE_V1,
-            json!({"buildDefinition": {
-                       "externalParameters": {"workflow": {"ref": "refs/tags/v1",
-                                              "repository": "https://git.example/team/app"}},
-                       "resolvedDependencies": [
-                           {"uri": "https://git.example/team/library@main", "digest": {"gitCommit": "1"}},
-                           {"uri": "https://git.example/team/app@refs/tags/v1", "digest": {"gitCommit": "2"}}]}}),
-        );
-        assert_eq!((built.commit.as_deref(), built.source_ref.as_deref()), (Some("2"), Some("refs/tags/v1")));
-        assert_eq!(built.builder, None);
+        assert_eq!(built.materials[1].digests, ["gitCommit:c0ffee"]);
     }
 
     #[test]
     fn provenance_v0_2_is_read_too_and_nonsense_gives_nothing() {
         let built = facts(
             PROVENANCE_V0_2,
-            json!({"builder": {"id": "b"},
-                   "invocation": {"configSource": {"uri": "git+https://h/r@refs/heads/x", "digest": {"sha1": "3"}}},
-                   "materials": "none"}),
+            json!({"builder": {"id": "b"}, "materials": [{"uri": "git+https://h/r", "digest": {"sha1": "3"}}]}),
         );
-        assert_eq!((built.builder.as_deref(), built.commit.as_deref()), (Some("b"), Some("3")));
+        assert_eq!((built.builder.as_deref(), built.materials.len()), (Some("b"), 1));
         for nonsense in [json!(null), json!([]), json!({"buildDefinition": 1, "runDetails": {"builder": []}})]
         {
             assert_eq!(facts(PROVENANCE_V1, nonsense), Facts::default());

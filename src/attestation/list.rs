@@ -36,8 +36,10 @@ pub struct AttestationFilter {
     pub signer: Option<String>,
     /// Provenance by this builder.
     pub builder: Option<String>,
-    /// Provenance from this source, without its ref.
+    /// Provenance from this source, in whatever spelling, without its ref.
     pub source: Option<String>,
+    /// Provenance of this ref, such as `refs/heads/main`.
+    pub source_ref: Option<String>,
     /// Provenance of this commit.
     pub commit: Option<String>,
     /// Provenance with this material: its URI, or a digest as `algorithm:hex`.
@@ -73,8 +75,12 @@ pub struct Listed {
     pub key_id: Option<String>,
     /// Provenance: who built.
     pub builder: Option<String>,
+    /// Provenance: the build type.
+    pub build_type: Option<String>,
     /// Provenance: the source.
     pub source: Option<String>,
+    /// Provenance: the ref of the source.
+    pub source_ref: Option<String>,
     /// Provenance: the commit.
     pub commit: Option<String>,
     /// Of a test result or a summary.
@@ -160,7 +166,9 @@ fn judged(proofs: &[Signed<'_>], found: Option<&pending::FoundOf>, row: store::R
         signer: name,
         key_id,
         builder: row.builder,
+        build_type: row.build_type,
         source: row.source,
+        source_ref: row.source_ref,
         commit: row.commit_id,
         result: row.result,
         received_by: row.received_by,

@@ -3,6 +3,7 @@
 use super::envelope::IN_TOTO;
 use super::facts::{Facts, is_result, signed_at};
 use super::files;
+use super::origins;
 use super::received::{Form, Received};
 use super::statement::{Statement, Unreadable};
 use super::store::pending::{self, Found};
@@ -213,6 +214,7 @@ pub async fn record(
     let id = receipt.id;
     if let Some(statement) = &content.statement {
         store::insert_subjects(tx, carrier.repository.id, id, statement).await?;
+        origins::record(tx, id, statement).await?;
         let linked = files::link(tx, carrier.repository.id, id, statement).await?;
         tx.raise(linked.iter().map(Generation::bytes));
         // What nobody known signed is listed, and cannot make the index long.
@@ -289,16 +291,16 @@ async fn receive_again(
 }
 
 /// The manifests of the repository that the statement is about: those that it names, in its order, at
-/// most 64, then artifacts that are just a file which it names.
+/// most 64, then at most 64 artifacts that are just a file which it names.
 pub async fn subjects_here(
     connection: &mut PgConnection,
     repository_id: i64,
     statement: &Statement,
 ) -> Result<Vec<Digest>, Failure> {
     let mut subjects = store::subjects_here(connection, repository_id, statement).await?;
-    for (manifest, _) in files::named(connection, repository_id, statement).await? {
-        if !subjects.contains(&manifest.digest) {
-            subjects.push(manifest.digest);
+    for artifact in store::artifacts_of_files(connection, repository_id, statement).await? {
+        if !subjects.contains(&artifact) {
+            subjects.push(artifact);
         }
     }
     Ok(subjects)

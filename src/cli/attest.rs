@@ -147,7 +147,8 @@ fn read_predicate(file: &Path) -> Result<Value, Stop> {
     serde_json::from_slice(text).map_err(|error| not_json(error.to_string()))
 }
 
-async fn deliver(
+/// Records a document, and shows what was recorded.
+pub(super) async fn deliver(
     registry: &Registry,
     output: Output,
     repository: &RepositoryName,
@@ -197,6 +198,9 @@ async fn list(
         ("type", "/predicate_type"),
         ("verdict", "/verdict"),
         ("signer", "/signer"),
+        ("source", "/source"),
+        ("ref", "/ref"),
+        ("commit", "/commit"),
         ("reason", "/reason"),
         ("received", "/received_at"),
     ];

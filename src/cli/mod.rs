@@ -21,6 +21,7 @@ mod approve;
 mod attest;
 mod audit;
 mod block;
+mod build_type;
 mod decision;
 mod environment;
 mod exceptions;
@@ -40,6 +41,7 @@ mod repository;
 mod rollback;
 mod scan;
 mod server;
+mod sign;
 mod signer;
 mod token;
 mod transfer;
@@ -113,6 +115,10 @@ enum Command {
     Repository(Asked<repository::Repository>),
     /// Record a signed statement about an artifact
     Attest(Asked<attest::Attest>),
+    /// Sign an artifact: the statement that `cosign sign` makes, which the gate `signed_by` counts
+    Sign(Asked<sign::Sign>),
+    /// Declare where provenance of a build type names its source
+    BuildType(Asked<build_type::BuildType>),
     /// Register, list and revoke the keys whose signatures count
     Signer(Asked<signer::Signer>),
     /// Record scan reports and look at findings
@@ -175,6 +181,8 @@ impl Command {
             Self::Push(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Pull(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Attest(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Sign(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::BuildType(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Signer(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Scan(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Environment(asked) => asked.command.run(&asked.connection.open()?, output).await,

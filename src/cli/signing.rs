@@ -2,6 +2,7 @@
 
 use super::connection::read;
 use super::stop::Stop;
+use crate::attestation::COSIGN_SIGN;
 use crate::keys::pae;
 use crate::names::Digest;
 use aws_lc_rs::rand::SystemRandom;
@@ -16,6 +17,9 @@ use zeroize::Zeroizing;
 
 /// What the payload of an envelope with a statement is.
 const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+
+/// What a bundle is.
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// A private key that can sign.
 pub enum SigningKey {
@@ -61,6 +65,10 @@ impl SigningKey {
 
     /// SHA-256 of the SubjectPublicKeyInfo's DER, hexadecimal: a hint for verifiers.
     fn key_id(&self) -> String {
+        self.fingerprint().hex().to_owned()
+    }
+
+    fn fingerprint(&self) -> Digest {
         // SubjectPublicKeyInfo is a fixed header before the raw key (RFC 8410; RFC 5480 for P-256).
         const ED25519: &str = "302a300506032b6570032100";
         const P256: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
@@ -70,7 +78,23 @@ impl SigningKey {
         };
         let mut der = hex::decode(header).unwrap_or_default();
         der.extend_from_slice(raw);
-        Digest::sha256(&der).hex().to_owned()
+        Digest::sha256(&der)
+    }
+
+    /// A Sigstore bundle with an envelope over the statement, as cosign writes it for a key.
+    pub fn bundle(&self, statement: &Value) -> Result<Value, Stop> {
+        let payload = statement.to_string().into_bytes();
+        let signature = self.sign(&pae(STATEMENT_TYPE, &payload))?;
+        let hint = hex::decode(self.fingerprint().hex()).unwrap_or_default();
+        Ok(json!({
+            "mediaType": BUNDLE,
+            "verificationMaterial": { "publicKey": { "hint": STANDARD.encode(hint) } },
+            "dsseEnvelope": {
+                "payload": STANDARD.encode(&payload),
+                "payloadType": STATEMENT_TYPE,
+                "signatures": [{ "sig": STANDARD.encode(signature) }],
+            },
+        }))
     }
 
     /// An envelope over the statement.
@@ -93,6 +117,26 @@ pub fn statement(name: &str, subject: &Digest, predicate_type: &str, predicate: 
         "predicateType": predicate_type,
         "predicate": predicate,
     })
+}
+
+/// The statement of `cosign sign` about an artifact.
+pub fn signature_statement(subject: &Digest, annotations: &[(String, String)]) -> Result<Value, Stop> {
+    let mut named = serde_json::Map::new();
+    for (name, value) in annotations {
+        if named.insert(name.clone(), json!(value)).is_some() {
+            return Err(Stop::Usage(format!("the annotation {name} is given twice; each name stands once")));
+        }
+    }
+    let mut subject = json!({ "digest": { subject.algorithm().as_str(): subject.hex() } });
+    if !named.is_empty() {
+        subject["annotations"] = Value::Object(named);
+    }
+    Ok(json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [subject],
+        "predicateType": COSIGN_SIGN,
+        "predicate": {},
+    }))
 }
 
 #[cfg(test)]
@@ -118,6 +162,35 @@ mod tests {
         let public =
             aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, pair.public_key());
         assert!(public.verify(&pae(STATEMENT_TYPE, &payload), &signature).is_ok());
+    }
+
+    #[test]
+    fn a_bundle_is_shaped_as_cosign_writes_it() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/signing");
+        let of_cosign = std::fs::read(format!("{folder}/cosign3-sign-annotated-p256/blob-0.json")).unwrap();
+        let of_cosign: Value = serde_json::from_slice(&of_cosign).unwrap();
+        let payload = |bundle: &Value| -> Value {
+            let bytes = STANDARD.decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap()).unwrap();
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        let signed = payload(&of_cosign);
+        let digest =
+            format!("sha256:{}", signed["subject"][0]["digest"]["sha256"].as_str().unwrap()).parse().unwrap();
+        let given = ["build=1234567", "env=staging"].map(|text| {
+            let (name, value) = text.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        });
+        let key = std::path::PathBuf::from(format!("{folder}/keys/test-only-release.key.pem"));
+        let key = SigningKey::read(&key).unwrap();
+        let mut ours = key.bundle(&signature_statement(&digest, &given).unwrap()).unwrap();
+        assert_eq!(payload(&ours), signed);
+        // But for the signature and the spelling of the payload it is the same document.
+        for member in ["payload", "signatures"] {
+            ours["dsseEnvelope"][member] = of_cosign["dsseEnvelope"][member].clone();
+        }
+        assert_eq!(ours, of_cosign);
+        let twice = [given[0].clone(), given[0].clone()];
+        assert!(matches!(signature_statement(&digest, &twice), Err(Stop::Usage(_))));
     }
 
     #[test]

@@ -116,6 +116,9 @@ fn wrong(row: store::Held) -> Vec<String> {
     if row.config_digest.as_deref() != parsed.config.as_ref().map(Digest::as_str) {
         violations.push(format!("a manifest has another config than its row says: {of}"));
     }
+    if row.file.as_deref() != parsed.file().as_ref().map(Digest::as_str) {
+        violations.push(format!("a manifest is another file, or none, than its row says: {of}"));
+    }
     let holds = |held: &[String], digest: &Digest| held.iter().any(|held| held == digest.as_str());
     for child in parsed.children.iter().filter(|child| !holds(&row.children, &child.digest)) {
         violations

@@ -13,10 +13,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 /// Writes that stop something or end a right.
-const STOPS: [(&str, &str); 10] = [
+const STOPS: [(&str, &str); 11] = [
     ("POST", "/api/v1/approvals/{id}/revocation"),
     ("POST", "/api/v1/blocks"),
     ("POST", "/api/v1/blocks/{id}/revocation"),
+    ("DELETE", "/api/v1/build-types/{id}"),
     ("DELETE", "/api/v1/grants/{id}"),
     ("POST", "/api/v1/holds"),
     ("POST", "/api/v1/holds/{id}/revocation"),
@@ -94,10 +95,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Writes that are refused, listed so that the author of a new route decides about it.
-    const REFUSED: [(&str, &str); 21] = [
+    const REFUSED: [(&str, &str); 22] = [
         ("POST", "/api/v1/approvals"),
         ("PUT", "/api/v1/artifacts"),
         ("POST", "/api/v1/attestations"),
+        ("PUT", "/api/v1/build-types"),
         ("POST", "/api/v1/collections"),
         ("PUT", "/api/v1/environments"),
         ("POST", "/api/v1/grants"),

@@ -15,7 +15,7 @@ mod scan_statement;
 pub use artifact::{ArtifactRefused, PutArtifact, Shelf, put_artifact};
 pub use attest::{AttestRefused, Attested, attest};
 pub use carried::Reading;
-pub use file::{Filename, InvalidFilename, PutFile};
+pub use file::PutFile;
 pub use push::{PushManifest, Pushed, push_manifest};
 pub use scan::{RecordScan, RecordedScan, Rules as ScanRules, ScanRefused, record_scan, retract_scan};
 pub use scan_statement::ScanReading;

@@ -63,6 +63,10 @@ kinds! {
     SignerVerified = "signer.verified",
     /// A signer was revoked.
     SignerRevoked = "signer.revoked",
+    /// An administrator declared where a build type names its source; another declaration of it ended.
+    BuildTypeDeclared = "build-type.declared",
+    /// The declaration of a build type ended.
+    BuildTypeEnded = "build-type.ended",
     /// A scan result was recorded.
     ScanRecorded = "scan.recorded",
     /// A scan was retracted.

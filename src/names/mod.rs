@@ -14,6 +14,7 @@ mod public_url;
 mod reference;
 mod repository;
 mod scanner;
+mod source;
 mod tag;
 mod text;
 
@@ -27,5 +28,6 @@ pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use reference::{InvalidReference, Reference};
 pub use repository::{InvalidRepositoryName, RepositoryName};
 pub use scanner::{InvalidScannerName, ScannerName};
+pub use source::{SourceUri, canonical_pattern, git_ref, is_branch, never_matches};
 pub use tag::{InvalidTag, Tag};
 pub(crate) use text::text_name;

@@ -5,7 +5,7 @@ use super::results;
 use super::{Gate, Mode, Severity, Span};
 use crate::failure::Failure;
 use crate::json;
-use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName, never_matches};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -241,6 +241,10 @@ impl Policy {
         } else if self.gates.iter().all(|gate| gate.terms().mode != Mode::Enforce) {
             warnings.push("gates: none has mode enforce, so the policy refuses nothing".to_owned());
         }
+        warnings.extend(self.sources().filter_map(|pattern| {
+            let why = never_matches(pattern.as_str())?;
+            Some(format!("provenance: sources: {pattern} can match no source: {why}"))
+        }));
         for gate in &self.gates {
             let Gate::Scan(gate) = gate else { continue };
             let Some(deny) = gate.deny else {
@@ -255,6 +259,20 @@ impl Policy {
             }
         }
         warnings
+    }
+
+    /// The patterns of sources that some gate names.
+    fn sources(&self) -> impl Iterator<Item = &Pattern> {
+        let named = self.gates.iter().filter_map(|gate| match gate {
+            Gate::Provenance(gate) => gate.sources.as_ref().map(|sources| &sources.0),
+            Gate::SignedBy(_)
+            | Gate::Attestation(_)
+            | Gate::Scan(_)
+            | Gate::PromotedIn(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        });
+        named.flatten()
     }
 
     /// The signers that some gate names, so that a misspelt one is told when the policy is saved.

@@ -120,15 +120,32 @@ pub struct Attestation {
     /// The envelope's digest.
     pub envelope: Digest,
     /// The SHA-256 of what it is about: of the subject, of an image of it, or of both.
+    #[serde(default)]
     pub about: BTreeSet<Digest>,
+    /// Manifests around a file that it is about, which are not the registry's own manifest of it. For them it counts
+    /// only where an earlier release counted it for what runs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub formerly_about: BTreeSet<Digest>,
     /// What it states.
     pub predicate_type: String,
     /// The builder that provenance names.
     pub builder: Option<String>,
-    /// The source that provenance names.
+    /// The build type that provenance names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_type: Option<String>,
+    /// The source that provenance names by the rules of its build type.
     pub source: Option<String>,
     /// The branch or tag that provenance names, such as `refs/heads/main`.
     pub source_ref: Option<String>,
+    /// The commit that provenance names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Whether this release has still to read what provenance names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
+    /// What earlier readers, or earlier declarations of the build type, read: what was promoted by it goes on.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub earlier_origins: BTreeSet<EarlierOrigin>,
     /// PASSED, WARNED or FAILED, of a test result or a verification summary.
     pub result: Option<String>,
     /// The configuration of the test; the names in it tell which test the result is of.
@@ -140,6 +157,18 @@ pub struct Attestation {
     pub signed_at: Option<DateTime<Utc>>,
     /// The registered keys that signed it.
     pub signatures: BTreeSet<Signature>,
+}
+
+/// An earlier reading of where something was built from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EarlierOrigin {
+    /// The build type; nothing where that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_type: Option<String>,
+    /// The source.
+    pub source: Option<String>,
+    /// The branch or tag.
+    pub source_ref: Option<String>,
 }
 
 /// One run of a scanner.

@@ -105,14 +105,16 @@ macro_rules! gate {
 }
 
 gate! {
-    /// A registered signer that is trusted for the repository signed a statement about the digest.
-    SignedBy, "sign the digest with one of the policy's signers, record the attestation, and promote again" {
+    /// A registered signer that is trusted for the repository signed the digest: cosign's signature, or the statement
+    /// that `proofmark sign` makes. A test result, a report or an SBOM by the signer is no signature.
+    SignedBy, "sign the digest with the key of one of the policy's signers (`proofmark sign`, cosign sign), and promote again" {
         /// Names of signers.
         any_of: Several<String>,
         /// How many different ones of them must have signed [default: 1].
         #[serde(default = "one")]
         at_least: u32,
-        /// Only statements of this predicate type count [default: any].
+        /// Statements of this predicate type count, and no signatures [default: signatures,
+        /// `https://sigstore.dev/cosign/sign/v1`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         predicate: Option<String>,
         /// Whether a statement about the index counts for its images, or each image needs its own
@@ -134,7 +136,12 @@ gate! {
         by: Option<Several<String>>,
         /// Patterns of builder ids.
         builders: Several<Pattern>,
-        /// Patterns of sources [default: any].
+        /// Patterns of build types. A source stands where its build type defines it; provenance of a type that is
+        /// neither built in nor declared names none [default: any].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build_types: Option<Several<Pattern>>,
+        /// Patterns of sources, such as `https://git.example/payments/*`. Spelling does not matter: `git+`, a user,
+        /// `.git`, a trailing slash and the case of the host are left out on both sides [default: any].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sources: Option<Several<Pattern>>,
         /// Branches: `main` is `refs/heads/main` [default: any].

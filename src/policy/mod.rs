@@ -13,6 +13,8 @@ mod gate;
 mod gates;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod origin_properties;
 pub mod platforms;
 #[cfg(test)]
 mod properties;
@@ -36,13 +38,14 @@ pub use decision::{
 };
 pub use document::{InvalidPolicy, MAX_POLICY_BYTES, Policy, PolicyName, override_review};
 pub use facts::{
-    Approval, Attestation, Block, Facts, Finding, Hold, Known, Platform, Scan, ScanScope, SignedReport, Stay,
-    Subject,
+    Approval, Attestation, Block, EarlierOrigin, Facts, Finding, Hold, Known, Platform, Scan, ScanScope,
+    SignedReport, Stay, Subject,
 };
 pub use gate::{Gate, Mode};
 pub use results::{has_result, is_failed};
 pub use running::{
     ACCEPTED_GRACE, Accepted, Position, Recorded, RecordedGate, SUPERSEDED_GRACE, Status, evaluate_running,
+    levels,
 };
 pub use scan_scope::{Aspect, Class, Target, UnknownWord};
 pub use severity::Severity;

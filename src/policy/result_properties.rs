@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 const TESTS: &str = "https://in-toto.io/attestation/test-result/v0.1";
 const SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
 
+const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+
 const E2E: &str = r#"[{"digest":{"gitCommit":"aa"},"name":"e2e"},{"uri":"https://ci.example/load"}]"#;
 const E2E_AGAIN: &str = r#"[{"name":"https://ci.example/load"},{"digest":{"gitCommit":"bb"},"name":"e2e"}]"#;
 
@@ -86,14 +88,17 @@ fn a_result_that_says_failed_satisfies_no_gate() {
         ] {
             assert_eq!(verdict(&policy(gate), [failed(kind)]), Verdict::Deny, "{gate}");
             let says = messages(&policy(gate), [failed(kind)]);
-            assert!(says.contains("a statement by canary says FAILED"), "{says}");
+            let why =
+                if gate == any { "which are no signatures" } else { "a statement by canary says FAILED" };
+            assert!(says.contains(why), "{says}");
         }
         let two = policy("signed_by: {any_of: [canary, other], at_least: 2}");
         let other = Attestation { signatures: [signature("other")].into(), ..result(6, "PASSED") };
         assert_eq!(verdict(&two, [failed(kind), other]), Verdict::Deny, "it is not counted");
     }
     let unlike = Attestation { predicate_type: "https://example.com/t".into(), ..result(5, "FAILED") };
-    assert_eq!(verdict(&policy(any), [unlike]), Verdict::Allow, "of a type without results");
+    let named = policy("signed_by: {any_of: [canary], predicate: 'https://example.com/t'}");
+    assert_eq!(verdict(&named, [unlike]), Verdict::Allow, "of a type without results");
 }
 
 #[test]
@@ -225,10 +230,19 @@ fn a_failed_result_outlives_its_signers_key_until_another_signer_passes_the_test
 
 #[test]
 fn recorded_evidence_that_says_failed_ends_nothing() {
-    let policies = policy("signed_by: {any_of: [canary]}");
     let failed = result(5, "FAILED");
+    let (policies, recorded) = counted_as_a_signature("signed_by: {any_of: [canary]}", &failed);
+    let sets = PolicySets { in_force: policies.clone(), recorded: policies };
+    let status = evaluate_running(&sets, &case(with([failed])), &recorded, Position::Current);
+    assert_eq!((status.verdict, status.ended_by), (Verdict::Allow, BTreeSet::new()));
+    assert_eq!(status.would_not_be_promoted_today[0].gate, "signed_by");
+}
+
+/// A statement of another type that a promotion counted as a signature before signatures alone counted.
+fn counted_as_a_signature(gate: &str, statement: &Attestation) -> (Policies, Recorded) {
+    let policies = policy(gate);
     let by = BTreeSet::from(["canary".to_owned()]);
-    let evidence = Evidence { kind: EvidenceKind::Attestation, id: failed.envelope.to_string(), by };
+    let evidence = Evidence { kind: EvidenceKind::Attestation, id: statement.envelope.to_string(), by };
     let gate = RecordedGate {
         policy: "default".into(),
         gate: "signed_by".into(),
@@ -243,10 +257,88 @@ fn recorded_evidence_that_says_failed_ends_nothing() {
         gates: vec![gate],
         accepted: None,
     };
-    let sets = PolicySets { in_force: policies.clone(), recorded: policies };
-    let status = evaluate_running(&sets, &case(with([failed])), &recorded, Position::Current);
-    assert_eq!((status.verdict, status.ended_by), (Verdict::Allow, BTreeSet::new()));
-    assert_eq!(status.would_not_be_promoted_today[0].gate, "signed_by");
+    (policies, recorded)
+}
+
+#[test]
+fn signed_by_counts_signatures_and_the_refusal_says_what_the_signer_made_instead() {
+    const SBOM: &str = "https://cyclonedx.org/bom";
+    const REPORT: &str = "https://cosign.sigstore.dev/attestation/vuln/v1";
+    let gate = policy("signed_by: {any_of: [canary]}");
+    let of = |id, kind: &str| Attestation { predicate_type: kind.into(), result: None, ..result(id, "") };
+    for kind in [SBOM, REPORT, "https://slsa.dev/provenance/v1", "https://sigstore.dev/cosign/sign/v1x"] {
+        assert_eq!(verdict(&gate, [of(5, kind)]), Verdict::Deny, "{kind}");
+        let says = messages(&gate, [of(5, kind)]);
+        assert!(
+            says.contains(&format!("canary made statements of type {kind}, which are no signatures")),
+            "{says}"
+        );
+        assert!(says.contains("`proofmark sign`"), "{says}");
+        let named = policy(&format!("signed_by: {{any_of: [canary], predicate: '{kind}'}}"));
+        assert_eq!(verdict(&named, [of(5, kind)]), Verdict::Allow, "{kind}");
+        assert_eq!(verdict(&named, [of(5, SIGN)]), Verdict::Deny, "the gate names another type");
+    }
+    assert_eq!(verdict(&gate, [of(5, SIGN)]), Verdict::Allow);
+    assert_eq!(verdict(&gate, [of(5, SIGN), of(6, SBOM)]), Verdict::Allow);
+    let two = policy("signed_by: {any_of: [canary, other], at_least: 2}");
+    let other = Attestation { signatures: [signature("other")].into(), ..of(6, SBOM) };
+    let says = messages(&two, [of(5, SIGN), other]);
+    assert!(says.contains("1 of 2 needed") && says.contains("other made statements"), "{says}");
+    assert!(!says.contains("canary made"), "{says}");
+}
+
+#[test]
+fn what_was_counted_as_a_signature_goes_on_standing_and_a_summary_no_longer_says_so() {
+    let statement = result(5, "PASSED");
+    let past = in_words(at(-10));
+    for (gate, ends) in [
+        ("signed_by: {any_of: [canary]}".to_owned(), false),
+        (format!("signed_by: {{any_of: [canary], enforce_on_running_from: {past}}}"), false),
+        (
+            format!("signed_by: {{any_of: [canary], predicate: {SIGN}, enforce_on_running_from: {past}}}"),
+            true,
+        ),
+    ] {
+        let (policies, recorded) = counted_as_a_signature(&gate, &statement);
+        let sets = PolicySets { in_force: policies.clone(), recorded: policies.clone() };
+        let case = case(with([statement.clone()]));
+        let status = evaluate_running(&sets, &case, &recorded, Position::Current);
+        assert_eq!(status.verdict == Verdict::Deny, ends, "{gate}: {:?}", status.ended_by);
+        assert_eq!(levels(&policies, &case, &recorded), BTreeSet::new(), "{gate}");
+        let signature = Attestation { predicate_type: SIGN.into(), result: None, ..statement.clone() };
+        let case = super::Case { facts: with([signature]), ..case };
+        assert_eq!(levels(&policies, &case, &recorded), ["signed_by"].into(), "{gate}");
+    }
+}
+
+#[test]
+fn what_was_counted_for_another_manifest_of_its_file_goes_on_standing_and_counts_for_no_promotion() {
+    let about = result(5, "").about;
+    let signed = Attestation { predicate_type: SIGN.into(), result: None, ..result(5, "") };
+    let statement = Attestation { about: BTreeSet::new(), formerly_about: about, ..signed };
+    let (policies, recorded) = counted_as_a_signature("signed_by: {any_of: [canary]}", &statement);
+    assert_eq!(verdict(&policies, [statement.clone()]), Verdict::Deny);
+    let sets = PolicySets { in_force: policies.clone(), recorded: policies.clone() };
+    let status = evaluate_running(&sets, &case(with([statement.clone()])), &recorded, Position::Current);
+    assert_eq!((status.verdict, status.at_risk), (Verdict::Allow, vec![]));
+    // It is withdrawn with its key all the same.
+    let stolen = changed(statement, |signature| {
+        signature.revocation = Some(Revocation { distrusted_from: at(-1), compromised: true });
+    });
+    let status = evaluate_running(&sets, &case(with([stolen])), &recorded, Position::Current);
+    assert_eq!(status.ended_by, [Condition::EvidenceWithdrawn].into());
+}
+
+#[test]
+fn a_scan_gate_that_denies_nothing_is_no_level_of_a_summary() {
+    for (gate, level) in
+        [("scan: {max_age: 24h}", false), ("scan: {max_age: 24h, deny: {severity: low}}", true)]
+    {
+        let (policies, recorded) = counted_as_a_signature(gate, &result(5, "PASSED"));
+        let gates = recorded.gates.into_iter().map(|one| RecordedGate { gate: "scan".into(), ..one });
+        let recorded = Recorded { gates: gates.collect(), ..recorded };
+        assert_eq!(levels(&policies, &case(with([])), &recorded).contains("scan"), level, "{gate}");
+    }
 }
 
 #[test]
@@ -308,7 +400,7 @@ fn some_gate() -> impl Strategy<Value = Policies> {
 fn verdicts(gate: &Policies, results: &[Attestation]) -> Vec<Verdict> {
     vec![
         verdict(gate, results.to_vec()),
-        verdict(&policy("signed_by: {any_of: [canary]}"), results.to_vec()),
+        verdict(&policy(&format!("signed_by: {{any_of: [canary], predicate: {TESTS}}}")), results.to_vec()),
         running(&tests(""), results.to_vec()),
         running(&tests(", result: any"), results.to_vec()),
     ]

@@ -122,7 +122,11 @@ impl SignedResult<'_> {
 
     /// Whether both are about the same manifest.
     fn is_about_same(&self, other: &Self) -> bool {
-        !self.attestation.about.is_disjoint(&other.attestation.about)
+        let (one, other) = (self.attestation, other.attestation);
+        let all = |of: &'_ Attestation| of.about.union(&of.formerly_about).cloned().collect::<BTreeSet<_>>();
+        !one.about.is_disjoint(&other.about)
+            || (!one.formerly_about.is_empty() || !other.formerly_about.is_empty())
+                && !all(one).is_disjoint(&all(other))
     }
 
     /// Whether it is newer than this FAILED. Where both state when they were signed, that decides. Otherwise it must

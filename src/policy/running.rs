@@ -2,7 +2,7 @@
 //! of the table, and the table says what the condition does to the version in its position.
 
 use super::gate::{Attested, OnFailed, Scanned, Word};
-use super::gates::origin::Kept;
+use super::gates::origin::{Kept, is_signed};
 use super::gates::{Basis, Finding as Found, origin, scanned};
 use super::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
 use super::table::{OnCandidate, OnRunning};
@@ -239,6 +239,30 @@ fn fold(
     status.gates = gates;
 }
 
+/// The gates whose recorded passing a summary may state: those that demand something, were not overridden, and of
+/// `signed_by` those that signatures satisfied.
+pub fn levels(policies: &Policies, case: &Case, recorded: &Recorded) -> BTreeSet<&'static str> {
+    let mut levels = BTreeSet::new();
+    for policy in policies.values() {
+        let records = recorded.gates.iter().filter(|record| record.policy == policy.name.as_str());
+        for (gate, record) in policy.gates.iter().zip(records) {
+            let demands = match gate {
+                Gate::SignedBy(gate) => is_signed(gate, case, &record.evidence),
+                Gate::Scan(gate) => gate.deny.is_some(),
+                Gate::Provenance(_)
+                | Gate::Attestation(_)
+                | Gate::PromotedIn(_)
+                | Gate::Approvals(_)
+                | Gate::MinAge(_) => true,
+            };
+            if demands && record.passed && record.overridden.is_none() && gate.name() == record.gate {
+                levels.insert(gate.name());
+            }
+        }
+    }
+    levels
+}
+
 fn passing(gate: &'static str, policy: Option<&Policy>, message: &str) -> GateResult {
     let policy = policy.map(|policy| policy.name.as_str());
     Found::pass(message).result(gate, policy, Mode::Enforce, "")
@@ -314,7 +338,8 @@ fn recorded_origin(
             found.evidence.extend(record.evidence.iter().cloned());
             found
         } else {
-            let basis = Basis { kept: kept.clone(), kept_fits: true, ages: false };
+            let kept_signatures = signatures_of(gate, &kept);
+            let basis = Basis { kept: kept.clone(), kept_fits: true, kept_signatures, ages: false };
             let own = origin(gate, case, &basis).unwrap_or_else(|| Found::fail(String::new()));
             let other = in_force.is_some_and(|other| holds_in(other, gate, case, &kept));
             if !own.passes() && !other {
@@ -338,9 +363,15 @@ fn standing_message(gate: &Gate, record: &RecordedGate) -> String {
     }
 }
 
+/// The recorded evidence of a `signed_by` gate.
+fn signatures_of<'a>(gate: &Gate, kept: &Kept<'a>) -> Kept<'a> {
+    if matches!(gate, Gate::SignedBy(_)) { kept.clone() } else { Kept::new() }
+}
+
 /// Whether all gates of the policy in force that word the same demand hold, with what is kept as evidence.
 fn holds_in(policy: &Policy, recorded: &Gate, case: &Case, kept: &Kept<'_>) -> bool {
-    let basis = Basis { kept: kept.clone(), kept_fits: false, ages: false };
+    let kept_signatures = signatures_of(recorded, kept);
+    let basis = Basis { kept: kept.clone(), kept_fits: false, kept_signatures, ages: false };
     let same = |gate: &&Gate| match (recorded, gate) {
         (Gate::Attestation(one), Gate::Attestation(other)) => one.predicate_type == other.predicate_type,
         (one, other) => one.name() == other.name(),
@@ -511,11 +542,15 @@ fn enforced_on_running(
     observed: &mut Vec<Observed>,
 ) -> Vec<String> {
     // Recorded signatures go on counting, whatever became of their signers' scope.
-    let mut kept = Kept::new();
+    let (mut kept, mut kept_signatures) = (Kept::new(), Kept::new());
     for gate in recorded.gates.iter().filter(|gate| gate.overridden.is_none()) {
-        kept.extend(divide(case, gate).0);
+        let of_gate = divide(case, gate).0;
+        if gate.gate == "signed_by" {
+            kept_signatures.extend(of_gate.iter().copied());
+        }
+        kept.extend(of_gate);
     }
-    let basis = Basis { kept, kept_fits: false, ages: false };
+    let basis = Basis { kept, kept_fits: false, kept_signatures, ages: false };
     let mut warnings = Vec::new();
     for policy in policies.in_force.values() {
         for gate in &policy.gates {

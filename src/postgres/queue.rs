@@ -20,6 +20,8 @@ pub const RENEW_SUMMARY: &str = "renew-summary";
 /// The kind of job that finds the release channels whose answer a fact may have changed; its key is [`Changed`].
 pub const REEVALUATE: &str = "reevaluate";
 
+/// The kind of job that reads statements of provenance again; it has one key.
+pub const READ_PROVENANCE: &str = "read-provenance";
 /// The kind of job that verifies pending envelopes by a signer's key; its key is the row of the identity.
 pub const VERIFY_KEY: &str = "verify-key";
 

@@ -86,7 +86,14 @@ pub struct Provenance {
     /// From what.
     pub source: Option<String>,
     /// The branch or tag.
+    #[serde(rename = "ref")]
+    pub reference: Option<String>,
+    /// The same under its former name.
     pub source_ref: Option<String>,
+    /// The commit.
+    pub commit: Option<String>,
+    /// The build type, by whose rules source, ref and commit were read.
+    pub build_type: Option<String>,
     /// Who signed that.
     pub signers: Vec<String>,
 }
@@ -268,7 +275,10 @@ fn provenance(facts: &Facts, gates: &[GateResult]) -> Option<Provenance> {
         attestation: attestation.envelope.clone(),
         builder: attestation.builder.clone(),
         source: attestation.source.clone(),
+        reference: attestation.source_ref.clone(),
         source_ref: attestation.source_ref.clone(),
+        commit: attestation.commit.clone(),
+        build_type: attestation.build_type.clone(),
         signers: used.by.iter().cloned().collect(),
     })
 }

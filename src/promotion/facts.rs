@@ -192,7 +192,10 @@ fn attestations(rows: Vec<Attestation>) -> BTreeSet<Attestation> {
     for row in rows {
         match found.entry(row.id) {
             Entry::Vacant(place) => _ = place.insert(row),
-            Entry::Occupied(mut place) => place.get_mut().about.extend(row.about),
+            Entry::Occupied(mut place) => {
+                place.get_mut().about.extend(row.about);
+                place.get_mut().formerly_about.extend(row.formerly_about);
+            }
         }
     }
     found.into_values().collect()

@@ -7,7 +7,7 @@ use crate::attestation::summary::{Input, SubjectKind, SummarySubject, Verificati
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::names::{Digest, Tag};
-use crate::policy::{Case, EvidenceKind, Policies, Recorded};
+use crate::policy::{self, Case, EvidenceKind, Policies, Recorded};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub(super) fn sign(
             policy_uri: &policy_uri,
             policy_digest: &policy_digest,
             inputs: &inputs(keys, of)?,
-            levels: &levels(of.recorded),
+            levels: &levels(of),
             time_verified: of.case.at,
             valid_until,
             running: of.renewed,
@@ -105,9 +105,8 @@ fn inputs(keys: &Keys, of: &Summarized<'_>) -> Result<Vec<Input>, Failure> {
         .collect()
 }
 
-fn levels(recorded: &Recorded) -> Vec<String> {
-    let held = recorded.gates.iter().filter(|gate| gate.passed && gate.overridden.is_none());
-    let names: BTreeSet<String> =
-        held.map(|gate| format!("PROOFMARK_{}", gate.gate.to_ascii_uppercase())).collect();
+fn levels(of: &Summarized<'_>) -> Vec<String> {
+    let held = policy::levels(of.policies, of.case, of.recorded);
+    let names = held.into_iter().map(|gate| format!("PROOFMARK_{}", gate.to_ascii_uppercase()));
     std::iter::once(PROMOTED.to_owned()).chain(names).collect()
 }

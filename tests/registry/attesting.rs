@@ -662,3 +662,65 @@ async fn an_image_of_one_layer_is_not_its_layer() {
     assert_eq!(attester.attest("app", &statement, 422).await["code"], "subject-unknown");
     registry.check().await;
 }
+
+#[tokio::test]
+async fn a_statement_about_a_file_counts_for_no_other_manifest_around_it() {
+    let registry = Registry::start().await;
+    let ci = Signing::new(1);
+    registry.admin().register_signer("ci", &ci.pem(), &["**"]).await;
+    registry.environment("prod", "{signed_by: {any_of: [ci]}}").await;
+    let builder = registry.client(Role::Pusher, "**").await;
+    let attester = registry.client(Role::Attester, "**").await;
+    let promoter = registry.client(Role::Promoter, "**").await;
+    let artifact = put_file(&builder, "program", b"the program").await;
+    let file = sha256(b"the program");
+    attester.attest("app", &ci.statement(&file, COSIGN_SIGN, &json!({})), 201).await;
+    let path = format!("/v2/app/manifests/{artifact}");
+    let written = builder.get(&path).send().await.unwrap().text().await.unwrap();
+    let config = builder.push_blob("app", b"{\"run\":true}").await;
+    let changed = |old: &str, new: &str| {
+        let other = written.replacen(old, new, 1);
+        assert_ne!(other, written, "{old}");
+        other
+    };
+    let others = [
+        changed("\"program\"", "\"../../.ssh/authorized_keys\""),
+        changed("application/octet-stream", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+        changed("\"schemaVersion\":2", "\"schemaVersion\": 2"),
+        changed("{\"artifactType\"", "{\"annotations\":{\"a\":\"b\"},\"artifactType\""),
+        changed(sha256(b"{}").as_str(), config.as_str()).replacen("\"size\":2}", "\"size\":12}", 1),
+    ];
+    for other in &others {
+        let digest = builder.push_manifest_bytes("app", None, other.as_bytes()).await;
+        let refused = expect(promoter.promote("app", &digest, "prod").await, 409).await;
+        assert_eq!(refused["code"], "promotion-denied", "{other}");
+        assert_eq!(verdicts(&builder.attestations("app", &digest).await), Vec::<String>::new(), "{other}");
+    }
+    // A statement that comes after them counts for none either.
+    attester.attest("app", &ci.statement(&file, COSIGN_SIGN, &json!({"again": true})), 201).await;
+    for other in &others {
+        expect(promoter.promote("app", &sha256(other.as_bytes()), "prod").await, 409).await;
+    }
+    expect(promoter.promote("app", &artifact, "prod").await, 201).await;
+    // The bytes of the registry's own manifest are it, whoever pushes them.
+    let pushed = changed("\"program\"", "\"pushed \\\"by\\\" hand\"");
+    let pushed = builder.push_manifest_bytes("app", None, pushed.as_bytes()).await;
+    expect(promoter.promote("app", &pushed, "prod").await, 201).await;
+    recognised_by_the_migration(&registry, 2).await;
+    registry.check().await;
+}
+
+/// The migration recognises the registry's own manifests among those that are there, and no others.
+async fn recognised_by_the_migration(registry: &Registry, count: i64) {
+    let migration = include_str!("../../migrations/20261130090170_provenance_origins.sql");
+    let from = migration.find("with written as").unwrap();
+    let to = from + migration[from..].find(';').unwrap();
+    let mut sql = registry.sql().await;
+    sqlx::query("update manifests set file = null").execute(&mut *sql).await.unwrap();
+    sqlx::raw_sql(&migration[from..to]).execute(&mut *sql).await.unwrap();
+    let found: i64 = sqlx::query_scalar("select count(*) from manifests where file is not null")
+        .fetch_one(&mut *sql)
+        .await
+        .unwrap();
+    assert_eq!(found, count);
+}

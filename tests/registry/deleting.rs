@@ -62,7 +62,9 @@ async fn the_evidence_and_the_parts_of_what_is_pinned_are_held_with_it() {
 async fn what_carries_the_evidence_of_a_promotion_stays_whatever_it_refers_to() {
     let registry = Registry::start().await;
     let admin = registry.admin();
-    registry.environment("prod", "{signed_by: {any_of: [ci]}}").await;
+    registry
+        .environment("prod", &format!("{{signed_by: {{any_of: [ci], predicate: '{PROVENANCE}'}}}}"))
+        .await;
     let key = Signing::new(7);
     admin.register_signer("ci", &key.pem(), &["**"]).await;
     let digest = admin.push_release("app", "1.0", "one").await;

@@ -99,7 +99,12 @@ impl Happened {
             Kind::AttestationRecorded | Kind::AttestationRepeated => {
                 self.subjects.iter().map(|subject| bytes(subject)).chain([self.bytes()]).collect()
             }
-            Kind::SignerRegistered | Kind::SignerKeyAdded | Kind::SignerVerified | Kind::SignerRevoked => {
+            Kind::SignerRegistered
+            | Kind::SignerKeyAdded
+            | Kind::SignerVerified
+            | Kind::SignerRevoked
+            | Kind::BuildTypeDeclared
+            | Kind::BuildTypeEnded => {
                 vec![Generation::signers()]
             }
             Kind::ScanRecorded
@@ -296,6 +301,10 @@ impl Watched {
         let reason = json!({"reason": "of another image"});
         let scan = admin.document("/api/v1/scans?repository=app").await["items"][0]["id"].clone();
         self.post(&format!("/api/v1/scans/{scan}/revocation"), reason, 200).await;
+        let declaration = json!({"build_type": "https://ci.example/build", "dependency": "source"});
+        let declare = async { admin.put_document("/api/v1/build-types", &declaration, 200).await };
+        let declared = self.act("a declared build type", declare).await;
+        self.delete(&format!("/api/v1/build-types/{}", declared["id"]), 204).await;
         // What another key signed is pending, until the key is added.
         let next = Signing::new(8);
         let of_next = next.statement(release, "https://example.com/t", &json!({"number": 6}));

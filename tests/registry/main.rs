@@ -38,6 +38,7 @@ mod owning_postgres;
 mod platforms;
 mod promises;
 mod promoting;
+mod provenance;
 mod pushing;
 mod pushing_blobs;
 mod racing;

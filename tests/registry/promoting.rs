@@ -40,6 +40,8 @@ async fn a_promotion_too_early_is_refused_with_every_reason_and_recorded() {
     registry.check().await;
 }
 
+const COSIGN_SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+
 /// A policy that every gate of a release can meet at once.
 const WHOLE: &str = "{signed_by: {any_of: [ci]}}, {provenance: {builders: ['https://ci.example/*'], branches: [main]}}, \
     {attestation: {type: 'https://in-toto.io/attestation/test-result/v0.1', result: PASSED}}, \
@@ -53,6 +55,7 @@ async fn whole(registry: &Registry) -> Digest {
     registry.environment("prod", WHOLE).await;
     registry.know_signer("ci").await;
     let digest = builder.push_release("app", "1.0", "one").await;
+    registry.state(&digest, "ci", COSIGN_SIGN, None).await;
     registry.state(&digest, "ci", PROVENANCE, None).await;
     registry.state(&digest, "ci", TEST_RESULT, Some("PASSED")).await;
     registry.scanned(&digest, "trivy", 5, &[Found { vulnerability: "CVE-1", severity: "low" }]).await;

@@ -79,7 +79,6 @@ async fn a_verification_summary_that_says_failed_satisfies_no_gate() {
     for gate in [
         attestation.clone(),
         format!("attestation: {{type: '{SUMMARY}', by: [ci], result: any}}"),
-        "signed_by: {any_of: [ci]}".to_owned(),
         format!("signed_by: {{any_of: [ci], predicate: '{SUMMARY}'}}"),
     ] {
         let scene = scene(&of(&gate)).await;
@@ -101,6 +100,26 @@ async fn a_verification_summary_that_says_failed_satisfies_no_gate() {
     let put = scene.admin.put("/api/v1/policies").body(text).send().await.unwrap();
     let refused = expect(put, 422).await.to_string();
     assert!(refused.contains("PASSED, WARNED or any"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_failed_result_a_report_and_an_sbom_are_no_signatures() {
+    let scene = scene("signed_by: {any_of: [ci]}").await;
+    for (kind, predicate) in [
+        (TEST_RESULT, json!({"result": "FAILED", "configuration": []})),
+        (TEST_RESULT, json!({"result": "PASSED", "configuration": []})),
+        (SUMMARY, json!({"verificationResult": "FAILED"})),
+        ("https://cosign.sigstore.dev/attestation/vuln/v1", json!({})),
+        ("https://cyclonedx.org/bom", json!({"bomFormat": "CycloneDX"})),
+        ("https://slsa.dev/provenance/v1", json!({})),
+    ] {
+        scene.post(&scene.key.statement(&scene.image, kind, &predicate)).await;
+        let why = scene.refused().await;
+        assert!(why.contains(kind) && why.contains("which are no signatures"), "{kind}: {why}");
+    }
+    scene.post(&scene.key.statement(&scene.image, "https://sigstore.dev/cosign/sign/v1", &json!({}))).await;
+    assert!(scene.promotes().await);
+    scene.registry.check().await;
 }
 
 #[tokio::test]

@@ -69,9 +69,8 @@ pub async fn insert(
     sqlx::query_as!(
         Receipt,
         "insert into attestations(repository_id, carried_for, manifest, envelope, beside, form, why,
-           predicate_type_id, message, builder, source, source_ref, commit_id, result, configuration,
-           predicate, received_by, signed_at, pushed)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+           predicate_type_id, message, builder, result, configuration, predicate, received_by, signed_at, pushed)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          on conflict do nothing returning id, received_at, pushed",
         carrier.repository.id,
         carrier.subject as &Digest,
@@ -83,9 +82,6 @@ pub async fn insert(
         predicate_type_id,
         content.message.as_ref() as Option<&Digest>,
         facts.builder,
-        facts.source,
-        facts.source_ref,
-        facts.commit,
         facts.result,
         facts.configuration,
         content.statement.as_deref().and_then(kept_predicate) as Option<&Value>,
@@ -176,21 +172,23 @@ pub async fn insert_subjects(
     Ok(())
 }
 
-/// The artifacts that are just a file which the statement names, each with that file; returns those that are new.
-pub async fn insert_files(
+/// Makes the statement count for the artifacts that are just one of these files, each with that file; returns those
+/// that are new.
+pub async fn link_files(
     connection: &mut PgConnection,
     repository_id: i64,
     id: i64,
-    artifacts: &[Digest],
     files: &[Digest],
 ) -> Result<Vec<Digest>, Failure> {
     sqlx::query_scalar!(
         r#"insert into attestation_subjects(repository_id, digest, attestation_id, file)
-         select $1, artifact, $2, file from unnest($3::text[], $4::text[]) found(artifact, file)
-         on conflict do nothing returning digest as "digest: Digest""#,
+         select distinct $1::bigint, sha256, $2::bigint, file from manifests
+         where repository_id = $1 and file = any($3)
+         on conflict (repository_id, digest, attestation_id) do update set former = false
+           where attestation_subjects.former
+         returning digest as "digest: Digest""#,
         repository_id,
         id,
-        artifacts as &[Digest],
         files as &[Digest],
     )
     .fetch_all(connection)
@@ -209,7 +207,8 @@ pub async fn link_pushed(
         "insert into attestation_subjects(repository_id, digest, attestation_id, file)
          select repository_id, $2, attestation_id, digest from attestation_subjects
          where repository_id = $1 and digest = $3 and file is null
-         on conflict do nothing",
+         on conflict (repository_id, digest, attestation_id) do update set former = false
+           where attestation_subjects.former",
         repository_id,
         artifact as &Digest,
         file as &Digest,
@@ -238,6 +237,24 @@ pub async fn insert_materials(
     .await
     .map_err(|error| Failure::new(RECORDING, error))?;
     Ok(())
+}
+
+/// The artifacts that are just a file which the statement names, the oldest first.
+pub async fn artifacts_of_files(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    statement: &Statement,
+) -> Result<Vec<Digest>, Failure> {
+    let files: Vec<Digest> = statement.digests().collect();
+    sqlx::query_scalar!(
+        r#"select digest as "digest: Digest" from manifests
+           where repository_id = $1 and file = any($2) order by pushed_at, digest limit 64"#,
+        repository_id,
+        &files as &[Digest],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new(RECORDING, error))
 }
 
 /// The manifests of the repository whose bytes have one of the digests.

@@ -1,5 +1,6 @@
 //! Statements as they are indexed, for audits.
 
+use crate::attestation::provenance::READER;
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -14,6 +15,11 @@ pub struct Indexed {
     pub predicate_type: Option<String>,
     pub message: Option<String>,
     pub builder: Option<String>,
+    /// The newest reading of where it was built from, if this release's reader read it.
+    pub reader: Option<i32>,
+    pub declarable: Option<bool>,
+    pub declaration: Option<i64>,
+    pub build_type: Option<String>,
     pub source: Option<String>,
     pub source_ref: Option<String>,
     pub commit_id: Option<String>,
@@ -39,14 +45,18 @@ pub async fn page(
     sqlx::query_as!(
         Indexed,
         r#"select a.id as "id!", e.media_type as "media_type?", e.body as "body?", a.beside,
-             t.uri as "predicate_type?", a.message, a.builder, a.source, a.source_ref, a.commit_id, a.result,
+             t.uri as "predicate_type?", a.message, a.builder, o.reader as "reader?", o.declarable as "declarable?",
+             o.declaration as "declaration?", o.build_type as "build_type?", o.source as "source?", o.source_ref as "source_ref?",
+             o.commit_id as "commit_id?", a.result,
              a.configuration, a.signed_at,
              array(select digest from attestation_subjects where attestation_id = a.id and file is null)
                as "subjects!",
              array(select case when not exists (
                      select from manifests m where m.repository_id = s.repository_id and m.sha256 = s.digest
-                       and not exists (select from manifest_blobs b where b.repository_id = m.repository_id
-                                       and b.manifest = m.digest and b.blob = s.file)) then s.file end
+                       and case when s.former then m.file is not null or not exists (
+                             select from manifest_blobs b where b.repository_id = m.repository_id
+                               and b.manifest = m.digest and b.blob = s.file)
+                           else m.file is distinct from s.file end) then s.file end
                    from attestation_subjects s where s.attestation_id = a.id and s.file is not null)
                as "files!: Vec<Option<String>>",
              array(select identity_id from attestation_signatures where attestation_id = a.id) as "identities!",
@@ -59,11 +69,13 @@ pub async fn page(
                  left join envelopes e on e.digest = a.envelope) a
            left join envelopes e on e.digest = a.envelope
            left join predicate_types t on t.id = a.predicate_type_id
+           left join provenance_origins o on o.attestation_id = a.id and not o.superseded and o.reader = $4
            where a.before <= $3
            order by a.id"#,
         after,
         limit,
         bytes,
+        READER,
     )
     .fetch_all(connection)
     .await

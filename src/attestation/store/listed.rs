@@ -1,6 +1,7 @@
 //! Lists of attestations.
 
 use crate::attestation::list::AttestationFilter;
+use crate::attestation::provenance::READER;
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName};
 use chrono::{DateTime, Utc};
@@ -21,7 +22,9 @@ pub struct Row {
     /// Whether the statement names the artifact that was asked about, or that it was carried for.
     pub about: bool,
     pub builder: Option<String>,
+    pub build_type: Option<String>,
     pub source: Option<String>,
+    pub source_ref: Option<String>,
     pub commit_id: Option<String>,
     pub result: Option<String>,
     pub received_by: String,
@@ -49,16 +52,20 @@ pub async fn page(
              t.uri as "predicate_type?", a.form, a.why,
              (select u.reason from attestations_unreadable u where u.attestation_id = a.id) as unreadable,
              exists (select from attestation_subjects s
-                     where s.repository_id = a.repository_id and s.attestation_id = a.id
+                     where s.repository_id = a.repository_id and s.attestation_id = a.id and not s.former
                        and (s.digest in (select digest from asked)
                             or $2::text is null and (s.digest = a.carried_for or exists (
                               select from manifests m where m.repository_id = a.repository_id
                                 and m.digest = a.carried_for and s.digest in (m.sha256, m.sha512))))) as "about!",
-             a.builder, a.source, a.commit_id, a.result, p.name as received_by, a.received_at
+             a.builder, o.build_type as "build_type?", o.source as "source?", o.source_ref as "source_ref?",
+             o.commit_id as "commit_id?", a.result, p.name as received_by, a.received_at
            from attestations a
            join repositories r on r.id = a.repository_id
            join principals p on p.id = a.received_by
            left join predicate_types t on t.id = a.predicate_type_id
+           left join provenance_origins o on o.attestation_id = a.id and not o.superseded
+             and o.reader = $11 and (not o.declarable or o.declaration is not distinct from (
+               select b.id from build_types b where b.build_type = o.build_type and b.ended_at is null))
            where a.repository_id = any($1)
              and ($2::text is null or a.id = any(array(
                select attestation_id from attestation_subjects
@@ -71,8 +78,9 @@ pub async fn page(
                select from attestation_signatures g join signers n on n.id = g.signer_id
                where g.attestation_id = a.id and n.name = $4))
              and ($5::text is null or a.builder = $5)
-             and ($6::text is null or a.source = $6)
-             and ($7::text is null or a.commit_id = $7)
+             and ($6::text is null or o.source = $6)
+             and ($7::text is null or o.commit_id = $7)
+             and ($12::text is null or o.source_ref = $12)
              and ($8::text is null or exists (
                select from attestation_materials m
                where m.attestation_id = a.id and (m.uri = $8 or m.digests @> array[$8])))
@@ -88,6 +96,8 @@ pub async fn page(
         filter.material,
         filter.before,
         filter.limit,
+        READER,
+        filter.source_ref,
     )
     .fetch_all(connection)
     .await

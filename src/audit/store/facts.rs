@@ -19,13 +19,14 @@ pub enum Kind {
     Signer,
     SignerKey,
     Revocation,
+    BuildType,
     Grant,
     Token,
     Scan,
 }
 
 /// Every kind.
-pub const FACTS: [Kind; 15] = [
+pub const FACTS: [Kind; 16] = [
     Kind::Manifest,
     Kind::Tag,
     Kind::FloatingTag,
@@ -38,6 +39,7 @@ pub const FACTS: [Kind; 15] = [
     Kind::Signer,
     Kind::SignerKey,
     Kind::Revocation,
+    Kind::BuildType,
     Kind::Grant,
     Kind::Token,
     Kind::Scan,
@@ -56,6 +58,7 @@ impl Kind {
             Self::Override => "override",
             Self::Policy => "policy",
             Self::Signer => "signer",
+            Self::BuildType => "build-type",
             Self::SignerKey => "signer-key",
             Self::Revocation => "revocation",
             Self::Grant => "grant",
@@ -91,6 +94,7 @@ pub async fn page(
         Kind::Override => overrides(connection, behind, limit).await,
         Kind::Policy => policies(connection, behind, limit).await,
         Kind::Signer => signers(connection, behind, limit).await,
+        Kind::BuildType => build_types(connection, behind, limit).await,
         Kind::SignerKey => signer_keys(connection, behind, limit).await,
         Kind::Revocation => revocations(connection, behind, limit).await,
         Kind::Grant => grants(connection, behind, limit).await,
@@ -390,6 +394,29 @@ async fn signer_keys(connection: &mut PgConnection, behind: &str, limit: i64) ->
              then 'key ' || k.id || ' of signer ' || k.signer_id || ' was registered by no event that says the same'
              end as untold
            from signer_identities k where k.id > $1 order by k.id limit $2"#
+    )
+}
+
+async fn build_types(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx::Result<Vec<Row>> {
+    by_id!(
+        connection,
+        behind,
+        limit,
+        r#"select b.id::text as "key!", case when not exists (
+             select from events e cross join lateral facts_said(e.leaf) f(facts)
+             where e.repository_id is null and e.at = b.declared_at and e.kind = 'build-type.declared'
+               and e.principal_id = b.declared_by
+               and f.facts @> jsonb_build_object('declaration', b.id, 'build_type', b.build_type)
+               and (f.facts ->> 'source', f.facts ->> 'ref', f.facts ->> 'commit', f.facts ->> 'dependency')
+                 is not distinct from (b.source, b.source_ref, b.commit_id, b.dependency))
+             then 'build type ' || b.build_type || ' was declared by no event that says the same'
+             when b.ended_at is not null and not exists (
+             select from events e cross join lateral facts_said(e.leaf) f(facts)
+             where e.repository_id is null and e.at = b.ended_at and e.principal_id = b.ended_by
+               and (e.kind = 'build-type.ended' and f.facts @> jsonb_build_object('declaration', b.id)
+                 or e.kind = 'build-type.declared' and f.facts @> jsonb_build_object('ended', b.id)))
+             then 'the declaration of build type ' || b.build_type || ' was ended by no event' end as untold
+           from build_types b where b.id > $1 order by b.id limit $2"#
     )
 }
 

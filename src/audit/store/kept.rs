@@ -53,6 +53,9 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                exists (select from signers s left join signer_revocations v on v.signer_id = s.id
                        where s.name = f.facts ->> 'signer'
                          and (e.kind = 'signer.registered' or v.revoked_at = e.at) offset 0)
+             when e.kind in ('build-type.declared', 'build-type.ended') then
+               exists (select from build_types b where b.id = id_said(f.facts, 'declaration')
+                       and (e.kind = 'build-type.declared' or b.ended_at = e.at) offset 0)
              when e.kind = 'policy.changed' then
                exists (select from policies p where p.environment_id = e.environment_id and p.digest = e.digest
                        and case when f.facts ? 'ended' then p.ended_at else p.at end = e.at offset 0)

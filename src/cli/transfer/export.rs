@@ -409,6 +409,7 @@ impl Between<'_> {
         layers.push(self.decisions().await?);
         for (name, path) in [
             (sheets::SIGNERS, "/api/v1/signers"),
+            (sheets::BUILD_TYPES, "/api/v1/build-types"),
             (sheets::ENVIRONMENTS, "/api/v1/environments"),
             (sheets::POLICIES, "/api/v1/policies"),
         ] {

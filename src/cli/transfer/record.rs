@@ -25,6 +25,8 @@ pub mod sheets {
     pub const SCANS: &str = "scans.ndjson";
     /// Signers, revoked ones too.
     pub const SIGNERS: &str = "signers.ndjson";
+    /// Build types that were declared, ended declarations too.
+    pub const BUILD_TYPES: &str = "build-types.ndjson";
     /// Environments.
     pub const ENVIRONMENTS: &str = "environments.ndjson";
     /// Policies in force, as they were written.

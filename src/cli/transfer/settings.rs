@@ -39,6 +39,7 @@ pub async fn before(
     }
     if selection.settings {
         signers(registry, record, outcome).await?;
+        build_types(registry, record, outcome).await?;
         environments(registry, record, outcome).await?;
         policies(registry, record, outcome).await?;
     }
@@ -104,6 +105,23 @@ pub fn signer_keys(line: &Value) -> Vec<Value> {
         json!({"name": name, "key_id": key["key_id"], "schemes": key["schemes"], "compromised": compromised})
     };
     keys(line).iter().map(key).collect()
+}
+
+/// Declares the build types whose declarations were in force; one that is declared here otherwise stays.
+async fn build_types(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
+    let here = registry.list("/api/v1/build-types", &[("limit", Some("1000"))], usize::MAX).await?;
+    let here: HashSet<String> =
+        here.iter().filter(|line| line["ended_at"].is_null()).map(|line| at(line, "/build_type")).collect();
+    for line in record.lines(sheets::BUILD_TYPES)? {
+        let line = line?;
+        let name = at(&line, "/build_type");
+        if line["ended_at"].is_null() && !here.contains(&name) {
+            let given = ["build_type", "source", "ref", "commit", "dependency"];
+            let put = registry.put("/api/v1/build-types", &members(&line, &given)).await;
+            note(put, sheets::BUILD_TYPES, &name, outcome)?;
+        }
+    }
+    Ok(())
 }
 
 async fn environments(registry: &Registry, record: &Record<'_>, outcome: &mut Outcome) -> Result<(), Stop> {

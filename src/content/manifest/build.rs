@@ -42,8 +42,14 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// The manifest: RFC 8785 canonical JSON, nothing in it but what is given.
+    /// The manifest.
     pub fn manifest(&self) -> Result<ParsedManifest, Failure> {
+        ParsedManifest::parse(self.body()?.into(), Some(OCI_IMAGE), Algorithm::Sha256, usize::MAX)
+            .map_err(|error| Failure::new("reading the manifest just written", error))
+    }
+
+    /// Its bytes: RFC 8785 canonical JSON, nothing in it but what is given.
+    pub(super) fn body(&self) -> Result<Vec<u8>, Failure> {
         let mut document = json!({
             "schemaVersion": 2,
             "mediaType": OCI_IMAGE,
@@ -57,10 +63,7 @@ impl Artifact {
         if !self.annotations.is_empty() {
             document["annotations"] = json!(self.annotations);
         }
-        let body = serde_json_canonicalizer::to_vec(&document)
-            .map_err(|error| Failure::new("writing a manifest", error))?;
-        ParsedManifest::parse(body.into(), Some(OCI_IMAGE), Algorithm::Sha256, usize::MAX)
-            .map_err(|error| Failure::new("reading the manifest just written", error))
+        serde_json_canonicalizer::to_vec(&document).map_err(|error| Failure::new("writing a manifest", error))
     }
 }
 

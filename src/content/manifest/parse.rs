@@ -2,6 +2,7 @@
 //! their docker schema 2 forms.
 
 use super::StoredLayer;
+use super::file::file_of;
 use crate::json::{self, Bounds, Shape};
 use crate::names::{Algorithm, Digest, MediaType, Platform};
 use bytes::Bytes;
@@ -14,7 +15,6 @@ pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// What stands for a config where there is none.
-const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// It has the members `os` and `architecture` as well.
@@ -336,10 +336,10 @@ impl ParsedManifest {
         Ok(layers(&self.body)?)
     }
 
-    /// The file, where this is an artifact of exactly one and of nothing else.
+    /// The file, where this is the manifest that the registry writes of one.
     pub fn file(&self) -> Option<Digest> {
-        let layers = layers(&self.body).ok()?;
-        only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers)
+        self.artifact_type.as_ref()?;
+        file_of(&self.body, self.artifact_type.as_ref(), &layers(&self.body).ok()?)
     }
 
     /// The config, where it is one that states what the image runs on.
@@ -363,19 +363,6 @@ impl ParsedManifest {
 #[serde(rename_all = "camelCase")]
 struct MediaTypeOnly {
     media_type: Option<String>,
-}
-
-/// The one layer of an artifact without a config of its own: the artifact is that file.
-pub fn only_file(
-    artifact_type: Option<&MediaType>,
-    config: Option<&MediaType>,
-    layers: &[StoredLayer],
-) -> Option<Digest> {
-    let plain = artifact_type.is_some() && config.is_some_and(|config| config.as_str() == OCI_EMPTY);
-    match layers {
-        [layer] if plain => Some(layer.digest.clone()),
-        _ => None,
-    }
 }
 
 /// The layers of a manifest that was parsed before.

@@ -1,5 +1,6 @@
 //! Finding manifests, by digest and by tag.
 
+use super::file::file_of;
 use super::parse::{self, TITLE};
 use crate::access::{Grant, PrincipalId, Pull};
 use crate::content::store::{manifests as store, tags};
@@ -67,29 +68,10 @@ impl Manifest {
         parse::layers(&self.body).map_err(|error| Failure::new("reading a stored manifest", error))
     }
 
-    /// The file, where this is an artifact of exactly one and of nothing else.
+    /// The file, where this is the manifest that the registry writes of one.
     pub fn file(&self) -> Result<Option<Digest>, Failure> {
-        let layers = self.layers()?;
-        Ok(parse::only_file(self.artifact_type.as_ref(), self.config_media_type.as_ref(), &layers))
+        Ok(file_of(&self.body, self.artifact_type.as_ref(), &self.layers()?))
     }
-}
-
-/// Artifacts of one request at the most that are the same file under different names.
-const MAX_OF_FILES: i64 = 64;
-
-/// The artifacts of the repository that are just one of these files, each with it, the oldest first.
-pub async fn artifacts_of_files(
-    connection: &mut PgConnection,
-    repository_id: i64,
-    files: &[Digest],
-) -> Result<Vec<(Manifest, Digest)>, Failure> {
-    let mut found = Vec::new();
-    for manifest in store::holding(connection, repository_id, files, MAX_OF_FILES).await? {
-        if let Some(file) = manifest.file()?.filter(|file| files.contains(file)) {
-            found.push((manifest, file));
-        }
-    }
-    Ok(found)
 }
 
 /// A manifest that was found in a repository, without its bytes.

@@ -118,6 +118,7 @@ pub struct Held {
     pub sha512: String,
     pub media_type: String,
     pub config_digest: Option<String>,
+    pub file: Option<String>,
     pub body: Vec<u8>,
     pub children: Vec<String>,
     pub blobs: Vec<String>,
@@ -135,7 +136,7 @@ pub async fn held(
     sqlx::query_as!(
         Held,
         r#"select m.repository_id, coalesce(r.name, 'repository ' || m.repository_id) as "repository!", m.digest, m.sha256, m.sha512, m.media_type,
-                  m.config_digest, m.body,
+                  m.config_digest, m.file, m.body,
                   array(select k.child from manifest_children k
                           join manifests c on c.repository_id = k.repository_id and c.digest = k.child
                         where k.repository_id = m.repository_id and k.manifest = m.digest) as "children!",

@@ -139,12 +139,13 @@ pub async fn insert(
     let text = |platform: &Option<Platform>| platform.as_ref().map(ToString::to_string);
     let platforms: Vec<Option<String>> = parsed.children.iter().map(|part| text(&part.platform)).collect();
     let positions: Vec<i32> = parsed.children.iter().map(|part| part.position).collect();
+    let file = parsed.file();
     let inserted = sqlx::query_scalar!(
         r#"with inserted as (
              insert into manifests(repository_id, digest, sha256, sha512, media_type, artifact_type,
                                    config_media_type, subject, annotations, total_size_bytes, body, pushed_by,
-                                   config_digest, platform, config_fits)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17, $19)
+                                   config_digest, platform, config_fits, file)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17, $19, $20)
              on conflict (repository_id, digest) do nothing returning digest),
            with_blobs as (
              insert into manifest_blobs(repository_id, manifest, blob)
@@ -174,6 +175,7 @@ pub async fn insert(
         text(&parsed.platform),
         &positions,
         parsed.config_fits,
+        file.as_ref() as Option<&Digest>,
     )
     .fetch_optional(connection)
     .await
@@ -218,34 +220,6 @@ pub async fn read(
     .fetch_optional(connection)
     .await
     .map_err(|error| Failure::new("reading a manifest", error))
-}
-
-/// Manifests of artifacts, without a config of their own, that hold one of the blobs, the oldest first.
-pub async fn holding(
-    connection: &mut PgConnection,
-    repository_id: i64,
-    blobs: &[Digest],
-    limit: i64,
-) -> Result<Vec<Manifest>, Failure> {
-    sqlx::query_as!(
-        Manifest,
-        r#"select digest as "digest: Digest", sha256 as "sha256: Digest", sha512 as "sha512: Digest",
-                  media_type as "media_type: MediaType", artifact_type as "artifact_type: MediaType",
-                  config_media_type as "config_media_type: MediaType", subject as "subject: Digest",
-                  octet_length(body)::bigint as "size_bytes!", total_size_bytes, body as "body: Vec<u8>",
-                  pushed_by, pushed_at
-           from manifests
-           where repository_id = $1 and artifact_type is not null
-             and config_media_type = 'application/vnd.oci.empty.v1+json' and octet_length(body) < 65536
-             and digest in (select manifest from manifest_blobs where repository_id = $1 and blob = any($2))
-           order by pushed_at, digest limit $3"#,
-        repository_id,
-        blobs as &[Digest],
-        limit
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(|error| Failure::new("finding the artifacts of a file", error))
 }
 
 /// The manifest's bytes.

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::http::Caller;
 use crate::http::body::NotTaken;
 use crate::intake::{self, AttestRefused, Attested};
-use crate::names::{Digest, RepositoryName};
+use crate::names::{Digest, RepositoryName, SourceUri};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -47,8 +47,12 @@ struct Which {
     signer: Option<String>,
     /// Only provenance by this builder.
     builder: Option<String>,
-    /// Only provenance from this source, without its ref.
+    /// Only provenance from this source, in whatever spelling, without its ref.
     source: Option<String>,
+    /// Only provenance of this ref, such as `refs/heads/main`.
+    #[serde(rename = "ref")]
+    #[param(rename = "ref")]
+    reference: Option<String>,
     /// Only provenance of this commit.
     commit: Option<String>,
     /// Only provenance with this material, by URI or by digest (`sha256:...`, `gitCommit:...`).
@@ -97,7 +101,12 @@ pub(super) struct AttestationRecord {
     /// The signer's key.
     key_id: Option<String>,
     builder: Option<String>,
+    /// Of provenance: the build type, by whose rules source, ref and commit are read. What it does not define is null.
+    build_type: Option<String>,
+    /// `scheme://host/path`, in one spelling for each repository.
     source: Option<String>,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
     commit: Option<String>,
     result: Option<String>,
     received_by: String,
@@ -158,8 +167,12 @@ async fn list_attestations(
         predicate_type: which.predicate_type,
         signer: which.signer,
         builder: which.builder,
-        source: which.source,
-        commit: which.commit,
+        source: which.source.map(|text| match SourceUri::with_ref(&text) {
+            Some((source, _)) => source.to_string(),
+            None => text,
+        }),
+        source_ref: which.reference,
+        commit: which.commit.map(|commit| commit.to_ascii_lowercase()),
         material: which.material,
         before: which.cursor,
         limit,
@@ -221,7 +234,9 @@ impl From<Listed> for AttestationRecord {
             signer: listed.signer,
             key_id: listed.key_id,
             builder: listed.builder,
+            build_type: listed.build_type,
             source: listed.source,
+            reference: listed.source_ref,
             commit: listed.commit,
             result: listed.result,
             received_by: listed.received_by,

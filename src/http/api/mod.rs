@@ -14,6 +14,7 @@ pub mod artifacts;
 pub mod attestations;
 pub mod audit;
 pub mod blocks;
+pub mod build_types;
 pub mod decisions;
 pub mod environments;
 pub mod exceptions;
@@ -80,6 +81,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(retention::routes())
         .merge(rollbacks::routes())
         .merge(scans::routes())
+        .merge(build_types::routes())
         .merge(signers::routes())
         .merge(tags::routes())
         .merge(tokens::routes())

@@ -5,7 +5,7 @@
 //! of its signer's scope or validity since.
 
 use super::{Finding, list, threshold};
-use crate::names::Digest;
+use crate::names::{Digest, Pattern, SourceUri, canonical_pattern, is_branch};
 use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy};
 use crate::policy::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
 use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, Signature, in_words};
@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The predicate types of SLSA provenance.
 const PROVENANCE: [&str; 2] = ["https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"];
+
+/// The predicate type of a signature: what `cosign sign` and `proofmark sign` state, simple signing among it.
+pub(in crate::policy) const SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// Recorded signatures that were not withdrawn, as pairs of envelope and signer.
 pub(in crate::policy) type Kept<'a> = BTreeSet<(&'a Digest, &'a str)>;
@@ -24,13 +27,16 @@ pub(in crate::policy) struct Basis<'a> {
     pub kept: Kept<'a>,
     /// Whether they satisfied this very gate, so that nothing else of them is compared again.
     pub kept_fits: bool,
+    /// Those of `kept` that were counted as signatures, whatever they state.
+    pub kept_signatures: Kept<'a>,
     /// Whether statements are too old after the gate's `max_age`.
     pub ages: bool,
 }
 
 impl Basis<'_> {
     /// For a promotion: nothing is kept, and ages count.
-    pub const PROMOTION: Basis<'static> = Basis { kept: BTreeSet::new(), kept_fits: false, ages: true };
+    pub const PROMOTION: Basis<'static> =
+        Basis { kept: BTreeSet::new(), kept_fits: false, kept_signatures: BTreeSet::new(), ages: true };
 }
 
 /// The gate's outcome, where it is one about origin.
@@ -176,14 +182,26 @@ fn seen(attestation: &Attestation, by: &BTreeSet<&str>) -> Evidence {
 fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) -> Finding {
     let (mut why_not, mut signers, mut evidence) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let mut signatures = BTreeSet::new();
-    for attestation in case.facts.attestations.iter().filter(|a| a.about.contains(about)) {
-        if gate.predicate.as_ref().is_some_and(|predicate| *predicate != attestation.predicate_type) {
-            continue;
-        }
-        let (names, _) = trusted(case, attestation, basis, &mut why_not);
+    let wanted = gate.predicate.as_deref().unwrap_or(SIGNATURE);
+    let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for attestation in statements(case, about, basis) {
+        let (names, _) = trusted(case, attestation, basis, &mut BTreeSet::new());
         let mut names = among(names, Some(&gate.any_of));
-        if says_failed(attestation) {
-            names = only_kept(names, attestation, basis, &mut why_not);
+        if attestation.predicate_type == wanted {
+            trusted(case, attestation, basis, &mut why_not);
+            if says_failed(attestation) {
+                names = only_kept(names, attestation, basis, &mut why_not);
+            }
+        } else {
+            // Before signatures alone counted, a promotion may have counted another statement.
+            let is_kept = |name: &&str| {
+                gate.predicate.is_none() && basis.kept_signatures.contains(&(&attestation.envelope, *name))
+            };
+            let (kept, no_signature): (BTreeSet<_>, BTreeSet<_>) = names.into_iter().partition(is_kept);
+            if !no_signature.is_empty() {
+                others.entry(attestation.predicate_type.as_str()).or_default().extend(no_signature);
+            }
+            names = kept;
         }
         if !names.is_empty() {
             evidence.push(seen(attestation, &names));
@@ -200,15 +218,65 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
         Finding::pass(format!("signed by {}", list(signers.iter().copied())))
     } else {
         let accepted = list(gate.any_of.0.iter().map(String::as_str));
+        why_not.extend(no_signatures(&others, &signers, gate));
         refusal(format!("{count} of {} needed signatures by {accepted}", gate.at_least), &why_not)
     };
     found.evidence.extend(evidence);
     found
 }
 
+/// Of signers that are still missing: the statements that they made instead of what counts.
+fn no_signatures<'a>(
+    others: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    signers: &BTreeSet<&str>,
+    gate: &SignedBy,
+) -> Vec<String> {
+    let mut by_signers: BTreeMap<BTreeSet<&str>, BTreeSet<&str>> = BTreeMap::new();
+    for (kind, names) in others {
+        let missing: BTreeSet<&str> = names.difference(signers).copied().collect();
+        if !missing.is_empty() {
+            by_signers.entry(missing).or_default().insert(kind);
+        }
+    }
+    let told = by_signers.into_iter().map(|(names, kinds)| {
+        let (names, kinds) = (list(names), list(kinds));
+        match &gate.predicate {
+            None => format!(
+                "{names} made statements of type {kinds}, which are no signatures; `proofmark sign` or `cosign sign` makes one"
+            ),
+            Some(wanted) => format!("{names} made statements of type {kinds}, and the policy demands {wanted}"),
+        }
+    });
+    told.collect()
+}
+
+/// The statements about these bytes; with them recorded ones that were counted for them before only the registry's
+/// own manifest of a file counted as the file.
+fn statements<'a>(
+    case: &'a Case,
+    about: &'a Digest,
+    basis: &'a Basis<'_>,
+) -> impl Iterator<Item = &'a Attestation> {
+    case.facts.attestations.iter().filter(move |one| {
+        let kept = || basis.kept.iter().any(|(envelope, _)| **envelope == one.envelope);
+        one.about.contains(about) || (one.formerly_about.contains(about) && kept())
+    })
+}
+
+/// Whether the evidence that a decision recorded for the gate is enough signatures.
+pub(in crate::policy) fn is_signed(gate: &SignedBy, case: &Case, evidence: &BTreeSet<Evidence>) -> bool {
+    let signature = |one: &&Evidence| {
+        let found = case.facts.attestations.iter().find(|a| a.envelope.as_str() == one.id);
+        found.is_some_and(|attestation| attestation.predicate_type == SIGNATURE)
+    };
+    let signers: BTreeSet<&String> = evidence.iter().filter(signature).flat_map(|one| &one.by).collect();
+    let counted = signers.into_iter().filter(|name| gate.any_of.0.contains(*name)).count();
+    counted >= gate.at_least as usize
+}
+
 fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>) -> Finding {
     let (mut why_not, mut messages, mut evidence) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    for attestation in case.facts.attestations.iter().filter(|a| a.about.contains(about)) {
+    for attestation in statements(case, about, basis) {
         if !PROVENANCE.contains(&attestation.predicate_type.as_str()) {
             continue;
         }
@@ -218,7 +286,17 @@ fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>)
         if names.is_empty() {
             continue;
         }
-        let origin = origin_fits(gate, attestation);
+        let origin = if kept {
+            // What was counted before goes on, as it was read then.
+            let read = readings(attestation);
+            let mut fitting = read.map(|reading| origin_fits(gate, attestation, &reading));
+            let first = fitting.next().unwrap_or_else(|| Err("a provenance names no source".to_owned()));
+            first.or_else(|why| fitting.find_map(Result::ok).ok_or(why))
+        } else if attestation.unread {
+            Err(UNREAD.to_owned())
+        } else {
+            origin_fits(gate, attestation, &Reading::current(attestation))
+        };
         let origin = if fits { Ok(origin.unwrap_or_else(|_| "as recorded".to_owned())) } else { origin };
         match origin {
             Ok(message) => {
@@ -238,34 +316,85 @@ fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>)
     found
 }
 
-fn origin_fits(gate: &Provenance, attestation: &Attestation) -> Result<String, String> {
+/// Follows a statement that this release has still to read.
+const UNREAD: &str =
+    "a provenance is still to be read by the rules of this release, which a job does: ask again in a moment";
+
+/// What one reader read of a statement.
+struct Reading<'a> {
+    build_type: Option<&'a str>,
+    source: Option<&'a str>,
+    source_ref: Option<&'a str>,
+}
+
+impl<'a> Reading<'a> {
+    fn current(attestation: &'a Attestation) -> Self {
+        Self {
+            build_type: attestation.build_type.as_deref(),
+            source: attestation.source.as_deref(),
+            source_ref: attestation.source_ref.as_deref(),
+        }
+    }
+}
+
+/// The newest reading and those before it.
+fn readings(attestation: &Attestation) -> impl Iterator<Item = Reading<'_>> {
+    let earlier = attestation.earlier_origins.iter().map(|one| Reading {
+        build_type: one.build_type.as_deref(),
+        source: one.source.as_deref(),
+        source_ref: one.source_ref.as_deref(),
+    });
+    std::iter::once(Reading::current(attestation)).chain(earlier)
+}
+
+fn origin_fits(
+    gate: &Provenance,
+    attestation: &Attestation,
+    reading: &Reading<'_>,
+) -> Result<String, String> {
     let builder = attestation.builder.as_deref().ok_or("a provenance names no builder")?;
     if !gate.builders.0.iter().any(|pattern| pattern.matches(builder)) {
         return Err(format!("builder {builder} is not one of the policy"));
     }
     let mut message = format!("built by {builder}");
-    let source = attestation.source.as_deref();
-    if let Some(sources) = &gate.sources {
-        let source = source.ok_or("a provenance names no source")?;
-        // A source may end in its branch: `git+https://git.example/app@refs/heads/main`.
-        let bare = source.rsplit_once("@refs/").map_or(source, |(bare, _)| bare);
-        if !sources.0.iter().any(|pattern| pattern.matches(source) || pattern.matches(bare)) {
-            return Err(format!("source {source} is not one of the policy"));
+    let kind = reading.build_type.map(|kind| format!(" of build type {kind}")).unwrap_or_default();
+    if let Some(build_types) = &gate.build_types {
+        let named = reading.build_type.ok_or("a provenance names no build type")?;
+        if !build_types.0.iter().any(|pattern| pattern.matches(named)) {
+            return Err(format!("build type {named} is not one of the policy"));
         }
     }
-    if let Some(source) = source {
+    if let Some(sources) = &gate.sources {
+        let source = reading.source.ok_or_else(|| {
+            format!(
+                "a provenance{kind} names no source; where a type of your own names it, an administrator declares                  (`proofmark build-type declare`)"
+            )
+        })?;
+        if !sources.0.iter().any(|pattern| is_source(pattern, source, reading.source_ref)) {
+            return Err(format!("source {source} is not one of the policy (a provenance{kind})"));
+        }
+    }
+    if let Some(source) = reading.source {
         message = format!("{message} from {source}");
     }
     if let Some(branches) = &gate.branches {
-        let of_source = source.and_then(|source| source.rfind("@refs/").map(|at| &source[at + 1..]));
-        let name = attestation.source_ref.as_deref().or(of_source).ok_or("a provenance names no branch")?;
-        let branch = name.strip_prefix("refs/heads/").unwrap_or(name);
-        if !branches.0.contains(branch) && !branches.0.contains(name) {
-            return Err(format!("branch {name} is not one of the policy"));
+        let name = reading.source_ref.ok_or_else(|| format!("a provenance{kind} names no branch"))?;
+        if !branches.0.iter().any(|branch| is_branch(branch, name)) {
+            return Err(format!("branch {name} is not one of the policy (a provenance{kind})"));
         }
         message = format!("{message} at {name}");
     }
     Ok(message)
+}
+
+/// Whether the pattern is met, both brought to the canonical spelling. A ref that the pattern ends in is demanded.
+fn is_source(pattern: &Pattern, source: &str, reference: Option<&str>) -> bool {
+    let (spelling, demanded) = canonical_pattern(pattern.as_str());
+    let read = SourceUri::repository(source).map_or_else(|| source.to_owned(), |source| source.to_string());
+    let matches =
+        |pattern: &str, text: &str| pattern.parse::<Pattern>().is_ok_and(|found| found.matches(text));
+    let at = demanded.is_none_or(|demanded| reference.is_some_and(|reference| matches(&demanded, reference)));
+    at && matches(&spelling, &read)
 }
 
 /// The statements that an attestation gate looks at, each with one signature that counts.
@@ -339,7 +468,12 @@ fn results_for<'a>(
     why_not: &mut BTreeSet<String>,
 ) -> Results<'a> {
     let mut found = Results::default();
-    let statements = case.facts.attestations.iter().filter(|a| a.about.contains(about));
+    let kept = |one: &Attestation| basis.kept.iter().any(|(envelope, _)| **envelope == one.envelope);
+    let statements = case
+        .facts
+        .attestations
+        .iter()
+        .filter(|one| one.about.contains(about) || (one.formerly_about.contains(about) && kept(one)));
     for attestation in statements.filter(|a| a.predicate_type == gate.predicate_type) {
         let (names, kept) = trusted(case, attestation, basis, why_not);
         let kept = kept && basis.kept_fits;

@@ -4,6 +4,7 @@
 
 use super::releases::Release;
 use crate::access::Role;
+use crate::attestation::READER;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use crate::policy::{
@@ -125,7 +126,7 @@ pub async fn gather(
           select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as sha256,
             $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about,
             $7::text[] collate "C" as about_of, $8::bigint as promotion_id, $9::text[] collate "C" as severities,
-            $10::text[] collate "C" as environments, $11::text[] collate "C" as scanned_as
+            $10::text[] collate "C" as environments, $11::text[] collate "C" as scanned_as, $12::int as reader
         ),
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
@@ -172,9 +173,12 @@ pub async fn gather(
             from blocks b
             where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<BTreeSet<Block>>",
           (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope,
-              'about', json_build_array(q.about_of[array_position(q.about, s.digest)]), 'predicate_type', (
+              case when s.former then 'formerly_about' else 'about' end,
+                json_build_array(q.about_of[array_position(q.about, s.digest)]), 'predicate_type', (
                 select t.uri from predicate_types t where t.id = a.predicate_type_id),
-              'builder', a.builder, 'source', a.source, 'source_ref', a.source_ref, 'result', a.result,
+              'builder', a.builder, 'build_type', o.build_type, 'source', o.source, 'source_ref', o.source_ref,
+              'commit', o.commit_id, 'unread', coalesce(o.unread, true), 'earlier_origins', coalesce(o.earlier, '[]'),
+              'result', a.result,
               'configuration', a.configuration, 'received_at', a.received_at, 'signed_at', a.signed_at,
               'signatures', g.signatures)), '[]')
             from attestation_subjects s
@@ -195,6 +199,19 @@ pub async fn gather(
                 select case when a.result is not null then attested_at(a.id, n.id) end as attested_at offset 0) t
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
+            -- The newest reading of where it was built from, while it counts; and what was read before.
+            cross join lateral (
+              select bool_and(not n.counts) filter (where not n.superseded) as unread,
+                max(n.build_type) filter (where n.counts) as build_type, max(n.source) filter (where n.counts) as source,
+                max(n.source_ref) filter (where n.counts) as source_ref, max(n.commit_id) filter (where n.counts) as commit_id,
+                json_agg(json_build_object('build_type', n.build_type, 'source', n.source, 'source_ref', n.source_ref))
+                  filter (where not n.counts) as earlier
+              from (
+                select r.*, not r.superseded and r.reader = q.reader and (not r.declarable
+                  or r.declaration is not distinct from (
+                    select b.id from build_types b where b.build_type = r.build_type and b.ended_at is null)) as counts
+                from provenance_origins r where r.attestation_id = a.id offset 0) n
+            ) o
             where s.repository_id = q.repository_id and s.digest = any(q.about)
               and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
           (select coalesce(json_agg(json_build_object('signer', n.name, 'repositories', n.repositories)), '[]')
@@ -254,6 +271,7 @@ pub async fn gather(
         severities as &[&str],
         environments as &[&EnvironmentName],
         &scanned_as as &[&str],
+        READER,
     )
     .fetch_one(connection)
     .await

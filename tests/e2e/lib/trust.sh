@@ -38,8 +38,8 @@ provenance() {
     predicateType: $slsa,
     predicate: {
       buildDefinition: {
-        buildType: "https://ci.example/build@v1",
-        externalParameters: {source: "git+https://git.example/e2e", ref: "refs/heads/main"},
+        buildType: "https://actions.github.io/buildtypes/workflow/v1",
+        externalParameters: {workflow: {repository: "https://git.example/e2e", ref: "refs/heads/main", path: "ci.yml"}},
         resolvedDependencies: [{uri: "git+https://git.example/e2e@refs/heads/main",
           digest: {gitCommit: "0123456789abcdef0123456789abcdef01234567"}}]
       },

@@ -40,6 +40,18 @@ cosign_signs_and_verifies_an_image() {
   equal "$(_verdicts)" 'trusted untrusted'
 }
 
+cosign_verifies_what_proofmark_signs() {
+  _to_sign https://sigstore.dev/cosign/sign/v1
+  make_key p256 own
+  refused _verify own.pub
+  register_signer own ecdsa-p256 "$repository" https://sigstore.dev/cosign/sign/v1
+  PROOFMARK_SERVER=$url PROOFMARK_TOKEN=$(token builder) "$PROOFMARK_BIN" sign "$repository:1.0" --key own.key -a build=1234
+  _verify own.pub
+  equal "$(_verdicts)" trusted
+  _cosign reader verify --key own.pub --insecure-ignore-tlog=true "${_here[@]}" -a build=1234 "$image:1.0"
+  refused _cosign reader verify --key own.pub --insecure-ignore-tlog=true "${_here[@]}" -a build=1 "$image:1.0"
+}
+
 cosign_attests_provenance_and_verifies_it() {
   _to_sign $slsa
   provenance "$(cat pushed)" | jq .predicate > predicate.json

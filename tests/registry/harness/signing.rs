@@ -64,7 +64,9 @@ impl Signing {
 
 /// Provenance of a builder, a source and a commit.
 pub fn provenance(builder: &str, commit: &str) -> Value {
-    json!({"buildDefinition": {"buildType": "https://ci.example/build", "externalParameters": {},
+    json!({"buildDefinition": {"buildType": "https://actions.github.io/buildtypes/workflow/v1",
+               "externalParameters": {"workflow": {"repository": "https://git.example/team/app",
+                                                   "ref": "refs/heads/main"}},
                "resolvedDependencies": [{"uri": "git+https://git.example/team/app@refs/heads/main",
                                          "digest": {"gitCommit": commit}}]},
            "runDetails": {"builder": {"id": builder}}})
