@@ -10,7 +10,7 @@ use proofmark::{attestation, trust};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const STATEMENT: &str = "https://example.com/t";
+const STATEMENT: &str = "https://sigstore.dev/cosign/sign/v1";
 
 fn signer(name: &str, pem: &str) -> Value {
     json!({"name": name, "public_key": pem, "repositories": ["**"], "predicate_types": ["**"]})
