@@ -89,7 +89,8 @@ pub struct Settings {
     /// Bytes of an envelope or a scan report at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
     pub max_document_bytes: Option<u64>,
-    /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most [default: 1048576]
+    /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most; of a block, a hold or a revocation
+    /// at most 65536 [default: 1048576]
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
     /// Bytes of documents, manifests and lists that come in or go out at once at the most, half of them for one

@@ -45,7 +45,7 @@ enum BlockCommand {
 #[derive(clap::Args, Debug)]
 struct Place {
     /// repository:version or repository@digest; up to 100 of one repository
-    #[arg(required = true, num_args = 1..=MAX_BLOCKED_DIGESTS, value_name = "ARTIFACT")]
+    #[arg(required = true, num_args = 1.., value_name = "ARTIFACT")]
     artifacts: Vec<Named>,
     /// Only in this environment [default: everywhere]
     #[arg(long, short, value_name = "NAME")]
@@ -79,6 +79,12 @@ impl Block {
 
 impl Place {
     async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let count = self.artifacts.len();
+        if count > MAX_BLOCKED_DIGESTS {
+            return Err(Stop::Usage(format!(
+                "one command blocks at most {MAX_BLOCKED_DIGESTS} artifacts, not {count}: use several"
+            )));
+        }
         let mut named = Vec::new();
         for artifact in &self.artifacts {
             named.push(artifact.exact(registry.base())?);

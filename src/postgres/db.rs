@@ -82,12 +82,15 @@ pub fn with_reserve<F: Future>(future: F) -> impl Future<Output = F::Output> {
     FROM_THE_RESERVE.scope((), future)
 }
 
-/// The future with connections from where the current task has them, for what this one spawns.
-pub async fn with_same_connections<F: Future>(future: F) -> F::Output {
-    if takes_from_the_reserve() { with_reserve(future).await } else { future.await }
+/// The future with connections from where the current task has them, for what this one spawns: asked now, since the
+/// task that runs the future has no such place.
+pub fn with_same_connections<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let from_the_reserve = takes_from_the_reserve();
+    async move { if from_the_reserve { with_reserve(future).await } else { future.await } }
 }
 
-fn takes_from_the_reserve() -> bool {
+/// Whether the current task has connections from the reserve: it stops something.
+pub fn takes_from_the_reserve() -> bool {
     FROM_THE_RESERVE.try_with(|()| ()).is_ok()
 }
 

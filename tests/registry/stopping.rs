@@ -7,6 +7,7 @@ use proofmark::names::Digest;
 use proofmark::postgres::{Db, Options};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -136,9 +137,52 @@ async fn what_stops_something_has_connections_that_nothing_else_takes() {
     }
     assert!(registry.app.db.pool().try_acquire().is_none(), "nothing is left");
     admin.block("app", &digest, None).await;
+    let body = json!({"repository": "app", "digest": digest, "environment": "prod", "reason": "again"});
+    let once =
+        admin.post("/api/v1/blocks").header("idempotency-key", "one").json(&body).send().await.unwrap();
+    expect(once, 201).await;
     drop(taken);
     let denied = admin.verdict("app", &digest, "prod").await;
     assert_eq!(denied["verdict"], "deny");
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stops_something_needs_no_memory_that_others_hold() {
+    let registry = Registry::with(|settings| {
+        settings.max_manifest_bytes = Some(1 << 20);
+        settings.max_document_bytes = Some(1 << 20);
+        settings.document_memory_bytes = Some(4 << 20);
+    })
+    .await;
+    let admin = registry.admin();
+    registry.environment("prod", "min_age: 0s").await;
+    let digest = admin.push_subject("app", "one").await;
+    // Two attesters announce documents that never come, until nobody else has memory for one.
+    let address = registry.url.trim_start_matches("http://").to_owned();
+    let (one, other) =
+        (registry.client(Role::Attester, "**").await, registry.client(Role::Attester, "**").await);
+    let mut held = Vec::new();
+    for attester in [&one, &one, &other, &other] {
+        let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "POST /api/v1/attestations?repository=app HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: 1048576\r\n\r\n{{",
+            attester.token().unwrap()
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        held.push(connection);
+    }
+    eventually("nobody else has memory for a document", async || {
+        let path = "/api/v1/attestations?repository=app";
+        let refused = admin.post(path).body(vec![b'x'; 1 << 19]).send().await.unwrap();
+        refused.status() == 503
+    })
+    .await;
+    admin.block("app", &digest, None).await;
+    let large = json!({"repository": "app", "digest": digest, "reason": "x".repeat(70_000)});
+    expect(admin.post("/api/v1/blocks").json(&large).send().await.unwrap(), 413).await;
+    drop(held);
     registry.check().await;
 }
 

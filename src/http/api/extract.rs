@@ -4,6 +4,8 @@ use super::Problem;
 use crate::access::PrincipalId;
 use crate::app::App;
 use crate::http::{Sender, body};
+use crate::postgres::takes_from_the_reserve;
+use crate::storage::Room;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -35,6 +37,10 @@ pub struct Unread {
 /// Bytes of a body from who shows no credential: enough to be refused in words, too few to fill the
 /// memory of a service that has not asked who calls.
 const STRANGERS_BYTES: u64 = 64 << 10;
+
+/// Bytes of a body that stops something. Each such request has memory of its own: there are no more of them than
+/// connections.
+const STOP_BYTES: u64 = 64 << 10;
 
 impl FromRequest<App> for Unread {
     type Rejection = Problem;
@@ -73,8 +79,13 @@ impl Unread {
     }
 
     async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
-        let limit_bytes = self.sender.map_or(limit_bytes.min(STRANGERS_BYTES), |_| limit_bytes);
-        let room = self.app.document_room.own(self.sender);
+        let (limit_bytes, room) = match self.sender {
+            // Nobody who holds the memory for documents keeps out what stops something.
+            Some(_) if takes_from_the_reserve() => (limit_bytes.min(STOP_BYTES), Room::of(2 * STOP_BYTES)),
+            Some(_) => (limit_bytes, self.app.document_room.clone()),
+            None => (limit_bytes.min(STRANGERS_BYTES), self.app.document_room.clone()),
+        };
+        let room = room.own(self.sender);
         let limits = &self.app.config.limits;
         let (bytes, mut room) = body::whole(limits, &room, &self.headers, self.body, limit_bytes).await?;
         room.wait_to_read(bytes.len() as u64).await.map_err(body::NotTaken::from)?;
