@@ -93,6 +93,8 @@ const CONCURRENT_DRY_RUNS: usize = 16;
 /// How often summaries are looked for that are to be renewed, and how many are enqueued in a run.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 const ENQUEUED_AT_ONCE: i64 = 10_000;
+/// How often provenance is looked for that is to be read anew.
+const READ_ANEW_EVERY: Duration = Duration::from_mins(5);
 /// How often upload sessions that nobody goes on with are ended.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 /// How often a replica looks whether a collection is due or was asked for.
@@ -347,6 +349,11 @@ impl App {
         let schedule = Schedule::every(RENEW_EVERY);
         self.start_while_clocks_agree(jobs, "summaries", schedule, |app, _| async move {
             app.enqueue_renewals().await.map(|_| ())
+        });
+        // A replica of another release may have read some since the start.
+        let schedule = Schedule::every(READ_ANEW_EVERY);
+        self.start_while_clocks_agree(jobs, "provenance", schedule, |app, _| async move {
+            attestation::enqueue_reading(&app.db).await
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Build types that administrators declare: where provenance of a type that is not built in names its source.
 
-use super::provenance::{self, Place};
+use super::provenance::{self, Pointers, SourceLocation};
 use super::store::{build_types as store, origins};
 use crate::access::{Administer, Everything, Grant};
 use crate::failure::Failure;
@@ -19,7 +19,7 @@ pub struct BuildType {
     /// The URI that provenance names as its `buildType`.
     pub build_type: String,
     /// Where it names the source.
-    pub place: Place,
+    pub location: SourceLocation,
     /// Who declared it.
     pub declared_by: String,
     /// When.
@@ -53,11 +53,11 @@ pub enum BuildTypeRefused {
         "{0:?} is no JSON pointer into externalParameters: it begins with '/', such as /workflow/repository, and has at most 1024 characters"
     )]
     Pointer(String),
-    /// Both places, or none.
+    /// Both locations, or none; or a ref and a branch.
     #[error(
-        "say where the source stands: source (a JSON pointer, with ref and commit beside it), or dependency (the name of an entry of resolvedDependencies), not both"
+        "say where the source stands: source (a JSON pointer, with ref or branch, and commit, beside it), or dependency (the name of an entry of resolvedDependencies), not both"
     )]
-    Place,
+    Location,
     /// No such declaration is in force.
     #[error("there is no such declaration in force")]
     Unknown,
@@ -74,7 +74,7 @@ const MAX_LEN: usize = 1024;
 /// The key of the job that reads every statement that is to be read.
 const ALL: &str = "all";
 
-fn check(build_type: &str, place: &Place) -> Result<(), BuildTypeRefused> {
+fn check(build_type: &str, location: &SourceLocation) -> Result<(), BuildTypeRefused> {
     let plain = |text: &str| {
         (1..=MAX_LEN).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
     };
@@ -84,17 +84,22 @@ fn check(build_type: &str, place: &Place) -> Result<(), BuildTypeRefused> {
     if provenance::is_built_in(build_type) {
         return Err(BuildTypeRefused::BuiltIn(build_type.to_owned()));
     }
-    match place {
-        Place::Parameters { source, reference, commit } => {
+    match location {
+        SourceLocation::Parameters(Pointers { reference: Some(_), branch: Some(_), .. }) => {
+            Err(BuildTypeRefused::Location)
+        }
+        SourceLocation::Parameters(Pointers { source, reference, branch, commit }) => {
             let pointer = |text: &&String| text.starts_with('/') && text.len() <= MAX_LEN && is_pointer(text);
-            let wrong = [Some(source), reference.as_ref(), commit.as_ref()]
+            let wrong = [Some(source), reference.as_ref(), branch.as_ref(), commit.as_ref()]
                 .into_iter()
                 .flatten()
                 .find(|one| !pointer(one));
             wrong.map_or(Ok(()), |text| Err(BuildTypeRefused::Pointer(text.chars().take(100).collect())))
         }
-        Place::Dependency(name) if name.is_empty() || name.len() > MAX_LEN => Err(BuildTypeRefused::Place),
-        Place::Dependency(_) => Ok(()),
+        SourceLocation::Dependency(name) if name.is_empty() || name.len() > MAX_LEN => {
+            Err(BuildTypeRefused::Location)
+        }
+        SourceLocation::Dependency(_) => Ok(()),
     }
 }
 
@@ -110,14 +115,14 @@ pub async fn declare(
     db: &Db,
     grant: &Grant<Administer, Everything>,
     build_type: &str,
-    place: &Place,
+    location: &SourceLocation,
 ) -> Result<BuildType, BuildTypeRefused> {
-    check(build_type, place)?;
+    check(build_type, location)?;
     act(|| async {
         let mut tx = db.begin().await?;
         Scopes::signers().lock(&mut tx).await?;
         let known = store::in_force(&mut tx, Some(build_type)).await?.pop();
-        if let Some(same) = known.as_ref().filter(|known| known.place == *place) {
+        if let Some(same) = known.as_ref().filter(|known| known.location == *location) {
             return Ok(same.clone());
         }
         let at = agreed_time(&mut tx).await?;
@@ -125,8 +130,8 @@ pub async fn declare(
         if let Some(known) = &known {
             store::end(&mut tx, known.id, by).await?;
         }
-        let id = store::insert(&mut tx, build_type, place, by).await?;
-        let facts = facts(id, build_type, place, known.map(|known| known.id));
+        let id = store::insert(&mut tx, build_type, location, by).await?;
+        let facts = facts(id, build_type, location, known.map(|known| known.id));
         note(&mut tx, Kind::BuildTypeDeclared, at, grant, facts).await?;
         let declared =
             store::in_force(&mut tx, Some(build_type)).await?.pop().ok_or(BuildTypeRefused::Unknown)?;
@@ -157,7 +162,7 @@ pub async fn build_types(db: &Db, after: i64, limit: i64) -> Result<Vec<BuildTyp
     store::page(&mut *db.acquire().await?, after, limit, None).await
 }
 
-/// Has a job read what an earlier reader read, if there is any of it.
+/// Has a job read what another reader read, if there is any of it.
 pub async fn enqueue_reading(db: &Db) -> Result<(), Failure> {
     let mut connection = db.acquire().await?;
     if origins::any_older(&mut connection).await? {
@@ -166,12 +171,12 @@ pub async fn enqueue_reading(db: &Db) -> Result<(), Failure> {
     Ok(())
 }
 
-fn facts(id: i64, build_type: &str, place: &Place, ended: Option<i64>) -> Value {
-    let mut facts = match place {
-        Place::Parameters { source, reference, commit } => {
-            json!({"source": source, "ref": reference, "commit": commit})
+fn facts(id: i64, build_type: &str, location: &SourceLocation, ended: Option<i64>) -> Value {
+    let mut facts = match location {
+        SourceLocation::Parameters(Pointers { source, reference, branch, commit }) => {
+            json!({"source": source, "ref": reference, "branch": branch, "commit": commit})
         }
-        Place::Dependency(name) => json!({"dependency": name}),
+        SourceLocation::Dependency(name) => json!({"dependency": name}),
     };
     facts["declaration"] = json!(id);
     facts["build_type"] = json!(build_type);
@@ -207,26 +212,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_built_in_and_what_is_no_place_is_refused_with_what_is_accepted() {
-        let place = Place::Dependency("source".into());
-        let at = |source: &str| Place::Parameters { source: source.into(), reference: None, commit: None };
+    fn what_is_built_in_and_what_is_no_location_is_refused_with_what_is_accepted() {
+        let location = SourceLocation::Dependency("source".into());
+        let at = |source: &str| {
+            let source = source.into();
+            SourceLocation::Parameters(Pointers { source, reference: None, branch: None, commit: None })
+        };
+        let both = SourceLocation::Parameters(Pointers {
+            source: "/a".into(),
+            reference: Some("/b".into()),
+            branch: Some("/c".into()),
+            commit: None,
+        });
         let own = "https://ci.example/build";
-        assert!(check(own, &place).is_ok() && check(own, &at("/a/0/b~1c")).is_ok());
-        for (build_type, place, says) in [
-            ("https://actions.github.io/buildtypes/workflow/v1", place.clone(), "built in"),
+        // Its parameters do not always name a source.
+        let delegator = "https://github.com/slsa-framework/slsa-github-generator/delegator-generic@v0";
+        assert!(check(delegator, &location).is_ok());
+        assert!(check(own, &location).is_ok() && check(own, &at("/a/0/b~1c")).is_ok());
+        for (build_type, location, says) in [
+            ("https://actions.github.io/buildtypes/workflow/v1", location.clone(), "built in"),
             (
                 "https://gitlab.com/gitlab-org/gitlab-runner/-/blob/v1/PROVENANCE.md",
-                place.clone(),
+                location.clone(),
                 "built in",
             ),
-            ("", place.clone(), "URI"),
-            ("a build", place.clone(), "URI"),
-            (own, Place::Dependency(String::new()), "source"),
+            ("", location.clone(), "URI"),
+            ("a build", location.clone(), "URI"),
+            (own, SourceLocation::Dependency(String::new()), "source"),
             (own, at("workflow/repository"), "begins with '/'"),
             (own, at("/a~2"), "JSON pointer"),
+            (own, both, "ref or branch"),
         ] {
-            let refused = check(build_type, &place).unwrap_err().to_string();
-            assert!(refused.contains(says), "{build_type} {place:?}: {refused}");
+            let refused = check(build_type, &location).unwrap_err().to_string();
+            assert!(refused.contains(says), "{build_type} {location:?}: {refused}");
         }
     }
 }

@@ -36,7 +36,7 @@ pub use json::Malformed;
 pub use list::{AttestationFilter, Listed, Verdict, attestations, envelope, home};
 pub use origins::read_anew;
 pub use pending::{Entered, add_key, enqueue_verifying, register, verify_key};
-pub use provenance::{Place, READER};
+pub use provenance::{Pointers, READER, SourceLocation};
 pub use received::{BUNDLE, DSSE, Received};
 pub use record::{Carrier, Known, Recorded, Through, is_carried, record, record_opaque, subjects_here};
 pub use statement::{COSIGN_SIGN, Statement, Subject};

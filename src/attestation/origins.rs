@@ -8,7 +8,7 @@ use super::statement::Statement;
 use super::store::{build_types, origins as store};
 use crate::failure::Failure;
 use crate::names::Digest;
-use crate::postgres::{Db, Generation};
+use crate::postgres::{Db, Decisions, Generation, Scopes, database_time};
 use sqlx::PgConnection;
 
 /// The origin that a statement names, and by which declaration it was read.
@@ -23,7 +23,7 @@ impl Reading {
     /// Reads a statement by the declarations, if it is provenance.
     pub fn of(statement: &Statement, declared: &[BuildType]) -> Option<Self> {
         let find = |named: &str| declared.iter().find(|one| one.build_type == named);
-        let origin = provenance::read(statement, |named| find(named).map(|one| &one.place))?;
+        let origin = provenance::read(statement, |named| find(named).map(|one| &one.location))?;
         let named = provenance::declarable(statement);
         let declaration = named.and_then(find).map(|one| one.id);
         Some(Self { origin, declarable: named.is_some(), declaration })
@@ -60,6 +60,7 @@ pub async fn read_anew(db: &Db) -> Result<u64, Failure> {
         let Some(end) = page.last() else { return Ok(read) };
         last = end.id;
         let declared = build_types::in_force(&mut tx, None).await?;
+        let mut readings = Vec::with_capacity(page.len());
         for one in page {
             let envelope = Received::parse_again(&one.media_type, one.beside.as_deref(), &one.body);
             let statement = envelope.and_then(|envelope| Statement::read(&envelope.payload).ok());
@@ -70,8 +71,15 @@ pub async fn read_anew(db: &Db) -> Result<u64, Failure> {
                 );
                 continue;
             };
-            store::write(&mut tx, one.id, &reading).await?;
-            let subjects = one.subjects.iter().filter_map(|text| text.parse::<Digest>().ok());
+            readings.push((one.id, one.subjects, reading));
+        }
+        // No decision is made meanwhile: what one counted is what was read at its time.
+        Scopes::decisions(Decisions::All).lock(&mut tx).await?;
+        let at = database_time(&mut tx).await?;
+        for (id, subjects, reading) in readings {
+            store::supersede(&mut tx, id, &reading, at).await?;
+            store::write(&mut tx, id, &reading).await?;
+            let subjects = subjects.iter().filter_map(|text| text.parse::<Digest>().ok());
             tx.raise(subjects.map(|digest| Generation::bytes(&digest)));
             read += 1;
         }

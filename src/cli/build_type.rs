@@ -8,13 +8,13 @@ use serde_json::json;
 /// Declare where provenance of a build type names its source
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  proofmark build-type declare https://ci.example/build/v1 --source /checkout/url --ref /checkout/branch
+  proofmark build-type declare https://ci.example/build/v1 --source /checkout/url --branch /checkout/branch
   proofmark build-type declare https://ci.example/build/v2 --dependency source
   proofmark build-type list
   proofmark build-type end 1
 
-GitHub Actions, slsa-github-generator, GitLab's runner, Tekton Chains, BuildKit, Google Cloud Build and every type of
-SLSA provenance v0.2 are built in.")]
+GitHub Actions, slsa-github-generator's container-based builds, GitLab's runner, Tekton Chains, BuildKit, Google Cloud
+Build and every type of SLSA provenance v0.2 are built in.")]
 pub struct BuildType {
     #[command(subcommand)]
     command: BuildTypeCommand,
@@ -40,14 +40,17 @@ struct Declare {
     /// JSON pointer into externalParameters to the repository's address
     #[arg(long, value_name = "POINTER", required_unless_present = "dependency")]
     source: Option<String>,
-    /// JSON pointer to the ref [default: it stands in the address, git+https://host/path@ref]
-    #[arg(long = "ref", value_name = "POINTER", requires = "source")]
+    /// JSON pointer to the full ref, refs/heads/main [default: it stands in the address, git+https://host/path@ref]
+    #[arg(long = "ref", value_name = "POINTER", requires = "source", conflicts_with = "branch")]
     reference: Option<String>,
+    /// JSON pointer to the name of the branch, main
+    #[arg(long, value_name = "POINTER", requires = "source")]
+    branch: Option<String>,
     /// JSON pointer to the commit [default: that of the dependency that is the source]
     #[arg(long, value_name = "POINTER", requires = "source")]
     commit: Option<String>,
     /// Instead of pointers: the name of the entry of resolvedDependencies that is the source
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["source", "reference", "commit"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["source", "reference", "branch", "commit"])]
     dependency: Option<String>,
 }
 
@@ -56,9 +59,9 @@ impl BuildType {
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         match self.command {
             BuildTypeCommand::Declare(declare) => {
-                let Declare { build_type, source, reference, commit, dependency } = declare;
-                let body = json!({"build_type": build_type, "source": source, "ref": reference, "commit": commit,
-                    "dependency": dependency});
+                let Declare { build_type, source, reference, branch, commit, dependency } = declare;
+                let body = json!({"build_type": build_type, "source": source, "ref": reference, "branch": branch,
+                    "commit": commit, "dependency": dependency});
                 let declared = registry.put("/api/v1/build-types", &body).await?;
                 output.answer(&declared, || format!("Declared {build_type}"));
                 Ok(())
@@ -70,6 +73,7 @@ impl BuildType {
                     ("build type", "/build_type"),
                     ("source", "/source"),
                     ("ref", "/ref"),
+                    ("branch", "/branch"),
                     ("commit", "/commit"),
                     ("dependency", "/dependency"),
                     ("declared by", "/declared_by"),

@@ -28,6 +28,6 @@ pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use reference::{InvalidReference, Reference};
 pub use repository::{InvalidRepositoryName, RepositoryName};
 pub use scanner::{InvalidScannerName, ScannerName};
-pub use source::{SourceUri, canonical_pattern, git_ref, is_branch, never_matches};
+pub use source::{SourceUri, full_branch, git_ref, is_branch, is_source, never_matches};
 pub use tag::{InvalidTag, Tag};
 pub(crate) use text::text_name;

@@ -4,8 +4,10 @@
 //! What could be read in two ways is no source. Nothing here is looked up: whether two addresses serve the same
 //! repository is asked of no server.
 
+use super::Pattern;
 use std::fmt;
 use std::fmt::Write as _;
+use std::net::Ipv6Addr;
 
 /// `scheme://host[:port]/path`: the scheme and the host in lower case, without `git+`, user, default port, `.git`,
 /// trailing slash, fragment or ref.
@@ -41,12 +43,13 @@ impl SourceUri {
 
     /// Reads an SPDX download location, `git+https://host/path@ref#subdirectory`. The ref begins behind the first `@`
     /// of the path that does not begin a component, as in `https://host/@scope/app`: a branch may be called
-    /// `x@refs/heads/main`.
+    /// `x@refs/heads/main`. It may be called `main#x` as well: behind a ref a `#` can be read in two ways, so that
+    /// there is no ref.
     pub fn with_ref(text: &str) -> Option<(Self, Option<String>)> {
         if text.len() > MAX_LEN {
             return None;
         }
-        let text = text.split_once('#').map_or(text, |(before, _)| before);
+        let (text, fragment) = text.split_once('#').map_or((text, None), |(text, rest)| (text, Some(rest)));
         let (_, _, path) = split(text)?;
         let start = text.len() - path.len();
         let at =
@@ -55,7 +58,8 @@ impl SourceUri {
             Some(at) => (text.get(..start + at)?, text.get(start + at + 1..)),
             None => (text, None),
         };
-        Some((Self::repository(base)?, reference.and_then(git_ref)))
+        let reference = reference.filter(|_| fragment.is_none()).and_then(git_ref);
+        Some((Self::repository(base)?, reference))
     }
 
     /// Reads a build context of BuildKit, `https://host/path#ref:subdirectory`.
@@ -95,13 +99,38 @@ pub fn git_ref(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// Whether a branch that a policy names (`main`, `refs/heads/main`) is this ref. A branch that is called like a ref,
-/// `refs/heads/refs/heads/main`, is not the branch main.
+/// Whether a branch that a policy names (`main`, `refs/heads/main`) is this full ref. A short one, `main`, may be a
+/// tag's name: it is no branch. A branch that is called like a ref, `refs/heads/refs/heads/main`, is not the branch
+/// main.
 pub fn is_branch(branch: &str, reference: &str) -> bool {
-    let full = |name: &str| {
-        if name.starts_with("refs/") { name.to_owned() } else { format!("refs/heads/{name}") }
-    };
-    full(branch) == full(reference)
+    if branch.starts_with("refs/") { branch == reference } else { full_branch(branch) == reference }
+}
+
+/// The full ref of a branch, whatever its name looks like.
+pub fn full_branch(name: &str) -> String {
+    format!("refs/heads/{name}")
+}
+
+/// Whether a policy's pattern is met, both brought to the canonical spelling. A ref that the pattern ends in is
+/// demanded.
+pub fn is_source(pattern: &Pattern, source: &str, reference: Option<&str>) -> bool {
+    let (spelling, demanded) = canonical_pattern(pattern.as_str());
+    let source = SourceUri::repository(source).map_or_else(|| source.to_owned(), |source| source.0);
+    let matches =
+        |pattern: &str, text: &str| pattern.parse::<Pattern>().is_ok_and(|found| found.matches(text));
+    let at = demanded.is_none_or(|demanded| reference.is_some_and(|reference| matches(&demanded, reference)));
+    // The address of one repository is no pattern, though it may have the brackets of one.
+    let named = SourceUri::repository(&spelling);
+    at && named.map_or_else(|| matches(&with_literal_host(&spelling), &source), |named| named.0 == source)
+}
+
+/// Escapes the brackets of an IPv6 address, which a pattern would read as a set of characters.
+fn with_literal_host(spelling: &str) -> String {
+    let address = spelling.split_once("://[").and_then(|(scheme, rest)| {
+        let (address, rest) = rest.split_once(']')?;
+        address.parse::<Ipv6Addr>().is_ok().then(|| format!("{scheme}://\\[{address}\\]{rest}"))
+    });
+    address.unwrap_or_else(|| spelling.to_owned())
 }
 
 /// Scheme in lower case, authority and path without its first slash.
@@ -138,7 +167,7 @@ fn canonical_authority(scheme: &str, authority: &str) -> Option<String> {
     };
     let (host, port) = if let Some(rest) = host.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
-        let address: std::net::Ipv6Addr = address.parse().ok()?;
+        let address: Ipv6Addr = address.parse().ok()?;
         (format!("[{address}]"), port)
     } else {
         let (host, port) = host.split_at(host.find(':').unwrap_or(host.len()));
@@ -209,7 +238,7 @@ fn canonical_path(scheme: &str, path: &str) -> Option<String> {
 /// the one behind the first `@refs/`.
 ///
 /// The parts of an address that a pattern leaves open are brought to no form; what it says literally is.
-pub fn canonical_pattern(text: &str) -> (String, Option<String>) {
+fn canonical_pattern(text: &str) -> (String, Option<String>) {
     let bare = strip_prefix_ignoring_case(text, "git+").unwrap_or(text);
     let at = bare.find("@refs/");
     let (bare, reference) = at.map_or((bare, None), |at| (&bare[..at], Some(bare[at + 1..].to_owned())));
@@ -224,11 +253,13 @@ fn canonical_spelling(bare: &str) -> String {
     let Some((authority, path)) = rest.split_once('/') else { return bare.to_owned() };
     let open = |text: &str| text.contains(|c| "*?[]{}\\!".contains(c));
     let scheme = if open(scheme) { scheme.to_owned() } else { scheme.to_ascii_lowercase() };
-    let authority = if open(authority) || open(&scheme) {
-        authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase()
-    } else {
-        canonical_authority(&scheme, authority).unwrap_or_else(|| authority.to_owned())
-    };
+    let authority = canonical_authority(&scheme, authority).unwrap_or_else(|| {
+        if open(authority) || open(&scheme) {
+            authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase()
+        } else {
+            authority.to_owned()
+        }
+    });
     let path = path.strip_suffix('/').unwrap_or(path);
     let path = path.strip_suffix(".git").unwrap_or(path);
     format!("{scheme}://{authority}/{path}")
@@ -378,7 +409,10 @@ mod tests {
         let main = Some("refs/heads/main");
         for (text, source, reference) in [
             ("git+https://h/team/app@refs/heads/main", "https://h/team/app", main),
-            ("git+https://h/team/app.git@refs/heads/main#sub/directory", "https://h/team/app", main),
+            ("git+https://h/team/app.git@refs/heads/main#sub/directory", "https://h/team/app", None),
+            ("git+https://h/team/app@refs/heads/main#evil", "https://h/team/app", None),
+            ("git+https://h/team/app@refs/heads/main#", "https://h/team/app", None),
+            ("git+https://h/team/app#x@refs/heads/main", "https://h/team/app", None),
             ("git+ssh://git@h/team/app@refs/heads/main", "ssh://h/team/app", main),
             ("git@h:team/app@refs/heads/main", "ssh://h/team/app", main),
             ("https://h/@scope/app@refs/heads/main", "https://h/@scope/app", main),
@@ -416,12 +450,15 @@ mod tests {
         for (branch, reference) in [
             ("main", "refs/heads/main"),
             ("refs/heads/main", "refs/heads/main"),
-            ("main", "main"),
-            ("v1/x", "v1/x"),
+            ("v1/x", "refs/heads/v1/x"),
+            ("refs/tags/v1", "refs/tags/v1"),
         ] {
             assert!(is_branch(branch, reference), "{branch} {reference}");
         }
         for (branch, reference) in [
+            ("main", "main"),
+            ("refs/heads/main", "main"),
+            ("v1/x", "v1/x"),
             ("main", "refs/heads/x@refs/heads/main"),
             ("main", "refs/heads/refs/heads/main"),
             ("refs/heads/main", "refs/heads/refs/heads/main"),
@@ -444,6 +481,7 @@ mod tests {
             ("https://git.example/team/app*", "https://git.example/team/app*"),
             ("https://github.com/acme/{a,b}.git", "https://github.com/acme/{a,b}"),
             ("git@git.example:team/app.git", "ssh://git.example/team/app"),
+            ("https://[::0001]:443/Team/*", "https://[::1]/Team/*"),
             ("**", "**"),
             ("*://*.example/**", "*://*.example/**"),
         ] {

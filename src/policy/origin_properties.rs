@@ -54,11 +54,20 @@ fn sources_and_branches_are_compared_in_one_spelling() {
         assert_eq!(allows(&gate(more), main()), allowed, "{more}");
     }
     for reference in
-        ["refs/heads/x@refs/heads/main", "refs/tags/main", "refs/heads/refs/heads/main", "heads/main"]
+        ["refs/heads/x@refs/heads/main", "refs/tags/main", "refs/heads/refs/heads/main", "heads/main", "main"]
     {
         let other = built(Some("https://git.example/payments/api"), Some(reference));
         assert!(!allows(&gate("branches: [main]"), other.clone()), "{reference}");
         assert!(!allows(&gate("branches: [refs/heads/main]"), other), "{reference}");
+    }
+    let local = || built(Some("https://[::1]:8443/team/app"), Some("refs/heads/main"));
+    for (more, allowed) in [
+        ("sources: ['https://[::1]:8443/team/app']", true),
+        ("sources: ['https://[::0001]:8443/team/*']", true),
+        ("sources: ['https://[::2]:8443/team/*']", false),
+        ("sources: ['https://[::12]:8443/team/**']", false),
+    ] {
+        assert_eq!(allows(&gate(more), local()), allowed, "{more}");
     }
     assert!(!allows(&gate("sources: ['**']"), built(None, None)));
     assert!(!allows(&gate("branches: [main]"), built(Some("https://h/a"), None)));

@@ -74,7 +74,7 @@ fn github(repository: &str, reference: &str, commit: &str) -> Value {
 
 fn own(repository: &str) -> Value {
     json!({"buildDefinition": {"buildType": OWN,
-               "externalParameters": {"checkout": {"url": repository, "branch": "refs/heads/main"}},
+               "externalParameters": {"checkout": {"url": repository, "branch": "main"}},
                "resolvedDependencies": [{"uri": format!("git+{repository}"), "digest": {"gitCommit": "aa"}, "name": "app"}]},
            "runDetails": {"builder": {"id": "https://ci.example/builder"}}})
 }
@@ -165,7 +165,11 @@ async fn a_declared_type_counts_from_then_on_and_its_end_ends_nothing_that_runs(
         why.contains("names no source") && why.contains(OWN) && why.contains("build-type declare"),
         "{why}"
     );
-    let pointers = json!({"build_type": OWN, "source": "/checkout/url", "ref": "/checkout/branch"});
+    // A short ref is no branch: it may be a tag's name.
+    let short = json!({"build_type": OWN, "source": "/checkout/url", "ref": "/checkout/branch"});
+    scene.declare(&short).await;
+    eventually("the ref is read", async || scene.refused(&digest).await.contains("branch main is not")).await;
+    let pointers = json!({"build_type": OWN, "source": "/checkout/url", "branch": "/checkout/branch"});
     let declared = scene.declare(&pointers).await;
     assert_eq!(scene.declare(&pointers).await["id"], declared["id"], "the same again changes nothing");
     eventually("the statement is read again", async || scene.promotes(&digest).await).await;
@@ -198,6 +202,8 @@ async fn a_declared_type_counts_from_then_on_and_its_end_ends_nothing_that_runs(
         (json!({"build_type": OWN}), "say where the source stands"),
         (json!({"build_type": OWN, "source": "/a", "dependency": "app"}), "not both"),
         (json!({"build_type": OWN, "source": "a"}), "JSON pointer"),
+        (json!({"build_type": OWN, "source": "/a", "ref": "/b", "branch": "/c"}), "ref or branch"),
+        (json!({"build_type": OWN, "dependency": "app", "branch": "/c"}), "not both"),
     ] {
         let refused = scene.admin.put_document("/api/v1/build-types", &body, 422).await;
         assert_eq!(refused["code"], "invalid-build-type");
@@ -231,6 +237,51 @@ async fn what_an_earlier_reader_read_counts_for_no_promotion_and_goes_on_for_wha
     assert!(scene.refused(&evil).await.contains("names no source"));
     assert!(scene.promotes(&digest).await);
     assert_eq!(proofmark::attestation::read_anew(&scene.registry.app.db).await.unwrap(), 0);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn what_a_later_reader_read_is_read_again_after_a_return_to_this_release() {
+    let scene = Scene::start("sources: ['https://git.example/team/*']").await;
+    let digest = scene.build("1", PROVENANCE, &github(SOURCE, "refs/heads/main", "aa")).await;
+    sqlx::query("update provenance_origins set reader = 1000, source = 'https://git.example/evil/app'")
+        .execute(&mut *scene.registry.sql().await)
+        .await
+        .unwrap();
+    assert!(scene.refused(&digest).await.contains("still to be read by the rules of this release"));
+    proofmark::attestation::enqueue_reading(&scene.registry.app.db).await.unwrap();
+    eventually("the statement is read again", async || scene.promotes(&digest).await).await;
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn of_what_runs_only_the_reading_of_its_promotion_counts() {
+    let scene = Scene::start("build_types: ['**']").await;
+    let evil = "https://git.example/evil/app";
+    let enforced = "{provenance: {by: [ci], builders: ['https://ci.example/builder'], \
+        sources: ['https://git.example/team/*'], enforce_on_running_from: 2000-01-01T00:00:00Z}}";
+    let mut predicate = own(evil);
+    let tool = json!({"uri": format!("git+{SOURCE}"), "digest": {"gitCommit": "bb"}, "name": "tool"});
+    predicate["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap().push(tool);
+    let read = async |digest: &Digest, source: &str| {
+        scene.admin.attestations("app", digest).await.remove(0)["source"] == source
+    };
+    // A mistaken declaration, by which one version is promoted and the other is not.
+    scene.declare(&json!({"build_type": OWN, "dependency": "tool"})).await;
+    let before = scene.build("1", PROVENANCE, &predicate).await;
+    let after = scene.build("2", PROVENANCE, &predicate).await;
+    assert!(read(&before, SOURCE).await && read(&after, SOURCE).await);
+    assert!(scene.promotes(&before).await);
+    scene.declare(&json!({"build_type": OWN, "dependency": "app"})).await;
+    eventually("both are read again", async || read(&before, evil).await && read(&after, evil).await).await;
+    scene.registry.policy("prod", enforced).await;
+    let good = expect(scene.promoter.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["digest"], json!(before), "it was promoted by the reading that fits");
+    scene.registry.policy("prod", "{provenance: {by: [ci], builders: ['https://ci.example/builder']}}").await;
+    assert!(scene.promotes(&after).await);
+    scene.registry.policy("prod", enforced).await;
+    let good = expect(scene.promoter.known_good("app", "prod").await, 200).await;
+    assert_eq!(good["digest"], json!(before), "no promotion of the other counted that reading: {good}");
     scene.registry.check().await;
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// The edition of these rules. Raised with every change that reads some statement otherwise: what an earlier edition
 /// read is read again, and until then counts for no promotion.
-pub const READER: i32 = 1;
+pub const READER: i32 = 2;
 
 /// Where something was built from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,18 +30,24 @@ pub struct Origin {
 
 /// Where a build type that an administrator declared names its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SourceLocation {
     /// At JSON pointers into `externalParameters`.
-    Parameters {
-        /// The repository's address, perhaps with its ref (`git+https://host/path@ref`) where no pointer names it.
-        source: String,
-        /// The ref.
-        reference: Option<String>,
-        /// The commit; without it, that of the dependency that is the source.
-        commit: Option<String>,
-    },
+    Parameters(Pointers),
     /// The entry of `resolvedDependencies` with this name.
     Dependency(String),
+}
+
+/// JSON pointers into `externalParameters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointers {
+    /// The repository's address, perhaps with its ref (`git+https://host/path@ref`) where no pointer names it.
+    pub source: String,
+    /// The full ref, such as `refs/heads/main`.
+    pub reference: Option<String>,
+    /// Instead of the ref: the name of the branch, such as `main`.
+    pub branch: Option<String>,
+    /// The commit; without it, that of the dependency that is the source.
+    pub commit: Option<String>,
 }
 
 /// The longest text that is kept of a statement.
@@ -49,7 +55,10 @@ const MAX_LEN: usize = 1024;
 
 /// Reads the origin, if the statement is provenance. `declared` finds the declaration of a build type that is not
 /// built in.
-pub fn read<'a>(statement: &Statement, declared: impl Fn(&str) -> Option<&'a Place>) -> Option<Origin> {
+pub fn read<'a>(
+    statement: &Statement,
+    declared: impl Fn(&str) -> Option<&'a SourceLocation>,
+) -> Option<Origin> {
     let predicate = &statement.predicate;
     let at = match statement.predicate_type.as_str() {
         PROVENANCE_V1 => "/buildDefinition/buildType",
@@ -60,7 +69,7 @@ pub fn read<'a>(statement: &Statement, declared: impl Fn(&str) -> Option<&'a Pla
     let named = build_type.as_deref().unwrap_or_default();
     let read = if statement.predicate_type == PROVENANCE_V1 {
         let definition = predicate.get("buildDefinition").unwrap_or(&Value::Null);
-        readers::v1(named, definition, declared(named).filter(|_| !is_built_in(named)))
+        readers::v1(named, definition, declared(named))
     } else {
         readers::v0_2(named, predicate)
     };
@@ -70,13 +79,14 @@ pub fn read<'a>(statement: &Statement, declared: impl Fn(&str) -> Option<&'a Pla
 /// The build type of a statement of provenance v1, which may be declared.
 pub fn declarable(statement: &Statement) -> Option<&str> {
     let is_v1 = statement.predicate_type == PROVENANCE_V1;
-    text(statement.predicate.pointer("/buildDefinition/buildType"))
-        .filter(|named| is_v1 && !is_built_in(named))
+    let definition = statement.predicate.get("buildDefinition").filter(|_| is_v1)?;
+    let parameters = definition.get("externalParameters").unwrap_or(&Value::Null);
+    text(definition.get("buildType")).filter(|named| readers::Known::of(named, parameters).is_none())
 }
 
-/// Whether the rules of the build type are built in, so that nobody declares others.
+/// Whether the rules of the build type are built in, whatever its parameters are, so that nobody declares others.
 pub fn is_built_in(build_type: &str) -> bool {
-    readers::Known::of(build_type).is_some()
+    readers::Known::of(build_type, &Value::Null).is_some()
 }
 
 /// The text, if it is one.

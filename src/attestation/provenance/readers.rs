@@ -1,7 +1,7 @@
 //! One reader for each build type.
 
-use super::{Origin, Place, text};
-use crate::names::{SourceUri, git_ref};
+use super::{Origin, Pointers, SourceLocation, text};
+use crate::names::{SourceUri, full_branch, git_ref};
 use serde_json::Value;
 
 /// Build types of provenance v1 whose rules are known.
@@ -9,8 +9,8 @@ use serde_json::Value;
 pub enum Known {
     /// GitHub Actions: `workflow.{repository, ref}`.
     GithubWorkflow,
-    /// slsa-github-generator's builders: the descriptor `source`.
-    GithubGenerator,
+    /// Container-based builds of slsa-github-generator: the descriptor `source`.
+    ContainerBased,
     /// GitLab's runner: `source`.
     Gitlab,
     /// Tekton Chains: the build's own git parameters and results.
@@ -22,28 +22,27 @@ pub enum Known {
 }
 
 impl Known {
-    /// Finds the rules of a build type.
-    pub fn of(build_type: &str) -> Option<Self> {
+    /// Finds the rules of a build type; each is named exactly, since another one may name its source elsewhere.
+    /// slsa-github-generator's delegators name a source only where `workflow` is among the parameters.
+    pub fn of(build_type: &str, parameters: &Value) -> Option<Self> {
         match build_type {
             "https://actions.github.io/buildtypes/workflow/v1"
             | "https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1" => {
                 Some(Self::GithubWorkflow)
             }
+            "https://github.com/slsa-framework/slsa-github-generator/delegator-generic@v0" => {
+                parameters.get("workflow").map(|_| Self::GithubWorkflow)
+            }
             "https://slsa.dev/container-based-build/v0.1"
-            | "https://slsa.dev/container-based-build/v0.1?draft" => Some(Self::GithubGenerator),
+            | "https://slsa.dev/container-based-build/v0.1?draft" => Some(Self::ContainerBased),
             "https://tekton.dev/chains/v2/slsa" | "https://tekton.dev/chains/v2/slsa-tekton" => {
                 Some(Self::Tekton)
             }
             "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md" => {
                 Some(Self::Buildkit)
             }
-            "https://slsa-framework.github.io/gcb-buildtypes/triggered-build/v1" => Some(Self::CloudBuild),
-            other if other.starts_with("https://github.com/slsa-framework/slsa-github-generator/") => {
-                Some(Self::GithubGenerator)
-            }
-            other if other.starts_with("https://cloud.google.com/build/gcb-buildtypes/") => {
-                Some(Self::CloudBuild)
-            }
+            "https://slsa-framework.github.io/gcb-buildtypes/triggered-build/v1"
+            | "https://cloud.google.com/build/gcb-buildtypes/google-worker/v1" => Some(Self::CloudBuild),
             other => {
                 let version = other.strip_prefix("https://gitlab.com/gitlab-org/gitlab-runner/-/blob/")?;
                 let version = version.strip_suffix("/PROVENANCE.md")?;
@@ -57,20 +56,18 @@ impl Known {
 const BUILDKIT_V0_2: &str = "https://mobyproject.org/buildkit@v1";
 
 /// Of provenance v1.
-pub fn v1(build_type: &str, definition: &Value, declared: Option<&Place>) -> Option<Origin> {
+pub fn v1(build_type: &str, definition: &Value, declared: Option<&SourceLocation>) -> Option<Origin> {
     let parameters = definition.get("externalParameters")?;
     let dependencies = entries(definition.get("resolvedDependencies"));
-    let Some(known) = Known::of(build_type) else {
+    let Some(known) = Known::of(build_type, parameters) else {
         return match declared? {
-            Place::Parameters { source, reference, commit } => {
-                at_pointers(parameters, dependencies, source, reference.as_deref(), commit.as_deref())
-            }
-            Place::Dependency(name) => dependency(dependencies, name),
+            SourceLocation::Parameters(pointers) => at_pointers(parameters, dependencies, pointers),
+            SourceLocation::Dependency(name) => dependency(dependencies, name),
         };
     };
     match known {
         Known::GithubWorkflow => repository_and_ref(parameters.get("workflow")?, dependencies),
-        Known::GithubGenerator => descriptor(parameters.get("source")?),
+        Known::ContainerBased => descriptor(parameters.get("source")?),
         Known::Gitlab => {
             let source = SourceUri::repository(text(parameters.get("source"))?)?;
             let commit = commit_among(dependencies, &source);
@@ -165,22 +162,19 @@ fn chains_parameters<'a>(parameter: &dyn Fn(&str) -> Option<&'a str>) -> Option<
     Some(Origin { source: Some(source), reference, commit, build_type: None })
 }
 
-fn at_pointers(
-    parameters: &Value,
-    dependencies: &[Value],
-    source: &str,
-    reference: Option<&str>,
-    commit: Option<&str>,
-) -> Option<Origin> {
-    let address = text(parameters.pointer(source))?;
-    let (source, reference) = match reference {
-        Some(pointer) => {
-            (SourceUri::repository(address)?, text(parameters.pointer(pointer)).and_then(git_ref))
+fn at_pointers(parameters: &Value, dependencies: &[Value], pointers: &Pointers) -> Option<Origin> {
+    let at = |pointer: &String| text(parameters.pointer(pointer));
+    let address = at(&pointers.source)?;
+    let (source, reference) = match (&pointers.reference, &pointers.branch) {
+        (None, None) => SourceUri::with_ref(address)?,
+        (Some(pointer), _) => (SourceUri::repository(address)?, at(pointer).and_then(git_ref)),
+        (None, Some(pointer)) => {
+            let branch = at(pointer).and_then(|name| git_ref(&full_branch(name)));
+            (SourceUri::repository(address)?, branch)
         }
-        None => SourceUri::with_ref(address)?,
     };
-    let commit = match commit {
-        Some(pointer) => text(parameters.pointer(pointer)).and_then(commit_id),
+    let commit = match &pointers.commit {
+        Some(pointer) => at(pointer).and_then(commit_id),
         None => commit_among(dependencies, &source),
     };
     Some(Origin { source: Some(source), reference, commit, build_type: None })

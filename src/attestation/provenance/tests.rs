@@ -73,12 +73,17 @@ fn a_dependency_tells_the_commit_of_the_named_source_only_and_only_where_all_agr
 
 #[test]
 fn a_declared_build_type_is_read_where_its_declaration_says_and_a_built_in_one_is_not() {
-    let parameters = Place::Parameters {
-        source: "/checkout/0/url".into(),
-        reference: Some("/checkout/0/branch".into()),
-        commit: None,
+    let at = |reference: Option<&str>, branch: Option<&str>| {
+        let (reference, branch) = (reference.map(str::to_owned), branch.map(str::to_owned));
+        SourceLocation::Parameters(Pointers {
+            source: "/checkout/0/url".into(),
+            reference,
+            branch,
+            commit: None,
+        })
     };
-    let with = |place: &Place, build_type: &str| {
+    let parameters = at(Some("/checkout/0/branch"), None);
+    let with = |location: &SourceLocation, build_type: &str| {
         let predicate = json!({"buildDefinition": {
             "buildType": build_type,
             "externalParameters": {"checkout": [{"url": "https://h/team/app.git", "branch": "refs/heads/main"}],
@@ -86,7 +91,7 @@ fn a_declared_build_type_is_read_where_its_declaration_says_and_a_built_in_one_i
             "resolvedDependencies": [
                 {"uri": "git+https://h/team/other", "digest": {"gitCommit": "bb"}, "name": "tool"},
                 {"uri": "git+https://h/team/app@refs/heads/main", "digest": {"gitCommit": "aa"}, "name": "source"}]}});
-        let read = read(&statement(PROVENANCE_V1, predicate), |_| Some(place)).unwrap();
+        let read = read(&statement(PROVENANCE_V1, predicate), |_| Some(location)).unwrap();
         (read.source.map(|source| source.to_string()), read.reference, read.commit)
     };
     let found = |source: &str, reference: &str, commit: &str| {
@@ -94,12 +99,54 @@ fn a_declared_build_type_is_read_where_its_declaration_says_and_a_built_in_one_i
     };
     let own = "https://ci.example/build";
     assert_eq!(with(&parameters, own), found("https://h/team/app", "refs/heads/main", "aa"));
-    let one = Place::Parameters { source: "/at".into(), reference: None, commit: Some("/commit".into()) };
+    // A name that looks like a ref is a branch's name all the same, and a short ref is no branch.
+    let branch = at(None, Some("/checkout/0/branch"));
+    assert_eq!(with(&branch, own), found("https://h/team/app", "refs/heads/refs/heads/main", "aa"));
+    let short = |location: &SourceLocation| {
+        let predicate = json!({"buildDefinition": {"buildType": own,
+            "externalParameters": {"checkout": [{"url": "https://h/team/app", "branch": "main"}]}}});
+        read(&statement(PROVENANCE_V1, predicate), |_| Some(location)).unwrap().reference.unwrap()
+    };
+    assert!(is_branch("main", &short(&branch)) && !is_branch("main", &short(&parameters)));
+    let one = SourceLocation::Parameters(Pointers {
+        source: "/at".into(),
+        reference: None,
+        branch: None,
+        commit: Some("/commit".into()),
+    });
     assert_eq!(with(&one, own), found("https://h/team/app", "refs/heads/x", "cc"));
-    let named = Place::Dependency("source".into());
+    let named = SourceLocation::Dependency("source".into());
     assert_eq!(with(&named, own), found("https://h/team/app", "refs/heads/main", "aa"));
-    assert_eq!(with(&Place::Dependency("none".into()), own), (None, None, None));
+    assert_eq!(with(&SourceLocation::Dependency("none".into()), own), (None, None, None));
     assert_eq!(with(&named, "https://tekton.dev/chains/v2/slsa"), (None, None, None));
+}
+
+#[test]
+fn only_the_exact_build_types_are_built_in() {
+    for build_type in [
+        "https://github.com/slsa-framework/slsa-github-generator/delegator-generic@v1",
+        "https://github.com/slsa-framework/slsa-github-generator/evil",
+        "https://cloud.google.com/build/gcb-buildtypes/google-worker/v2",
+        "https://slsa.dev/container-based-build/v0.2",
+    ] {
+        assert!(!is_built_in(build_type), "{build_type}");
+    }
+    // A delegator names its source where its parameters have `workflow`, and is declared for those without.
+    let delegator = "https://github.com/slsa-framework/slsa-github-generator/delegator-generic@v0";
+    let of = |parameters: Value| {
+        let definition = json!({"buildType": delegator, "externalParameters": parameters,
+            "resolvedDependencies": [{"uri": "git+https://h/team/app@refs/heads/main", "name": "source"}]});
+        statement(PROVENANCE_V1, json!({"buildDefinition": definition}))
+    };
+    let declared = SourceLocation::Dependency("source".into());
+    let plain = of(json!({"inputs": {"workflow": {"repository": "https://h/evil/app"}}, "vars": {}}));
+    assert_eq!(read(&plain, |_| None).unwrap().source, None);
+    assert!(declarable(&plain).is_some());
+    let source = |read: Origin| read.source.unwrap().to_string();
+    assert_eq!(source(read(&plain, |_| Some(&declared)).unwrap()), "https://h/team/app");
+    let workflow = of(json!({"workflow": {"repository": "git+https://h/evil/app", "ref": "refs/heads/x"}}));
+    assert_eq!(declarable(&workflow), None);
+    assert_eq!(source(read(&workflow, |_| Some(&declared)).unwrap()), "https://h/evil/app");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rows of `build_types`.
 
 use crate::attestation::build_types::{BuildType, Ended};
-use crate::attestation::provenance::Place;
+use crate::attestation::provenance::{Pointers, SourceLocation};
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -11,6 +11,7 @@ struct Row {
     build_type: String,
     source: Option<String>,
     source_ref: Option<String>,
+    branch: Option<String>,
     commit_id: Option<String>,
     dependency: Option<String>,
     declared_by: String,
@@ -21,15 +22,20 @@ struct Row {
 
 impl From<Row> for BuildType {
     fn from(row: Row) -> Self {
-        let place = match row.source {
-            Some(source) => Place::Parameters { source, reference: row.source_ref, commit: row.commit_id },
-            None => Place::Dependency(row.dependency.unwrap_or_default()),
+        let location = match row.source {
+            Some(source) => SourceLocation::Parameters(Pointers {
+                source,
+                reference: row.source_ref,
+                branch: row.branch,
+                commit: row.commit_id,
+            }),
+            None => SourceLocation::Dependency(row.dependency.unwrap_or_default()),
         };
         let ended = row.ended_by.zip(row.ended_at).map(|(by, at)| Ended { by, at });
         Self {
             id: row.id,
             build_type: row.build_type,
-            place,
+            location,
             declared_by: row.declared_by,
             declared_at: row.declared_at,
             ended,
@@ -55,7 +61,7 @@ pub async fn page(
 ) -> Result<Vec<BuildType>, Failure> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select b.id, b.build_type, b.source, b.source_ref, b.commit_id, b.dependency, d.name as declared_by,
+        r#"select b.id, b.build_type, b.source, b.source_ref, b.branch, b.commit_id, b.dependency, d.name as declared_by,
              b.declared_at, e.name as "ended_by?", b.ended_at
            from build_types b join principals d on d.id = b.declared_by left join principals e on e.id = b.ended_by
            where b.id > $1 and ($3::text is null or b.build_type = $3)
@@ -74,22 +80,22 @@ pub async fn page(
 pub async fn insert(
     connection: &mut PgConnection,
     build_type: &str,
-    place: &Place,
+    location: &SourceLocation,
     (by, at): (i64, DateTime<Utc>),
 ) -> Result<i64, Failure> {
-    let (source, reference, commit, dependency) = match place {
-        Place::Parameters { source, reference, commit } => {
-            (Some(source), reference.as_ref(), commit.as_ref(), None)
-        }
-        Place::Dependency(name) => (None, None, None, Some(name)),
+    let (pointers, dependency) = match location {
+        SourceLocation::Parameters(pointers) => (Some(pointers), None),
+        SourceLocation::Dependency(name) => (None, Some(name)),
     };
     sqlx::query_scalar!(
-        "insert into build_types(build_type, source, source_ref, commit_id, dependency, declared_by, declared_at)
-         values ($1, $2, $3, $4, $5, $6, $7) returning id",
+        "insert into build_types(build_type, source, source_ref, branch, commit_id, dependency, declared_by,
+           declared_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) returning id",
         build_type,
-        source,
-        reference,
-        commit,
+        pointers.map(|at| &at.source),
+        pointers.and_then(|at| at.reference.as_ref()),
+        pointers.and_then(|at| at.branch.as_ref()),
+        pointers.and_then(|at| at.commit.as_ref()),
         dependency,
         by,
         at,

@@ -3,6 +3,7 @@
 use crate::attestation::origins::Reading;
 use crate::attestation::provenance::READER;
 use crate::failure::Failure;
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// A statement of provenance that is to be read.
@@ -15,26 +16,36 @@ pub struct Unread {
     pub subjects: Vec<String>,
 }
 
-/// Writes the newest reading. What it says otherwise than the one before is kept beside that; the same from another
-/// reader takes its place.
-pub async fn write(connection: &mut PgConnection, id: i64, reading: &Reading) -> Result<(), Failure> {
-    let failed = |error| Failure::new("recording where something was built from", error);
+/// Ends the newest reading at a time at which no decision is made, if the new one says otherwise. It is kept for what was
+/// promoted by it.
+pub async fn supersede(
+    connection: &mut PgConnection,
+    id: i64,
+    reading: &Reading,
+    at: DateTime<Utc>,
+) -> Result<(), Failure> {
     let origin = &reading.origin;
-    let source = origin.source.as_ref().map(ToString::to_string);
     sqlx::query!(
-        "update provenance_origins set superseded = true
+        "update provenance_origins set superseded = true, superseded_at = $7
          where attestation_id = $1 and not superseded and (declaration, build_type, source, source_ref, commit_id)
            is distinct from ($2::bigint, $3::text, $4::text, $5::text, $6::text)",
         id,
         reading.declaration,
         origin.build_type,
-        source,
+        origin.source.as_ref().map(ToString::to_string),
         origin.reference,
         origin.commit,
+        at,
     )
-    .execute(&mut *connection)
+    .execute(connection)
     .await
-    .map_err(failed)?;
+    .map_err(|error| Failure::new("superseding where something was built from", error))?;
+    Ok(())
+}
+
+/// Writes the newest reading. One that says the same and was read by another reader is this one.
+pub async fn write(connection: &mut PgConnection, id: i64, reading: &Reading) -> Result<(), Failure> {
+    let origin = &reading.origin;
     sqlx::query!(
         "insert into provenance_origins(attestation_id, reader, declarable, declaration, build_type, source, source_ref,
            commit_id)
@@ -45,20 +56,21 @@ pub async fn write(connection: &mut PgConnection, id: i64, reading: &Reading) ->
         reading.declarable,
         reading.declaration,
         origin.build_type,
-        source,
+        origin.source.as_ref().map(ToString::to_string),
         origin.reference,
         origin.commit,
     )
     .execute(connection)
     .await
-    .map_err(failed)?;
+    .map_err(|error| Failure::new("recording where something was built from", error))?;
     Ok(())
 }
 
-/// Whether the newest reading of some statement is an earlier reader's.
+/// Whether the newest reading of some statement is another reader's: an earlier one's, or a later one's after a return
+/// to an earlier release.
 pub async fn any_older(connection: &mut PgConnection) -> Result<bool, Failure> {
     sqlx::query_scalar!(
-        r#"select exists (select from provenance_origins where not superseded and reader < $1) as "any!""#,
+        r#"select exists (select from provenance_origins where not superseded and reader <> $1) as "any!""#,
         READER
     )
     .fetch_one(connection)
@@ -66,8 +78,8 @@ pub async fn any_older(connection: &mut PgConnection) -> Result<bool, Failure> {
     .map_err(|error| Failure::new("looking for provenance that is to be read", error))
 }
 
-/// The next statements of provenance behind this one whose newest reading is of an earlier reader or of a declaration
-/// that is not in force; so many that their envelopes have few bytes together, and one at the least.
+/// The next statements of provenance behind this one whose newest reading is of another reader or of a declaration
+/// that is not in force; so many that their envelopes have few bytes together, and at least one.
 pub async fn unread(
     connection: &mut PgConnection,
     after: i64,
@@ -84,7 +96,7 @@ pub async fn unread(
                        join predicate_types t on t.id = a.predicate_type_id
                        where a.id > $1 and t.uri in ('https://slsa.dev/provenance/v1', 'https://slsa.dev/provenance/v0.2')
                          and not exists (select from provenance_origins o
-                           where o.attestation_id = a.id and not o.superseded and o.reader >= $4
+                           where o.attestation_id = a.id and not o.superseded and o.reader = $4
                              and (not o.declarable or o.declaration is not distinct from (
                                select b.id from build_types b where b.build_type = o.build_type and b.ended_at is null)))
                        order by a.id limit $2) a

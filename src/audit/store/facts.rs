@@ -407,8 +407,9 @@ async fn build_types(connection: &mut PgConnection, behind: &str, limit: i64) ->
              where e.repository_id is null and e.at = b.declared_at and e.kind = 'build-type.declared'
                and e.principal_id = b.declared_by
                and f.facts @> jsonb_build_object('declaration', b.id, 'build_type', b.build_type)
-               and (f.facts ->> 'source', f.facts ->> 'ref', f.facts ->> 'commit', f.facts ->> 'dependency')
-                 is not distinct from (b.source, b.source_ref, b.commit_id, b.dependency))
+               and (f.facts ->> 'source', f.facts ->> 'ref', f.facts ->> 'branch', f.facts ->> 'commit',
+                   f.facts ->> 'dependency')
+                 is not distinct from (b.source, b.source_ref, b.branch, b.commit_id, b.dependency))
              then 'build type ' || b.build_type || ' was declared by no event that says the same'
              when b.ended_at is not null and not exists (
              select from events e cross join lateral facts_said(e.leaf) f(facts)

@@ -116,7 +116,7 @@ async fn build_types(registry: &Registry, record: &Record<'_>, outcome: &mut Out
         let line = line?;
         let name = at(&line, "/build_type");
         if line["ended_at"].is_null() && !here.contains(&name) {
-            let given = ["build_type", "source", "ref", "commit", "dependency"];
+            let given = ["build_type", "source", "ref", "branch", "commit", "dependency"];
             let put = registry.put("/api/v1/build-types", &members(&line, &given)).await;
             note(put, sheets::BUILD_TYPES, &name, outcome)?;
         }

@@ -5,7 +5,7 @@ use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use crate::access::{Administer, Audit, Everything};
 use crate::app::App;
-use crate::attestation::{self, BuildType, BuildTypeRefused, Place};
+use crate::attestation::{self, BuildType, BuildTypeRefused, Pointers, SourceLocation};
 use crate::http::Caller;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -27,9 +27,12 @@ struct BuildTypeRequest {
     build_type: String,
     /// A JSON pointer into `externalParameters` to the repository's address, such as `/checkout/url`.
     source: Option<String>,
-    /// One to the ref; when absent, the ref stands in the address, `git+https://host/path@ref`.
+    /// One to the full ref (`refs/heads/main`; a short one names no branch); when that and `branch` are absent, the
+    /// ref stands in the address, `git+https://host/path@ref`.
     #[serde(rename = "ref")]
     reference: Option<String>,
+    /// One to the name of the branch (`main`), instead of `ref`.
+    branch: Option<String>,
     /// One to the commit; when absent, it is that of the dependency that is the source.
     commit: Option<String>,
     /// Instead of pointers: the `name` of the entry of `resolvedDependencies` that is the source.
@@ -43,6 +46,7 @@ struct BuildTypeRecord {
     source: Option<String>,
     #[serde(rename = "ref")]
     reference: Option<String>,
+    branch: Option<String>,
     commit: Option<String>,
     dependency: Option<String>,
     declared_by: String,
@@ -54,9 +58,11 @@ struct BuildTypeRecord {
 
 impl From<BuildType> for BuildTypeRecord {
     fn from(of: BuildType) -> Self {
-        let (source, reference, commit, dependency) = match of.place {
-            Place::Parameters { source, reference, commit } => (Some(source), reference, commit, None),
-            Place::Dependency(name) => (None, None, None, Some(name)),
+        let (source, reference, branch, commit, dependency) = match of.location {
+            SourceLocation::Parameters(Pointers { source, reference, branch, commit }) => {
+                (Some(source), reference, branch, commit, None)
+            }
+            SourceLocation::Dependency(name) => (None, None, None, None, Some(name)),
         };
         let (ended_by, ended_at) = of.ended.map(|ended| (ended.by, ended.at)).unzip();
         let (id, build_type, declared_by, declared_at) =
@@ -66,6 +72,7 @@ impl From<BuildType> for BuildTypeRecord {
             build_type,
             source,
             reference,
+            branch,
             commit,
             dependency,
             declared_by,
@@ -103,13 +110,15 @@ async fn declare_build_type(
     body: Unread,
 ) -> Result<Json<BuildTypeRecord>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let BuildTypeRequest { build_type, source, reference, commit, dependency } = body.json().await?;
-    let place = match (source, dependency) {
-        (Some(source), None) => Place::Parameters { source, reference, commit },
-        (None, Some(name)) if reference.is_none() && commit.is_none() => Place::Dependency(name),
-        (None | Some(_), _) => return Err(BuildTypeRefused::Place.into()),
+    let BuildTypeRequest { build_type, source, reference, branch, commit, dependency } = body.json().await?;
+    let location = match (source, dependency) {
+        (Some(source), None) => SourceLocation::Parameters(Pointers { source, reference, branch, commit }),
+        (None, Some(name)) if reference.is_none() && branch.is_none() && commit.is_none() => {
+            SourceLocation::Dependency(name)
+        }
+        (None | Some(_), _) => return Err(BuildTypeRefused::Location.into()),
     };
-    Ok(Json(attestation::declare(&app.db, &grant, &build_type, &place).await?.into()))
+    Ok(Json(attestation::declare(&app.db, &grant, &build_type, &location).await?.into()))
 }
 
 /// Ends a declaration: provenance of the type names no source from then on. What runs is not touched.
@@ -133,7 +142,7 @@ impl From<BuildTypeRefused> for Problem {
             BuildTypeRefused::BuiltIn(_)
             | BuildTypeRefused::Name(_)
             | BuildTypeRefused::Pointer(_)
-            | BuildTypeRefused::Place => {
+            | BuildTypeRefused::Location => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-build-type", refused.to_string())
             }
         }

@@ -5,7 +5,7 @@
 //! of its signer's scope or validity since.
 
 use super::{Finding, list, threshold};
-use crate::names::{Digest, Pattern, SourceUri, canonical_pattern, is_branch};
+use crate::names::{Digest, is_branch, is_source};
 use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy};
 use crate::policy::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
 use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, Signature, in_words};
@@ -185,10 +185,11 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
     let wanted = gate.predicate.as_deref().unwrap_or(SIGNATURE);
     let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for attestation in statements(case, about, basis) {
-        let (names, _) = trusted(case, attestation, basis, &mut BTreeSet::new());
+        let mut untrusted = BTreeSet::new();
+        let (names, _) = trusted(case, attestation, basis, &mut untrusted);
         let mut names = among(names, Some(&gate.any_of));
         if attestation.predicate_type == wanted {
-            trusted(case, attestation, basis, &mut why_not);
+            why_not.extend(untrusted);
             if says_failed(attestation) {
                 names = only_kept(names, attestation, basis, &mut why_not);
             }
@@ -254,8 +255,8 @@ fn no_signatures<'a>(
 /// own manifest of a file counted as the file.
 fn statements<'a>(
     case: &'a Case,
-    about: &'a Digest,
-    basis: &'a Basis<'_>,
+    about: &Digest,
+    basis: &Basis<'_>,
 ) -> impl Iterator<Item = &'a Attestation> {
     case.facts.attestations.iter().filter(move |one| {
         let kept = || basis.kept.iter().any(|(envelope, _)| **envelope == one.envelope);
@@ -287,7 +288,7 @@ fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>)
             continue;
         }
         let origin = if kept {
-            // What was counted before goes on, as it was read then.
+            // What was counted before goes on, as it was read when it was promoted.
             let read = readings(attestation);
             let mut fitting = read.map(|reading| origin_fits(gate, attestation, &reading));
             let first = fitting.next().unwrap_or_else(|| Err("a provenance names no source".to_owned()));
@@ -367,7 +368,8 @@ fn origin_fits(
     if let Some(sources) = &gate.sources {
         let source = reading.source.ok_or_else(|| {
             format!(
-                "a provenance{kind} names no source; where a type of your own names it, an administrator declares                  (`proofmark build-type declare`)"
+                "a provenance{kind} names no source; where a type of your own names it, an administrator declares it \
+                 (`proofmark build-type declare`)"
             )
         })?;
         if !sources.0.iter().any(|pattern| is_source(pattern, source, reading.source_ref)) {
@@ -385,16 +387,6 @@ fn origin_fits(
         message = format!("{message} at {name}");
     }
     Ok(message)
-}
-
-/// Whether the pattern is met, both brought to the canonical spelling. A ref that the pattern ends in is demanded.
-fn is_source(pattern: &Pattern, source: &str, reference: Option<&str>) -> bool {
-    let (spelling, demanded) = canonical_pattern(pattern.as_str());
-    let read = SourceUri::repository(source).map_or_else(|| source.to_owned(), |source| source.to_string());
-    let matches =
-        |pattern: &str, text: &str| pattern.parse::<Pattern>().is_ok_and(|found| found.matches(text));
-    let at = demanded.is_none_or(|demanded| reference.is_some_and(|reference| matches(&demanded, reference)));
-    at && matches(&spelling, &read)
 }
 
 /// The statements that an attestation gate looks at, each with one signature that counts.
@@ -468,13 +460,7 @@ fn results_for<'a>(
     why_not: &mut BTreeSet<String>,
 ) -> Results<'a> {
     let mut found = Results::default();
-    let kept = |one: &Attestation| basis.kept.iter().any(|(envelope, _)| **envelope == one.envelope);
-    let statements = case
-        .facts
-        .attestations
-        .iter()
-        .filter(|one| one.about.contains(about) || (one.formerly_about.contains(about) && kept(one)));
-    for attestation in statements.filter(|a| a.predicate_type == gate.predicate_type) {
+    for attestation in statements(case, about, basis).filter(|a| a.predicate_type == gate.predicate_type) {
         let (names, kept) = trusted(case, attestation, basis, why_not);
         let kept = kept && basis.kept_fits;
         let mut names = if kept { names } else { among(names, gate.by.as_ref()) };

@@ -199,15 +199,19 @@ pub async fn gather(
                 select case when a.result is not null then attested_at(a.id, n.id) end as attested_at offset 0) t
               where i.attestation_id = a.id and i.counts_from = a.id
             ) g
-            -- The newest reading of where it was built from, while it counts; and what was read before.
+            -- The newest reading of where it was built from, while it counts; and what was read when it was promoted.
             cross join lateral (
               select bool_and(not n.counts) filter (where not n.superseded) as unread,
                 max(n.build_type) filter (where n.counts) as build_type, max(n.source) filter (where n.counts) as source,
                 max(n.source_ref) filter (where n.counts) as source_ref, max(n.commit_id) filter (where n.counts) as commit_id,
                 json_agg(json_build_object('build_type', n.build_type, 'source', n.source, 'source_ref', n.source_ref))
-                  filter (where not n.counts) as earlier
+                  filter (where n.earlier and not n.counts) as earlier
               from (
-                select r.*, not r.superseded and r.reader = q.reader and (not r.declarable
+                select r.*, promoted.at < coalesce(r.superseded_at, case when not r.superseded then 'infinity'::timestamptz end)
+                    and promoted.at >= coalesce(lag(r.superseded_at) over (order by r.id), '-infinity')
+                    and (r.declaration is null or exists (select from build_types b
+                      where b.id = r.declaration and coalesce(b.ended_at, 'infinity') > promoted.at)) as earlier,
+                  not r.superseded and r.reader = q.reader and (not r.declarable
                   or r.declaration is not distinct from (
                     select b.id from build_types b where b.build_type = r.build_type and b.ended_at is null)) as counts
                 from provenance_origins r where r.attestation_id = a.id offset 0) n
@@ -254,6 +258,7 @@ pub async fn gather(
               and v.environment_id = q.environment_id) as "overrides!: Json<BTreeSet<Override>>",
           array(select digest from policy) as "policies!: Vec<Digest>"
         from asked q
+        left join lateral (select p.promoted_at as at from promotions p where p.id = q.promotion_id) promoted on true
         left join lateral (select p.decision from promotions p
           where p.repository_id = q.repository_id and p.environment_id = q.environment_id order by p.id desc limit 1) newest on true
         left join lateral (select p.id, p.promoted_at, p.kind from promotions p
