@@ -193,32 +193,82 @@ begin
   end if;
 end $$;
 
--- A revocation takes back what statements count for that came after it, unless another key of the signer makes
--- them count. What came before keeps its place.
+-- Whether a newer row that counts took the place of this one: as 20261130090160_scan_scopes.sql has it, and the newer
+-- statement counts by the revocations of now. So a run whose signer is revoked hides no older one, whether the
+-- revocation has been settled below or not.
+create or replace function is_replaced(c scan_coverage) returns bool language sql stable as $$
+  select exists (
+    select from scan_coverage n join scan_runs newer on newer.id = n.run_id join scan_runs r on r.id = c.run_id
+    where n.repository_id = c.repository_id and n.image = c.image and n.scanner = c.scanner
+      and n.signer_id is not distinct from c.signer_id and n.aspect = c.aspect
+      and (n.scanned_at, n.run_id) > (c.scanned_at, c.run_id) and (n.filter = '' or n.filter = c.filter)
+      and n.is_trusted and not exists (select from scan_retractions x where x.run_id = n.run_id)
+      and (newer.bound_by is not null or r.bound_by is null)
+      and (newer.scope ->> 'database_valid' is distinct from 'false' or r.scope ->> 'database_valid' = 'false')
+      and (c.aspect <> 'vulnerabilities' or cardinality(r.aspects) > 1 and r.aspects && array[
+          'vulnerabilities/os', 'vulnerabilities/libraries']
+        or not 'vulnerabilities/libraries' = any(newer.aspects) or 'vulnerabilities/os' = any(newer.aspects))
+      and (n.signer_id is null or counts_for_scan(newer.attestation_id, n.signer_id, newer.received_at, false)))
+$$;
+
+-- Revocations that scan_coverage does not show yet. A revocation touches no row of scan_coverage, because scans that
+-- are being recorded hold them, and it would not see what these are about to commit. A job settles it, and until then
+-- whoever reads the current runs of these signers reads also those of which is_replaced() says no.
+create table scan_revocations_unsettled(
+  revocation_id bigint primary key references signer_revocations,
+  signer_id bigint not null references signers
+);
 create or replace function discount_signed_scans() returns trigger language plpgsql as $$
-declare
-  runs bigint[] := array(
-    select r.id from scan_runs r join attestation_signatures i on i.attestation_id = r.attestation_id
-    where i.identity_id = new.identity_id and new.distrusted_from <= r.received_at
-      and not counts_for_scan(r.attestation_id, new.signer_id, r.received_at, false));
-  images text[] := array(select distinct r.image from scan_runs r where r.id = any(runs));
 begin
-  if cardinality(runs) = 0 then
-    return null;
-  end if;
-  update scan_coverage c set is_trusted = false, is_current = false
-  where c.signer_id = new.signer_id and c.run_id = any(runs);
-  update scan_coverage c set is_current = true
-  where c.signer_id = new.signer_id and c.image = any(images) and c.is_trusted and not c.is_current
-    and not is_replaced(c);
+  insert into scan_revocations_unsettled(revocation_id, signer_id) values (new.id, new.signer_id);
   return null;
 end $$;
 
--- What came outside of a key's validity counts once that is extended.
-create function recount_signed_scans() returns trigger language plpgsql as $$
+drop index scan_coverage_by_signer;
+create index scan_coverage_by_signer on scan_coverage(signer_id, run_id) where signer_id is not null;
+
+-- Takes back what statements of the signer count for that count no more, unless another key of the signer makes them
+-- count: of the next runs behind this one, as many as given. What came before a revocation keeps its place. Returns
+-- the last of these runs; null where there is none. The caller holds the signers alone: no scan is being recorded.
+create function settle_signed_scans(signer bigint, behind bigint, limited_to int) returns bigint language plpgsql as $$
+declare
+  page bigint[] := array(
+    select distinct c.run_id from scan_coverage c where c.signer_id = signer and c.run_id > behind
+    order by c.run_id limit limited_to);
+  runs bigint[] := array(
+    select r.id from scan_runs r
+    where r.id = any(page) and exists (
+        select from scan_coverage c where c.run_id = r.id and c.signer_id = signer and c.is_trusted)
+      and not counts_for_scan(r.attestation_id, signer, r.received_at, false));
 begin
-  perform count_scan(c.run_id, c.signer_id)
-  from (select distinct run_id, signer_id from scan_coverage where signer_id = new.signer_id and not is_trusted) c;
+  if cardinality(runs) > 0 then
+    update scan_coverage c set is_trusted = false, is_current = false
+    where c.signer_id = signer and c.run_id = any(runs);
+    update scan_coverage c set is_current = true
+    from (select distinct r.repository_id, r.image from scan_runs r where r.id = any(runs)) i
+    where c.repository_id = i.repository_id and c.image = i.image and c.signer_id = signer and c.is_trusted
+      and not c.is_current and not is_replaced(c);
+  end if;
+  return page[cardinality(page)];
+end $$;
+
+-- What came outside of a key's validity counts once that is extended: of the key's statements those that came in
+-- the added time, in the order in which they were recorded.
+create function recount_signed_scans() returns trigger language plpgsql as $$
+declare
+  run bigint;
+begin
+  for run in
+    select distinct c.run_id from scan_coverage c join scan_runs r on r.id = c.run_id
+      join attestation_signatures i on i.attestation_id = r.attestation_id and i.identity_id = new.id
+    where c.signer_id = new.signer_id and not c.is_trusted
+      and new.valid_from <= r.received_at and (new.valid_until is null or r.received_at < new.valid_until)
+      and (r.received_at < old.valid_from or old.valid_until <= r.received_at)
+      and counts_for_scan(r.attestation_id, new.signer_id, r.received_at, true)
+    order by c.run_id
+  loop
+    perform count_scan(run, new.signer_id);
+  end loop;
   return null;
 end $$;
 create trigger signer_identities_recount_scans after update on signer_identities for each row

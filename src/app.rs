@@ -17,7 +17,7 @@ use crate::ledger::LogListener;
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
 use crate::storage::{Room, Slots, Store};
-use crate::{attestation, identity, ledger, telemetry, trust};
+use crate::{attestation, evidence, identity, ledger, telemetry, trust};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,8 @@ const LISTEN_EVERY: Duration = Duration::from_millis(10);
 const MEASURE_CLOCKS_EVERY: Duration = Duration::from_secs(5);
 /// How often a replica looks for a trust file that another one was given.
 const FOLLOW_TRUST_EVERY: Duration = Duration::from_secs(30);
+/// How often jobs about signers that failed for good are enqueued again.
+const RETRY_DEAD_JOBS_EVERY: Duration = Duration::from_mins(5);
 /// How often the queue is looked at for jobs that are due; new log entries wake it earlier.
 const QUEUE_EVERY: Duration = Duration::from_secs(2);
 /// How often the queue is looked at while the log grows.
@@ -133,7 +135,8 @@ impl App {
         clocks.measure(&db).await?;
         let keys = open_keys(&db, &config, &key_source, &store).await?;
         trust::take_over(&db).await?;
-        attestation::enqueue_verifying(&db).await?;
+        attestation::enqueue_verifying(&db, Duration::ZERO).await?;
+        evidence::enqueue_settling(&db, Duration::ZERO).await?;
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), Some(keys.began()));
         if let Some(path) = &config.admin_token_file {
             identity::ensure_admin_token(&db, path)
@@ -231,7 +234,7 @@ impl App {
     /// What handles each kind of queued job.
     fn handlers(&self) -> Handlers {
         let (renewing, reevaluating) = (self.clone(), self.clone());
-        let (reading, verifying) = (self.clone(), self.clone());
+        let (reading, verifying, settling) = (self.clone(), self.clone(), self.clone());
         Handlers::default()
             .on(queue::RENEW_SUMMARY, move |job| {
                 let app = renewing.clone();
@@ -252,6 +255,10 @@ impl App {
             .on(queue::VERIFY_KEY, move |job| {
                 let app = verifying.clone();
                 async move { attestation::verify_key(&app.db, &job.key, job.attempts).await }
+            })
+            .on(queue::SETTLE_SCANS, move |job| {
+                let app = settling.clone();
+                async move { evidence::settle_scans(&app.db, &job.key, &job.payload).await }
             })
     }
 
@@ -276,6 +283,14 @@ impl App {
         jobs.run("trust", Schedule::every(FOLLOW_TRUST_EVERY), move || {
             let app = app.clone();
             async move { app.keys.follow(&mut *app.db.acquire().await?).await }
+        });
+        let app = self.clone();
+        jobs.run("signers", Schedule::every(RETRY_DEAD_JOBS_EVERY), move || {
+            let app = app.clone();
+            async move {
+                attestation::enqueue_verifying(&app.db, RETRY_DEAD_JOBS_EVERY).await?;
+                evidence::enqueue_settling(&app.db, RETRY_DEAD_JOBS_EVERY).await
+            }
         });
         let metrics = self.metrics.clone();
         jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {

@@ -121,6 +121,12 @@ impl Failure {
         matches!(self.cause.downcast_ref(), Some(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
     }
 
+    /// Whether Postgres says that what it stored of a row is damaged (XX001, XX002), or the row cannot be read as what
+    /// it should be: trying again gives the same.
+    pub fn is_of_a_damaged_row(&self) -> bool {
+        self.is_of_an_unreadable_row() || matches!(self.code().as_deref(), Some("XX001" | "XX002"))
+    }
+
     fn code(&self) -> Option<Cow<'_, str>> {
         self.cause
             .downcast_ref::<sqlx::Error>()

@@ -1,4 +1,4 @@
-//! Attestations as people see them: with a verdict, judged when they are read.
+//! Attestations as people see them: with a verdict, given when they are read.
 
 use super::store::{listed as store, pending, signatures};
 use crate::access::{Grant, Pull};
@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 pub enum Verdict {
     /// A signer that is trusted for it signed it, and it is about the artifact: it counts.
     Trusted,
-    /// It is readable, shown, and never counts.
+    /// It is readable, shown, and does not count.
     Untrusted,
     /// A registered key signed it by which pending envelopes are being verified: it counts when that is done.
     Pending,
@@ -46,7 +46,7 @@ pub struct AttestationFilter {
     pub material: Option<String>,
     /// Only older than this attestation; lists begin with the newest.
     pub before: Option<i64>,
-    /// At the most.
+    /// At most so many.
     pub limit: i64,
 }
 
@@ -178,7 +178,8 @@ fn judged(proofs: &[Signed<'_>], found: Option<&pending::FoundOf>, row: store::R
 }
 
 fn verdict<'a>(row: &store::Row, proofs: &[Signed<'a>]) -> (Verdict, Option<String>, Option<&'a SigningKey>) {
-    if let Some(reason) = &row.unreadable {
+    // What a registered key signed could be read.
+    if let (Some(reason), None) = (&row.unreadable, proofs.first()) {
         return (Verdict::Malformed, Some(reason.clone()), None);
     }
     let kind = match (row.form.as_str(), &row.predicate_type) {

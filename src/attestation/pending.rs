@@ -15,9 +15,9 @@ use crate::access::{Administer, Everything, Grant};
 use crate::cpu;
 use crate::failure::Failure;
 use crate::identity;
-use crate::ledger::{self, Event, Kind};
+use crate::ledger::{self, Kind};
 use crate::postgres::queue::{self, Changed};
-use crate::postgres::{Db, Generation, Scopes, act, agreed_time};
+use crate::postgres::{Db, Scopes, act, agreed_time};
 use crate::trust::{self, GivenKey, NewKey, NewSigner, Signer, SignerRefused, SigningKey, Verifying, Wanted};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -32,12 +32,12 @@ const PAGE: i64 = 200;
 const BATCH_BYTES: usize = 2 << 20;
 /// So many pending envelopes are verified by the request that registers a key, and more by a job.
 const BY_THE_REQUEST: i64 = 100;
-/// After this time a job is enqueued anew, so that no attempt takes long.
-const LONGEST_RUN: Duration = Duration::from_mins(3);
+/// After this time a job is enqueued anew, so that no other job comes late because of it.
+const LONGEST_RUN: Duration = Duration::from_secs(5);
 /// From this attempt on an envelope that cannot be read holds its key back no longer.
 const GIVEN_UP_AFTER: i32 = 3;
 
-/// A signer as it is after a registration, and what whoever registered it should know.
+/// A signer as it is after a registration, and what its registrar should know.
 #[derive(Debug)]
 pub struct Entered {
     /// The signer.
@@ -80,6 +80,16 @@ async fn enter(
     key: &GivenKey,
 ) -> Result<Entered, SignerRefused> {
     let entered = act(|| async {
+        // The same again changes nothing, and locks nothing.
+        let mut connection = db.acquire().await?;
+        let is_here = match entry {
+            Entry::Signer(new) => trust::is_registered(&mut connection, (new, key)).await?,
+            Entry::Key(signer) => trust::has_key(&mut connection, (signer, key)).await?,
+        };
+        drop(connection);
+        if is_here {
+            return Ok::<_, SignerRefused>(None);
+        }
         let mut tx = db.begin().await?;
         scopes().lock(&mut tx).await?;
         let at = agreed_time(&mut tx).await?;
@@ -87,7 +97,7 @@ async fn enter(
             Entry::Signer(new) => trust::admit(&mut tx, grant, (new, key), at).await?,
             Entry::Key(signer) => trust::admit_key(&mut tx, grant, (signer, key), at).await?,
         };
-        let Some(admitted) = admitted else { return Ok::<_, SignerRefused>(None) };
+        let Some(admitted) = admitted else { return Ok(None) };
         let pending = if admitted.is_verifying { begin(&mut tx, admitted.identity_id).await? } else { 0 };
         trust::tell(&mut tx, grant, &admitted, at).await?;
         tx.commit().await.map_err(|error| Failure::new("registering a signer", error))?;
@@ -119,13 +129,22 @@ async fn begin(connection: &mut PgConnection, identity_id: i64) -> Result<i64, F
     let repositories = in_scope(connection, &verifying).await?;
     let pending = store::count(connection, &repositories, BY_THE_REQUEST + 1).await?;
     if pending == 0 {
-        trust::activate(connection, identity_id).await?;
+        // Of another scheme of the key all may have been tried already, and what was found is still kept aside.
+        count(connection, identity_id).await?;
         return Ok(0);
     }
     let newest = store::newest(connection).await?;
     trust::verify_up_to(connection, identity_id, newest).await?;
     enqueue(connection, identity_id).await?;
     Ok(pending)
+}
+
+/// Makes the identity count, with all that was found that it signed. Returns how many attestations that is.
+async fn count(connection: &mut PgConnection, identity_id: i64) -> Result<usize, Failure> {
+    let signed = store::take_found(connection, identity_id).await?;
+    signatures::insert(connection, &signed, &[identity_id]).await?;
+    trust::activate(connection, identity_id).await?;
+    Ok(signed.len())
 }
 
 async fn enqueue(connection: &mut PgConnection, identity_id: i64) -> Result<(), Failure> {
@@ -139,12 +158,13 @@ async fn in_scope(connection: &mut PgConnection, verifying: &Verifying) -> Resul
     Ok(repositories.filter(|one| covers(one.name.as_str())).map(|one| one.id).collect())
 }
 
-/// Enqueues a job for each key that is being verified and has none: at the start of the service.
-pub async fn enqueue_verifying(db: &Db) -> Result<(), Failure> {
+/// Enqueues a job for each key that is being verified and has none: at the start of the service, and now and then
+/// after it, because a job may have failed for good.
+pub async fn enqueue_verifying(db: &Db, again_after: Duration) -> Result<(), Failure> {
     let mut connection = db.acquire().await?;
     let keys = trust::being_verified(&mut connection).await?;
     let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-    queue::enqueue_missing(&mut connection, queue::VERIFY_KEY, &keys, Duration::ZERO).await
+    queue::enqueue_missing(&mut connection, queue::VERIFY_KEY, &keys, again_after).await
 }
 
 /// The handler of the job: verifies pending envelopes by a key, and makes it count. Whatever ended an earlier
@@ -199,7 +219,8 @@ async fn verify(db: &Db, identity_id: i64, attempt: i32) -> Result<bool, Failure
 /// An envelope that cannot be read, and why.
 type Unreadable = (i64, String);
 
-/// Reads the envelopes. Where that fails again and again, each by itself, and without those that fail.
+/// Reads the envelopes. Where that fails again and again, each by itself, and without those whose rows are damaged:
+/// whatever else fails says nothing of an envelope, and is tried again.
 async fn read(db: &Db, ids: &[i64], attempt: i32) -> Result<(Vec<store::Pending>, Vec<Unreadable>), Failure> {
     match store::envelopes(&mut *db.acquire().await?, ids).await {
         Ok(read) => return Ok((read, Vec::new())),
@@ -208,13 +229,14 @@ async fn read(db: &Db, ids: &[i64], attempt: i32) -> Result<(Vec<store::Pending>
     }
     let (mut read, mut unreadable) = (Vec::new(), Vec::new());
     for id in ids {
-        // Where Postgres itself does not answer, this fails before.
         let mut connection = db.acquire().await?;
         match store::envelopes(&mut connection, &[*id]).await {
             Ok(one) => read.extend(one),
-            Err(failure) => {
-                unreadable.push((*id, format!("its envelope cannot be read: {}", failure.chain())));
+            Err(failure) if failure.is_of_a_damaged_row() => {
+                tracing::error!(attestation = id, error = failure.chain(), "an envelope cannot be read");
+                unreadable.push((*id, "its envelope cannot be read from the database".to_owned()));
             }
+            Err(failure) => return Err(failure),
         }
     }
     Ok((read, unreadable))
@@ -292,6 +314,9 @@ impl Batch {
         last: i64,
     ) -> Result<(), Failure> {
         let mut tx = db.begin().await?;
+        // First, because it is what another worker that verifies by the same key contends for: once its schemes
+        // count, nothing is kept aside for them any more.
+        trust::verified_to(&mut tx, identity_id, verifying, last).await?;
         store::keep_found(&mut tx, &self.found).await?;
         for (id, materials) in &self.materials {
             attestations::insert_materials(&mut tx, *id, materials).await?;
@@ -299,7 +324,6 @@ impl Batch {
         let (ids, reasons): (Vec<i64>, Vec<String>) = self.unreadable.iter().cloned().unzip();
         store::unreadable(&mut tx, &ids, &reasons).await?;
         store::delete(&mut tx, &[self.settled.as_slice(), &ids].concat()).await?;
-        trust::verified_to(&mut tx, identity_id, verifying, last).await?;
         tx.commit().await.map_err(|error| Failure::new("verifying pending envelopes", error))
     }
 }
@@ -316,27 +340,15 @@ async fn finish(db: &Db, identity_id: i64) -> Result<bool, Failure> {
         if !store::page(&mut tx, &repositories, range, 1).await?.is_empty() {
             return Ok(false);
         }
-        let signed = store::take_found(&mut tx, identity_id).await?;
-        signatures::insert(&mut tx, &signed, &[identity_id]).await?;
-        trust::activate(&mut tx, identity_id).await?;
+        let signed = count(&mut tx, identity_id).await?;
         let at = agreed_time(&mut tx).await?;
         let schemes: Vec<_> = verifying.keys.iter().map(trust::PublicKey::scheme).collect();
         let key_id = verifying.keys.first().map(|key| key.id().as_str().to_owned());
         let facts = json!({"signer": verifying.signer, "key_id": key_id, "schemes": schemes,
-            "signatures": signed.len()});
+            "signatures": signed});
         queue::reevaluate(&mut tx, &Changed::Signer(verifying.signer.clone())).await?;
         let principal = identity::service();
-        let event = Event {
-            kind: Kind::SignerVerified,
-            at,
-            principal: &principal,
-            repository: None,
-            environment: None,
-            digest: None,
-            facts,
-            changes: vec![Generation::signers()],
-        };
-        ledger::append(&mut tx, event).await?;
+        ledger::append(&mut tx, trust::event(Kind::SignerVerified, at, &principal, facts)).await?;
         tx.commit().await.map_err(|error| Failure::new("making a key count", error))?;
         Ok(true)
     })

@@ -59,11 +59,13 @@ pub struct Recorded {
     received_at: DateTime<Utc>,
     /// Keys whose signature of the same message came before, by their identities.
     earlier: BTreeMap<i64, DateTime<Utc>>,
+    /// What became of it that its sender should know.
+    pub warning: Option<String>,
 }
 
 impl Recorded {
     /// When the repository received the key's signature of the message first, in whatever
-    /// envelope: what trust is judged by.
+    /// envelope: what trust is decided by.
     pub fn counts_from(&self, key: &SigningKey) -> DateTime<Utc> {
         self.earlier.get(&key.identity_id).copied().unwrap_or(self.received_at)
     }
@@ -75,7 +77,7 @@ impl Recorded {
 pub struct Known {
     keys: Vec<SigningKey>,
     max_pending: i64,
-    room: AtomicI64,
+    places: AtomicI64,
 }
 
 /// Envelopes of one turn on the processor: between turns others come.
@@ -100,12 +102,12 @@ impl Known {
     }
 
     fn of(keys: Vec<SigningKey>) -> Self {
-        Self { keys, max_pending: 0, room: AtomicI64::new(0) }
+        Self { keys, max_pending: 0, places: AtomicI64::new(0) }
     }
 
     /// Reads the keys that the hints name, and every other one only when these do not account for
     /// every signature: a hint saves time and decides nothing. Read after the scopes are locked. Of what is not
-    /// accounted for, as much may become pending as the repository has room for.
+    /// accounted for, as much may become pending as the repository may have.
     pub async fn read(
         connection: &mut PgConnection,
         repository_id: i64,
@@ -124,7 +126,7 @@ impl Known {
         if !received.iter().all(|one| known.accounts_for(one)) {
             known.max_pending = i64::from(max_pending);
             let pending = pending::count(connection, &[repository_id], known.max_pending).await?;
-            known.room = AtomicI64::new(known.max_pending - pending);
+            known.places = AtomicI64::new(known.max_pending - pending);
         }
         Ok(known)
     }
@@ -139,9 +141,9 @@ impl Known {
         &self.keys
     }
 
-    /// Takes room for one more pending envelope, if there is any.
-    fn take_room(&self) -> bool {
-        self.room.fetch_sub(1, Ordering::Relaxed) > 0
+    /// Takes the place of one more pending envelope, if there is any.
+    fn take_place(&self) -> bool {
+        self.places.fetch_sub(1, Ordering::Relaxed) > 0
     }
 
     fn accounts_for(&self, received: &Received) -> bool {
@@ -168,6 +170,8 @@ pub(super) struct Content {
     pub(super) waits: bool,
     /// Of a result: when it was signed, as it says.
     pub(super) signed_at: Option<DateTime<Utc>>,
+    /// Why it is not pending, where it would be if the repository had not so many pending envelopes.
+    pub(super) left_out: Option<String>,
 }
 
 /// Records what came in, in the caller's transaction. The same envelope for the same subject is one
@@ -181,9 +185,14 @@ pub async fn record(
     known: &Known,
 ) -> Result<Recorded, Failure> {
     let mut content = content(received, known);
-    let is_full = content.waits && !known.take_room();
-    if is_full {
+    if content.waits && !known.take_place() {
         content.waits = false;
+        content.left_out = Some(format!(
+            "the repository has {} pending envelopes, as many as it may have (PROOFMARK_MAX_PENDING_ENVELOPES): post \
+             it again after {} is registered",
+            known.max_pending,
+            if content.signers.is_empty() { "its signer" } else { "the signer of its other signatures" }
+        ));
     }
     if let Some(known) = store::find(tx, carrier, received).await? {
         if let Some(statement) = &content.statement {
@@ -192,12 +201,8 @@ pub async fn record(
         }
         return receive_again(tx, carrier, known, &content).await;
     }
-    if is_full && content.signers.is_empty() {
-        content.why = Some(format!(
-            "the repository has {} pending envelopes, as many as it may have (PROOFMARK_MAX_PENDING_ENVELOPES): post \
-             it again after its signer is registered",
-            known.max_pending
-        ));
+    if content.signers.is_empty() {
+        content.why = content.left_out.clone().or(content.why);
     }
     store::keep_envelope(tx, received).await?;
     let facts = content.statement.as_deref().map(Facts::of).unwrap_or_default();
@@ -251,7 +256,7 @@ async fn sign(
     if content.waits {
         pending::insert(tx, id, carrier.repository.id).await?;
     }
-    Ok(Recorded { id, received_at, earlier })
+    Ok(Recorded { id, received_at, earlier, warning: content.left_out.clone() })
 }
 
 /// Notes who signed what is known. A FAILED that comes through POST counts from then on; any other result counts
@@ -360,6 +365,7 @@ fn content(received: &Received, known: &Known) -> Content {
                 found,
                 waits,
                 signed_at,
+                left_out: None,
             }
         }
         Err(Unreadable::Malformed(why)) => Content::without_statement("malformed", &why),
@@ -379,6 +385,7 @@ impl Content {
             found: Vec::new(),
             waits: false,
             signed_at: None,
+            left_out: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod grype;
 mod kind;
 mod report;
 mod scope;
+mod settling;
 mod severity;
 #[cfg(test)]
 mod shapes;
@@ -27,6 +28,7 @@ pub use binding::{BoundBy, Candidate, NotBound, bind};
 pub use finding::{Finding, FindingSet};
 pub use report::{Report, Unreadable, read};
 pub use scope::{NamedDigest, Scope, Source};
+pub use settling::{enqueue_settling, settle_scans};
 pub use severity::{Rating, SeverityOrder};
 pub use store::finding_sets::{page as finding_sets, read as stored_findings, store as store_findings};
 pub use store::findings::{Found, FoundAt, Question as FindingsQuestion, find};

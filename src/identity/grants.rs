@@ -69,8 +69,8 @@ pub async fn give(
     .await
 }
 
-/// Takes a role back. With the right to approve its holder's approvals end to count, so it takes the whole registry:
-/// no promotion is decided with them once this is answered.
+/// Takes a role back. With the right to approve its holder's approvals end to count, so it locks all decisions: no
+/// promotion is decided with them once this is answered.
 pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) -> Result<(), Refused> {
     act(|| async {
         let mut tx = db.begin().await?;

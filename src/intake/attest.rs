@@ -157,6 +157,7 @@ impl Act<'_> {
             let since = |key: &SigningKey| recorded.counts_from(key);
             let (_, key) = signed(one, &known, &repository.name, since)?;
             let signer = key.signature.signer.clone();
+            warnings.extend(recorded.warning.clone());
             if !key.is_active {
                 warnings.push(format!(
                     "the key of {signer} is being verified by pending envelopes: the statement counts when that is done"

@@ -1,7 +1,7 @@
 //! The one function that decides.
 
 use super::decision::{Decision, Evidence, EvidenceKind, GateResult, Outcome, Overridden, Verdict, in_words};
-use super::gates::{self, Basis, approvals, origin, scanned, timing};
+use super::gates::{self, Basis, approvals, origin, scanned, timing, verified};
 use super::running::{Position, Recorded, evaluate_running};
 use super::{
     Block, Facts, Finding, Gate, Mode, Override, Platform, Policy, Scan, Span, Waiver, override_review,
@@ -217,6 +217,7 @@ fn look_at(policy: &Policy, gate: &Gate, case: &Case, review: Span) -> GateResul
         Gate::Approvals(gate) => approvals(gate, case),
         Gate::MinAge(gate) => timing::min_age(gate, case),
     };
+    let found = verified(gate, case, found);
     let terms = gate.terms();
     let early = terms.effective_on.is_some_and(|from| case.at < from);
     let mode = if early && terms.mode == Mode::Enforce { Mode::Warn } else { terms.mode };

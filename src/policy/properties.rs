@@ -170,6 +170,25 @@ fn a_signer_that_is_compromised_ends_what_stands_on_it_and_one_that_retires_does
 }
 
 #[test]
+fn a_key_that_was_not_valid_when_a_statement_came_keeps_nothing_that_another_key_made_count() {
+    let withdrawn = revoked(good(), Revocation { distrusted_from: at(-1), compromised: true });
+    let with = |change: fn(&mut Signature)| {
+        let mut facts = withdrawn.clone();
+        let attestations = facts.attestations.into_iter().map(|mut one| {
+            let mut second = Signature { key_id: "second".into(), ..signature("release-key") };
+            change(&mut second);
+            one.signatures.insert(second);
+            one
+        });
+        facts.attestations = attestations.collect();
+        running(facts).verdict
+    };
+    assert_eq!(with(|_| ()), Verdict::Allow);
+    assert_eq!(with(|key| key.valid_from = at(-599)), Verdict::Deny);
+    assert_eq!(with(|key| key.valid_until = Some(at(-600))), Verdict::Deny);
+}
+
+#[test]
 fn a_signer_that_expired_or_was_narrowed_ends_nothing() {
     for change in [
         (|s: &mut Signature| s.valid_until = Some(at(-601))) as fn(&mut Signature),

@@ -389,22 +389,31 @@ fn divide<'a>(case: &'a Case, record: &'a RecordedGate) -> (Kept<'a>, Vec<String
             continue;
         };
         let recorded = attestation.signatures.iter().filter(|one| evidence.by.contains(&one.signer));
-        let (mut revoked, mut counting) = (Vec::new(), BTreeSet::new());
+        let (repository, kind, at) =
+            (&case.facts.subject.repository, &attestation.predicate_type, attestation.received_at);
+        let (mut revoked, mut counting, mut never_valid) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for signature in recorded {
             let signer = signature.signer.as_str();
             match signature.revocation {
                 Some(revocation) if revocation.compromised => {
                     revoked.push((signer, format!("the key of {signer} is compromised")));
                 }
-                Some(revocation) if revocation.distrusted_from <= attestation.received_at => {
+                Some(revocation) if revocation.distrusted_from <= at => {
                     let from = in_words(revocation.distrusted_from);
                     revoked.push((signer, format!("{signer} was revoked from {from}")));
                 }
-                Some(_) | None => {
+                Some(_) | None if signature.registered_for(repository, kind, at).is_ok() => {
                     counting.insert(signer);
+                }
+                Some(_) | None => {
+                    never_valid.insert(signer);
                 }
             }
         }
+        // What the promotion counted goes on counting whatever became of the signer; but a key that did not count
+        // then takes the place of none that was revoked.
+        never_valid.retain(|signer| revoked.iter().all(|(name, _)| name != signer));
+        counting.append(&mut never_valid);
         // A signer that signed with two keys signed as long as one of them counts.
         let revoked = revoked.into_iter().filter(|(signer, _)| !counting.contains(signer));
         withdrawn.extend(revoked.map(|(_, reason)| reason));

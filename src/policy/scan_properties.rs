@@ -144,6 +144,22 @@ fn every_wanted_target_is_asked_for() {
 }
 
 #[test]
+fn a_gate_is_put_off_while_a_signer_of_its_reports_is_being_verified() {
+    let statement = SignedReport { envelope: digest("envelope 9"), signer: "release-key".into() };
+    let signed = Scan { statement: Some(statement), ..scan("trivy", []) };
+    let vulns = attestation(9, "https://in-toto.io/attestation/vulns/v0.2");
+    let facts = Facts { scans: [signed].into(), attestations: [vulns].into(), ..good() };
+    let gate = "scan: {max_age: 24h, signed_by: [release-key, late-key]}";
+    assert!(allows(gate, &facts));
+    for (name, verified) in [("late-key", false), ("release-key", false), ("stranger", true)] {
+        let facts = Facts { verifying: [name.to_owned()].into(), ..facts.clone() };
+        let (verdict, gates) = verdict(gate, &facts);
+        assert_eq!(verdict == Verdict::Allow, verified, "{name}");
+        assert!(verified || matches!(verdict, Verdict::Defer { .. }), "{name}: {gates:?}");
+    }
+}
+
+#[test]
 fn a_signed_report_counts_while_its_signer_is_trusted() {
     let statement = SignedReport { envelope: digest("envelope 9"), signer: "release-key".into() };
     let signed = Scan { statement: Some(statement), ..scan("trivy", []) };

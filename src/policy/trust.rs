@@ -109,7 +109,8 @@ impl Signature {
         self.registered_for(repository, predicate_type, received_at)
     }
 
-    fn registered_for(
+    /// The same, whatever was revoked: whether the key was valid then, and its signer is believed for this.
+    pub fn registered_for(
         &self,
         repository: &RepositoryName,
         predicate_type: &str,

@@ -25,6 +25,9 @@ pub const READ_PROVENANCE: &str = "read-provenance";
 /// The kind of job that verifies pending envelopes by a signer's key; its key is the row of the identity.
 pub const VERIFY_KEY: &str = "verify-key";
 
+/// The kind of job that settles which signed scans count after a revocation; its key is the row of the signer.
+pub const SETTLE_SCANS: &str = "settle-scans";
+
 /// What a fact is about that may change answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {

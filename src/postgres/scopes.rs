@@ -1,7 +1,7 @@
 //! Scopes: transaction advisory locks, always taken in one order and before the first read of facts.
 //!
 //! Row locks are not fair (a writer starves behind many readers), advisory locks queue. Who writes
-//! a fact that can turn a yes into a no takes the narrowest scope that holds every decision it can
+//! a fact that can turn an allow into a deny takes the narrowest scope that holds every decision it can
 //! change, exclusive; who decides takes its scopes shared and its own lane exclusive. What stops something
 //! (a block, a hold, a revocation) takes the lock on decisions alone, which is the last in the order.
 

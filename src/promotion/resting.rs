@@ -5,12 +5,12 @@ use super::store::{promotions, summaries};
 use crate::access::{Administer, Everything, Grant, Lane};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
-use crate::policy::{EvidenceKind, Position, Revocation, Status, Verdict, evaluate_running, reasons};
+use crate::policy::{EvidenceKind, Position, Status, Verdict, evaluate_running, reasons};
 use crate::postgres::Db;
 use crate::trust::Effect;
 use serde::Serialize;
 use sqlx::PgConnection;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// Versions that an answer names; all are counted.
@@ -49,7 +49,8 @@ pub struct RestingVersion {
     pub reasons: Vec<String>,
 }
 
-/// What runs and rests on a signer.
+/// What runs and rests on a signer. Which findings of signed scans count is not part of it: what scans change shows in
+/// the evaluations that follow the revocation.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Resting {
     /// How many versions.
@@ -69,7 +70,13 @@ pub async fn resting_on(
 ) -> Result<Resting, Failure> {
     let mut snapshot = db.snapshot().await?;
     let mut found = Vec::new();
-    for lane in summaries::resting_on(&mut snapshot, &effect.signer).await? {
+    let mut lanes = BTreeMap::new();
+    for signer in effect.signers() {
+        for lane in summaries::resting_on(&mut snapshot, signer).await? {
+            lanes.insert((lane.repository.clone(), lane.environment.clone()), lane);
+        }
+    }
+    for lane in lanes.into_values() {
         if let Some(running) = running_before(&mut snapshot, &lane, effect).await? {
             found.extend(compare(&lane, &running, effect));
         }
@@ -100,7 +107,7 @@ fn status(version: &Evaluated, effect: &Effect, when: When, position: Position) 
             let signatures = std::mem::take(&mut attestation.signatures).into_iter();
             attestation.signatures = signatures
                 .map(|mut signature| {
-                    if let Some((before, after)) = assumed(effect, &signature.signer, &signature.key_id) {
+                    if let Some((before, after)) = effect.of(&signature.signer, &signature.key_id) {
                         signature.revocation = match when {
                             When::Before => before,
                             When::After => Some(after),
@@ -113,10 +120,6 @@ fn status(version: &Evaluated, effect: &Effect, when: When, position: Position) 
         })
         .collect();
     evaluate_running(&version.policies, &case, &version.promotion.recorded, position)
-}
-
-fn assumed(effect: &Effect, signer: &str, key_id: &str) -> Option<(Option<Revocation>, Revocation)> {
-    effect.keys.get(key_id).copied().filter(|_| signer == effect.signer)
 }
 
 /// The version that ran in the channel before the revocation.
@@ -157,13 +160,13 @@ fn compare(lane: &Lane, running: &Evaluated, effect: &Effect) -> Option<RestingV
     let signed = |envelope: &str| {
         let attestations = &running.case.facts.attestations;
         let recorded = attestations.iter().find(|one| one.envelope.as_str() == envelope);
-        recorded.is_none_or(|one| {
-            one.signatures.iter().any(|one| assumed(effect, &one.signer, &one.key_id).is_some())
-        })
+        recorded
+            .is_none_or(|one| one.signatures.iter().any(|one| effect.of(&one.signer, &one.key_id).is_some()))
     };
     let gates = running.promotion.recorded.gates.iter().filter(|gate| {
         gate.evidence.iter().any(|one| {
-            one.kind == EvidenceKind::Attestation && one.by.contains(&effect.signer) && signed(&one.id)
+            let by = effect.signers().into_iter().any(|signer| one.by.contains(signer));
+            one.kind == EvidenceKind::Attestation && by && signed(&one.id)
         })
     });
     let gates: BTreeSet<String> = gates.map(|gate| gate.gate.clone()).collect();

@@ -17,7 +17,7 @@ pub use revocations::{Effect, NewRevocation, Revoked, revoke, would_revoke};
 pub use scheme::{PublicKey, Scheme, UnknownScheme};
 pub use signers::{
     Admitted, CertificateIdentity, GivenKey, Identity, NewKey, NewSigner, Registered, Signer, SignerRefused,
-    SigningKey, Verifying, Wanted, activate, admit, admit_key, being_verified, signer, signers, signing_keys,
-    tell, verified_to, verify_up_to, verifying,
+    SigningKey, Verifying, Wanted, activate, admit, admit_key, being_verified, event, has_key, is_registered,
+    signer, signers, signing_keys, tell, verified_to, verify_up_to, verifying,
 };
 pub use takeover::take_over;

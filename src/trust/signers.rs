@@ -108,7 +108,40 @@ impl Registered {
     }
 }
 
+/// From when an identity is valid, and until when.
+type Validity = (DateTime<Utc>, Option<DateTime<Utc>>);
+
+impl Registered {
+    /// The schemes and the validity that the key then has; nothing where it has all of it.
+    fn extended(
+        &self,
+        schemes: &BTreeSet<Scheme>,
+        key: &GivenKey,
+    ) -> Result<Option<(BTreeSet<Scheme>, Validity)>, SignerRefused> {
+        let (valid_from, valid_until) = (self.valid_from, self.valid_until);
+        let from = key.valid_from.unwrap_or(valid_from);
+        let until = key.valid_until.or(valid_until);
+        if from > valid_from || until.is_some_and(|until| valid_until.is_none_or(|end| until < end)) {
+            let end =
+                valid_until.map_or_else(|| "no end".to_owned(), |end| format!("the end {}", in_words(end)));
+            let validity =
+                format!("the key {} is valid from {} with {end}", key.key.id(), in_words(valid_from));
+            return Err(SignerRefused::Shortened(validity));
+        }
+        let all: BTreeSet<Scheme> = schemes.union(&key.schemes).copied().collect();
+        let changes = (&all, from, until) != (schemes, valid_from, valid_until);
+        Ok(changes.then_some((all, (from, until))))
+    }
+}
+
 impl Signer {
+    fn with_key(&self, id: &KeyId) -> Option<(&Registered, &BTreeSet<Scheme>)> {
+        self.identities.iter().find_map(|one| match &one.identity {
+            Identity::Key { key, schemes } if key.id() == id => Some((one, schemes)),
+            Identity::Key { .. } | Identity::Certificate(_) => None,
+        })
+    }
+
     /// Whether pending envelopes are yet to be verified by any of its keys.
     pub fn is_verifying(&self) -> bool {
         self.identities.iter().any(Registered::is_verifying)
@@ -247,7 +280,7 @@ impl NewKey {
 }
 
 impl GivenKey {
-    /// What whoever registers it should know.
+    /// What its registrar should know.
     pub fn warning(&self) -> Option<String> {
         let of_certificate = self.given == GivenAs::Certificate;
         of_certificate.then(|| {
@@ -340,29 +373,37 @@ pub async fn admit_key(
 ) -> Result<Option<Admitted>, SignerRefused> {
     let known = store::signer(tx, name).await?.ok_or(SignerRefused::Unknown)?;
     let (signer, kind, by) = (known.name.clone(), Kind::SignerKeyAdded, grant.principal().id);
-    let own = known.identities.iter().find(|one| one.key().is_some_and(|own| own.id() == key.key.id()));
-    let Some((Registered { id, valid_from, valid_until, active, .. }, Identity::Key { schemes, .. })) =
-        own.map(|own| (own, &own.identity))
-    else {
+    let Some((own, schemes)) = known.with_key(key.key.id()) else {
         if let Some(owner) = store::owner(tx, key.key.id()).await? {
             return Err(SignerRefused::KeyTaken(owner));
         }
         let identity_id = store::insert_key(tx, known.id, key, at, by).await?;
         return Ok(Some(Admitted { identity_id, signer, is_verifying: true, kind }));
     };
-    let from = key.valid_from.unwrap_or(*valid_from);
-    let until = key.valid_until.or(*valid_until);
-    if from > *valid_from || until.is_some_and(|until| valid_until.is_none_or(|end| until < end)) {
-        let end = valid_until.map_or_else(|| "no end".to_owned(), |end| format!("the end {}", in_words(end)));
-        let validity = format!("the key {} is valid from {} with {end}", key.key.id(), in_words(*valid_from));
-        return Err(SignerRefused::Shortened(validity));
+    let Some((all, validity)) = own.extended(schemes, key)? else { return Ok(None) };
+    store::extend(tx, own.id, &all, validity, at, by).await?;
+    Ok(Some(Admitted { identity_id: own.id, signer, is_verifying: all != own.active, kind }))
+}
+
+/// Whether a signer is registered as this already: then nothing is to be locked.
+pub async fn is_registered(
+    connection: &mut PgConnection,
+    (new, key): (&NewSigner, &GivenKey),
+) -> Result<bool, SignerRefused> {
+    new.check()?;
+    Ok(store::signer(connection, &new.name).await?.is_some_and(|known| new.is(&known, key)))
+}
+
+/// Whether the signer has this key already, with these schemes and this validity.
+pub async fn has_key(
+    connection: &mut PgConnection,
+    (name, key): (&str, &GivenKey),
+) -> Result<bool, SignerRefused> {
+    let known = store::signer(connection, name).await?.ok_or(SignerRefused::Unknown)?;
+    match known.with_key(key.key.id()) {
+        Some((own, schemes)) => Ok(own.extended(schemes, key)?.is_none()),
+        None => Ok(false),
     }
-    let all: BTreeSet<Scheme> = schemes.union(&key.schemes).copied().collect();
-    if (&all, from, until) == (schemes, *valid_from, *valid_until) {
-        return Ok(None);
-    }
-    store::extend(tx, *id, &all, (from, until), at, by).await?;
-    Ok(Some(Admitted { identity_id: *id, signer, is_verifying: all != *active, kind }))
 }
 
 /// Appends the event of what was admitted, as the transaction's last write.
@@ -466,12 +507,8 @@ pub async fn signing_keys(
     store::signing_keys(connection, wanted).await
 }
 
-pub(super) fn event(
-    kind: Kind,
-    at: DateTime<Utc>,
-    principal: &Principal,
-    facts: serde_json::Value,
-) -> Event<'_> {
+/// An event of what changed which keys count.
+pub fn event(kind: Kind, at: DateTime<Utc>, principal: &Principal, facts: serde_json::Value) -> Event<'_> {
     let changes = vec![Generation::signers()];
     Event { kind, at, principal, repository: None, environment: None, digest: None, facts, changes }
 }

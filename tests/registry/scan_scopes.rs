@@ -1,7 +1,8 @@
 //! Scans count for what they looked at: an image, a kind, a target; and what a report leaves open is said.
 
-use crate::harness::{Client, Registry, Signing, expect, sha256};
+use crate::harness::{Client, Registry, Signing, eventually, expect, sha256};
 use proofmark::access::Role;
+use proofmark::evidence;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
 
@@ -505,6 +506,102 @@ async fn a_signed_report_whose_signature_does_not_count_takes_no_place() {
     assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
     let later = key.statement(&image.digest, VULNS, &predicate(Some(at(10)), json!([])));
     push_statement(&scene, &image.digest, &later).await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    scene.registry.check().await;
+}
+
+/// A statement of Trivy's findings.
+fn vulns(key: &Signing, digest: &Digest, minutes_ago: i64, found: &Value) -> Vec<u8> {
+    let predicate = json!({"scanner": {"uri": "pkg:github/aquasecurity/trivy@0.60.0", "result": found},
+        "metadata": {"scanFinishedOn": at(minutes_ago)}});
+    key.statement(digest, VULNS, &predicate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_waits_for_no_scan_and_what_is_being_recorded_hides_no_finding() {
+    let mut scene = scene(GATE).await;
+    scene.registry.stop_jobs().await;
+    let key = Signing::new(7);
+    let signer = scene.admin.register_signer("scanner-key", &key.pem(), &[VULNS]).await;
+    assert_eq!(signer["status"], "active");
+    let image = scene.image("one", "amd64").await;
+    scene.scan(&image.digest, &grype(&image, 5, &json!({})), 201).await;
+    let critical = json!([{"id": "CVE-2026-1", "severity": [{"method": "nvd", "score": "9.8"}]}]);
+    scene.admin.attest("app", &vulns(&key, &image.digest, 30, &critical), 201).await;
+    scene.admin.attest("app", &vulns(&key, &image.digest, 25, &critical), 201).await;
+    let (other, before) = (scene.image("two", "amd64").await, proofmark::clock::now());
+    // Somebody who stole the key: one report is recorded, another is about to be.
+    scene.admin.attest("app", &vulns(&key, &image.digest, 20, &json!([])), 201).await;
+    scene.promote(&image.digest, 201).await;
+    let mut held = scene.registry.sql().await;
+    sqlx::raw_sql(
+        "create function held() returns trigger language plpgsql as $$
+           begin perform pg_advisory_xact_lock(77, 7); return null; end $$;
+         create constraint trigger held after insert on scan_coverage deferrable initially deferred
+           for each row execute function held();
+         select pg_advisory_lock(77, 7)",
+    )
+    .execute(&mut *held)
+    .await
+    .unwrap();
+    let (client, envelope) = (scene.admin.clone(), vulns(&key, &image.digest, 10, &json!([])));
+    let recording = tokio::spawn(async move { client.attest("app", &envelope, 201).await });
+    eventually("the scan is about to be committed", async || {
+        let waiting = "select exists (select from pg_locks where locktype = 'advisory' and classid = 77 and not granted)";
+        sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *scene.registry.sql().await).await.unwrap()
+    })
+    .await;
+    let revocation = json!({"reason": "stolen", "at": before, "compromised": true});
+    scene.admin.post_document("/api/v1/signers/scanner-key/revocation", &revocation, 201).await;
+    scene.admin.block("app", &other.digest, None).await;
+    assert!(!recording.is_finished(), "neither waits for the scan");
+    sqlx::raw_sql("select pg_advisory_unlock(77, 7)").execute(&mut *held).await.unwrap();
+    recording.await.unwrap();
+    sqlx::raw_sql("drop trigger held on scan_coverage; drop function held()")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    // Before the job runs and after it, however often it does.
+    let current = async || {
+        let counting =
+            "select run_id from scan_coverage where is_current and signer_id is not null order by run_id";
+        sqlx::query_scalar::<_, i64>(counting).fetch_all(&mut *scene.registry.sql().await).await.unwrap()
+    };
+    let hiding = current().await;
+    assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+    let id: i64 = sqlx::query_scalar("select id from signers where name = 'scanner-key'")
+        .fetch_one(&mut *held)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        evidence::settle_scans(&scene.registry.app.db, &id.to_string(), &Value::Null).await.unwrap();
+        assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
+        assert_ne!(current().await, hiding, "the older run is current");
+    }
+    let unsettled: i64 = sqlx::query_scalar("select count(*) from scan_revocations_unsettled")
+        .fetch_one(&mut *held)
+        .await
+        .unwrap();
+    assert_eq!(unsettled, 0);
+    drop(held);
+    scene.registry.check().await;
+}
+
+#[tokio::test]
+async fn statements_count_once_a_keys_validity_covers_them_whichever_came_first() {
+    let scene = scene("scan: {max_age: 24h, deny: {severity: high}, signed_by: [scanner-key]}").await;
+    let key = Signing::new(7);
+    let mut signer = json!({"name": "scanner-key", "public_key": key.pem(), "repositories": ["**"],
+        "predicate_types": [VULNS], "valid_until": "2021-01-01T00:00:00Z"});
+    scene.admin.post_document("/api/v1/signers", &signer, 201).await;
+    let image = scene.image("one", "amd64").await;
+    let critical = json!([{"id": "CVE-2026-1", "severity": [{"method": "nvd", "score": "9.8"}]}]);
+    for (minutes_ago, found) in [(30, &json!([])), (10, &critical), (20, &json!([]))] {
+        push_statement(&scene, &image.digest, &vulns(&key, &image.digest, minutes_ago, found)).await;
+    }
+    scene.promote(&image.digest, 409).await;
+    signer = json!({"public_key": key.pem(), "valid_until": "2999-01-01T00:00:00Z"});
+    scene.admin.post_document("/api/v1/signers/scanner-key/keys", &signer, 201).await;
     assert!(scene.refused(&image.digest).await.contains("CVE-2026-1"));
     scene.registry.check().await;
 }

@@ -232,6 +232,45 @@ async fn two_signers_of_an_earlier_version_with_one_key_stay_and_count_once() {
     let detail = refused["detail"].to_string();
     assert!(detail.contains("1 of 2 needed") && detail.contains("share a key"), "{refused}");
     expect(admin.promote("app", &image, "staging").await, 201).await;
+
+    // A key is revoked, under whichever name, and not only one of its signers.
+    let rotated = json!({"reason": "rotated"});
+    let shown = admin.post_document("/api/v1/signers/alice/revocation?dry_run=true", &rotated, 200).await;
+    let done = revoke(&admin, "alice", &rotated, 201).await;
+    assert_eq!((&shown["also_revoked"], &done["also_revoked"]), (&json!(["bob"]), &json!(["bob"])));
+    let stolen = json!({"reason": "stolen", "compromised": true, "key_id": alice["key_id"]});
+    let done = revoke(&admin, "alice", &stolen, 201).await;
+    assert_eq!((&done["rests_on"]["count"], &done["rests_on"]["ends"]), (&json!(1), &json!(1)), "{done}");
+    assert_eq!(admin.document("/api/v1/signers/bob").await["revocation"]["compromised"], true);
+    expect(admin.known_good("app", "staging").await, 404).await;
+    expect(admin.promote("app", &image, "staging").await, 409).await;
+    assert_eq!(revoke(&admin, "bob", &stolen, 409).await["code"], "signer-revoked");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_revoked_for_one_of_its_signers_is_revoked_for_both_when_it_is_taken_over() {
+    let registry = Registry::start().await;
+    let (admin, key, other) = (registry.admin(), Signing::new(1), Signing::new(2));
+    admin.register_signer("alice", &key.pem(), &["**"]).await;
+    admin.register_signer("bob", &other.pem(), &["**"]).await;
+    registry.environment("prod", "signed_by: {any_of: [bob]}").await;
+    revoke(&admin, "alice", &json!({"reason": "stolen", "compromised": true}), 201).await;
+    registry
+        .tamper(
+            "update signer_identities set is_canonical = false, public_key_pem = (
+               select public_key_pem from signer_identities order by id limit 1)",
+        )
+        .await;
+    trust::take_over(&registry.app.db).await.unwrap();
+    let bob = admin.document("/api/v1/signers/bob").await;
+    assert_eq!(bob["revocation"]["compromised"], true, "{bob}");
+    assert!(bob["revocation"]["reason"].as_str().unwrap().contains("alice has the same key"), "{bob}");
+    let image = admin.push_release("app", "1.0", "one").await;
+    admin.attest("app", &key.statement(&image, STATEMENT, &json!({})), 422).await;
+    expect(admin.promote("app", &image, "prod").await, 409).await;
+    trust::take_over(&registry.app.db).await.unwrap();
+    assert_eq!(admin.document("/api/v1/signers/bob").await, bob, "once");
     registry.check().await;
 }
 
@@ -343,6 +382,112 @@ async fn a_scheme_that_is_added_while_a_key_is_verified_loses_nothing() {
         )
         .await;
     assert_eq!(by_commit["items"].as_array().unwrap().len(), 1, "{by_commit}");
+    registry.check().await;
+}
+
+/// A signer with more pending envelopes than a request verifies, all of its own, of which a job has tried all without
+/// coming to its end.
+async fn nearly_verified(registry: &Registry, key: &Signing) -> (Client, Digest, String) {
+    let builder = registry.client(Role::Pusher, "**").await;
+    let image = builder.push_subject("app", "one").await;
+    let own: Vec<_> = (0..110).map(|n| key.statement(&image, STATEMENT, &json!({"number": n}))).collect();
+    push_many(&builder, "app", &image, &own).await;
+    let registered = registry.admin().post_document("/api/v1/signers", &signer("ci", &key.pem()), 201).await;
+    assert_eq!(registered["status"], "verifying");
+    let identity = identity_of(registry, "ci").await;
+    let mut sql = registry.sql().await;
+    sqlx::raw_sql(
+        "create function refused() returns trigger language plpgsql as $$ begin raise exception 'not yet'; end $$;
+         create trigger refused before update on signer_identities for each row
+           when (new.active_schemes <> old.active_schemes) execute function refused()",
+    )
+    .execute(&mut *sql)
+    .await
+    .unwrap();
+    while attestation::verify_key(&registry.app.db, &identity, 1).await.is_ok() {}
+    sqlx::raw_sql("drop trigger refused on signer_identities; drop function refused()")
+        .execute(&mut *sql)
+        .await
+        .unwrap();
+    (builder, image, identity)
+}
+
+#[tokio::test]
+async fn a_scheme_that_is_added_just_before_a_key_counts_loses_nothing() {
+    let mut registry = Registry::start().await;
+    registry.stop_jobs().await;
+    let key = Signing::new(1);
+    let (_, _, identity) = nearly_verified(&registry, &key).await;
+    let admin = registry.admin();
+    let added = json!({"public_key": key.pem(), "scheme": "ed25519ph"});
+    let ci = admin.post_document("/api/v1/signers/ci/keys", &added, 201).await;
+    assert_eq!(ci["status"], "active", "nothing is pending");
+    attestation::verify_key(&registry.app.db, &identity, 1).await.unwrap();
+    let of_ci = admin.document("/api/v1/attestations?repository=app&signer=ci&limit=200").await;
+    assert_eq!(verdicts(of_ci["items"].as_array().unwrap()), ["trusted"; 110]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn what_a_slower_worker_leaves_behind_says_nothing_of_a_revoked_key() {
+    let mut registry = Registry::start().await;
+    registry.stop_jobs().await;
+    let key = Signing::new(1);
+    let (builder, image, identity) = nearly_verified(&registry, &key).await;
+    attestation::verify_key(&registry.app.db, &identity, 1).await.unwrap();
+    registry
+        .tamper(
+            "insert into attestation_signatures_found(identity_id, attestation_id, scheme)
+             select identity_id, attestation_id, 'ed25519' from attestation_signatures",
+        )
+        .await;
+    assert_eq!(verdicts(&builder.attestations("app", &image).await)[0], "trusted");
+    revoke(&registry.admin(), "ci", &json!({"reason": "stolen", "compromised": true}), 201).await;
+    assert_eq!(verdicts(&builder.attestations("app", &image).await)[0], "untrusted");
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_database_that_fails_makes_no_envelope_malformed() {
+    let mut registry = Registry::start().await;
+    registry.stop_jobs().await;
+    let (admin, key) = (registry.admin(), Signing::new(1));
+    let builder = registry.client(Role::Pusher, "**").await;
+    let image = builder.push_subject("app", "one").await;
+    let own: Vec<_> = (0..110).map(|n| key.statement(&image, STATEMENT, &json!({"number": n}))).collect();
+    push_many(&builder, "app", &image, &own).await;
+    admin.post_document("/api/v1/signers", &signer("ci", &key.pem()), 201).await;
+    let identity = identity_of(&registry, "ci").await;
+    let mut sql = registry.sql().await;
+    sqlx::raw_sql("alter table envelopes rename column media_type to elsewhere")
+        .execute(&mut *sql)
+        .await
+        .unwrap();
+    for attempt in 1..=9 {
+        attestation::verify_key(&registry.app.db, &identity, attempt).await.unwrap_err();
+    }
+    sqlx::raw_sql("alter table envelopes rename column elsewhere to media_type")
+        .execute(&mut *sql)
+        .await
+        .unwrap();
+    attestation::verify_key(&registry.app.db, &identity, 10).await.unwrap();
+    let of_ci = admin.document("/api/v1/attestations?repository=app&signer=ci&limit=200").await;
+    assert_eq!(verdicts(of_ci["items"].as_array().unwrap()), ["trusted"; 110]);
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn a_signer_that_is_registered_again_waits_for_no_evidence() {
+    let registry = Registry::start().await;
+    let (admin, key) = (registry.admin(), Signing::new(1));
+    let first = admin.post_document("/api/v1/signers", &signer("ci", &key.pem()), 201).await;
+    // As evidence holds it that is being recorded.
+    let mut evidence = registry.sql().await;
+    sqlx::raw_sql("begin; select pg_advisory_xact_lock_shared(9, 0)").execute(&mut *evidence).await.unwrap();
+    assert_eq!(admin.post_document("/api/v1/signers", &signer("ci", &key.pem()), 201).await, first);
+    let key = json!({"public_key": key.pem()});
+    assert_eq!(admin.post_document("/api/v1/signers/ci/keys", &key, 201).await, first);
+    sqlx::raw_sql("rollback").execute(&mut *evidence).await.unwrap();
     registry.check().await;
 }
 

@@ -124,10 +124,13 @@ async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stops_something_has_connections_that_nothing_else_takes() {
-    let registry = Registry::start().await;
+    let mut registry = Registry::start().await;
     let admin = registry.admin();
     registry.environment("prod", "min_age: 0s").await;
+    registry.know_signer("ci").await;
     let digest = admin.push_subject("app", "one").await;
+    // What runs beside the requests gives connections back.
+    registry.stop_jobs().await;
     let mut taken = Vec::new();
     while let Some(connection) = registry.app.db.pool().try_acquire() {
         taken.push(connection);
@@ -141,6 +144,12 @@ async fn what_stops_something_has_connections_that_nothing_else_takes() {
     let once =
         admin.post("/api/v1/blocks").header("idempotency-key", "one").json(&body).send().await.unwrap();
     expect(once, 201).await;
+    // What a revocation would change is a question like others.
+    let asked = admin.post("/api/v1/signers/ci/revocation?dry_run=true").json(&json!({"reason": "r"}));
+    let asked = asked.timeout(Duration::from_secs(2)).send().await;
+    assert!(asked.is_err() || asked.unwrap().status() == 503, "a dry run has none of them");
+    let revocation = json!({"reason": "stolen", "compromised": true});
+    admin.post_document("/api/v1/signers/ci/revocation", &revocation, 201).await;
     drop(taken);
     let denied = admin.verdict("app", &digest, "prod").await;
     assert_eq!(denied["verdict"], "deny");

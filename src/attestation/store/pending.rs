@@ -144,7 +144,7 @@ pub struct Found {
     pub scheme: Scheme,
 }
 
-/// Keeps signatures until their schemes count.
+/// Keeps signatures until their schemes count; those of schemes that count already are no news.
 pub async fn keep_found(connection: &mut PgConnection, found: &[(i64, Found)]) -> Result<(), Failure> {
     let attestations: Vec<i64> = found.iter().map(|(id, _)| *id).collect();
     let identities: Vec<i64> = found.iter().map(|(_, one)| one.identity_id).collect();
@@ -153,6 +153,8 @@ pub async fn keep_found(connection: &mut PgConnection, found: &[(i64, Found)]) -
         "insert into attestation_signatures_found(attestation_id, identity_id, scheme)
          select attestation_id, identity_id, scheme
          from unnest($1::bigint[], $2::bigint[], $3::text[]) found(attestation_id, identity_id, scheme)
+         where not exists (select from signer_identities k
+                           where k.id = found.identity_id and found.scheme = any(k.active_schemes))
          order by attestation_id, identity_id, scheme on conflict do nothing",
         &attestations,
         &identities,
@@ -185,14 +187,14 @@ pub struct FoundOf {
     pub key_id: Option<String>,
 }
 
-/// Of these attestations, the signatures that are kept.
+/// Of these attestations, the signatures that are kept for schemes that do not count yet.
 pub async fn found_on(connection: &mut PgConnection, ids: &[i64]) -> Result<Vec<FoundOf>, Failure> {
     sqlx::query_as!(
         FoundOf,
         "select f.attestation_id, s.name as signer, k.key_id
          from attestation_signatures_found f join signer_identities k on k.id = f.identity_id
          join signers s on s.id = k.signer_id
-         where f.attestation_id = any($1) order by f.attestation_id, s.name",
+         where f.attestation_id = any($1) and f.scheme <> all(k.active_schemes) order by f.attestation_id, s.name",
         ids,
     )
     .fetch_all(connection)

@@ -524,7 +524,8 @@ async fn scans(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                    and not exists (select from scan_coverage c where c.run_id = s.id and c.aspect = a.aspect))
                or exists (
                  select from scan_coverage c where c.run_id = s.id
-                   and c.is_current <> (c.is_trusted and not is_replaced(c)))
+                   and c.is_current <> (c.is_trusted and not is_replaced(c))
+                   and not exists (select from scan_revocations_unsettled u where u.signer_id = c.signer_id))
                then ' counts for other aspects than it should' end as untold
            from scan_runs s left join manifests m on m.repository_id = s.repository_id and m.digest = s.manifest
            where s.id > $1 order by s.id limit $2"#

@@ -10,6 +10,7 @@ use crate::cli::output::{at, text};
 use crate::cli::stop::Stop;
 use crate::content::OCI_IMAGE;
 use crate::names::{RepositoryName, ScannerName};
+use crate::trust::CanonicalKey;
 use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -77,7 +78,10 @@ fn keys(line: &Value) -> Vec<Value> {
     if let Some(keys) = line["keys"].as_array() {
         return keys.clone();
     }
-    let mut key = members(line, &["public_key", "key_id", "valid_from", "valid_until"]);
+    let mut key = members(line, &["public_key", "valid_from", "valid_until"]);
+    // An earlier version named the key by the bytes that it was given; this one names it by its one form.
+    let read = line["public_key"].as_str().and_then(|pem| CanonicalKey::read(pem).ok());
+    key["key_id"] = json!(read.map(|(key, _)| key.id().to_string()));
     key["schemes"] = json!([line["scheme"]]);
     key["revocations"] = line["revocation"].as_object().map_or_else(|| json!([]), |one| json!([one]));
     vec![key]
@@ -452,4 +456,24 @@ async fn bounds(registry: &Registry, line: &Value, outcome: &mut Outcome) -> Res
 fn members(line: &Value, names: &[&str]) -> Value {
     let set = names.iter().filter(|name| !line[**name].is_null());
     set.map(|name| ((*name).to_owned(), line[*name].clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_an_earlier_export_is_named_by_its_one_form() {
+        let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n\
+                   -----END PUBLIC KEY-----\n";
+        let (key, _) = CanonicalKey::read(pem).unwrap();
+        let line = json!({"name": "ci", "public_key": pem.replace('\n', "\r\n"), "key_id": "an earlier id",
+            "scheme": "ed25519", "revocation": {"compromised": true}});
+        let read = keys(&line);
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0]["key_id"], key.id().as_str(), "what a revocation names");
+        assert_eq!(read[0]["revocations"], json!([{"compromised": true}]));
+        let now = json!({"keys": [{"key_id": "as it stands"}]});
+        assert_eq!(keys(&now)[0]["key_id"], "as it stands");
+    }
 }

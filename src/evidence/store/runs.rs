@@ -147,6 +147,49 @@ pub async fn record(connection: &mut PgConnection, run: &NewRun<'_>) -> Result<R
     Ok(Recorded::Known(known))
 }
 
+/// Signers with a revocation that is not settled yet.
+pub async fn unsettled(connection: &mut PgConnection) -> Result<Vec<i64>, Failure> {
+    sqlx::query_scalar!("select distinct signer_id from scan_revocations_unsettled order by signer_id")
+        .fetch_all(connection)
+        .await
+        .map_err(|error| Failure::new(SETTLING, error))
+}
+
+/// The revocations of the signer that are not settled yet.
+pub async fn revocations(connection: &mut PgConnection, signer_id: i64) -> Result<Vec<i64>, Failure> {
+    sqlx::query_scalar!(
+        "select revocation_id from scan_revocations_unsettled where signer_id = $1",
+        signer_id
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new(SETTLING, error))
+}
+
+/// Takes back what the signer's next runs behind this one count for, where they count no more; the last of them.
+pub async fn settle(
+    connection: &mut PgConnection,
+    signer_id: i64,
+    behind: i64,
+    limit: i32,
+) -> Result<Option<i64>, Failure> {
+    sqlx::query_scalar!("select settle_signed_scans($1, $2, $3)", signer_id, behind, limit)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| Failure::new(SETTLING, error))
+}
+
+/// These revocations are settled.
+pub async fn settled(connection: &mut PgConnection, revocations: &[i64]) -> Result<(), Failure> {
+    sqlx::query!("delete from scan_revocations_unsettled where revocation_id = any($1)", revocations)
+        .execute(connection)
+        .await
+        .map_err(|error| Failure::new(SETTLING, error))?;
+    Ok(())
+}
+
+const SETTLING: &str = "settling which signed scans count";
+
 /// A run as it is shown.
 #[derive(Clone, Debug)]
 pub struct Run {

@@ -90,8 +90,9 @@ pub(super) struct AttestationRecord {
     subjects: Vec<Digest>,
     /// What the payload says it is; believed only when the verdict is `trusted`, as all that follows.
     predicate_type: Option<String>,
-    /// `trusted`: counts. `untrusted`: readable, never counts. `malformed`: cannot be read. `opaque`:
-    /// nothing to verify.
+    /// `trusted`: counts. `pending`: a key signed it that is being verified; counts when that is done.
+    /// `untrusted`: readable, and does not count, because no registered key signed it or its signer is not trusted for
+    /// it. `malformed`: cannot be read. `opaque`: nothing to verify.
     #[schema(value_type = String, example = "trusted")]
     verdict: Verdict,
     /// Why the verdict is not `trusted`.

@@ -29,7 +29,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// How long a revocation that was made looks for the versions that rest on the signer.
+/// How long a revocation, made or not, looks for the versions that rest on the signer.
 const RESTING_TIME: Duration = Duration::from_secs(10);
 
 /// The routes of this file with their documentation.
@@ -203,8 +203,10 @@ struct RevocationAnswer {
     dry_run: bool,
     /// The keys that the revocation changes.
     revoked_keys: Vec<String>,
-    /// What runs and rests on these keys, and what the revocation does to it. Absent where that took too long; the
-    /// same request with `dry_run=true` answers it before a revocation is made.
+    /// Other signers that an earlier version registered with these keys: their keys are revoked too.
+    also_revoked: Vec<String>,
+    /// What runs and rests on these keys, and what the revocation does to it, findings of signed scans aside. Absent
+    /// where that took longer than 10 s.
     rests_on: Option<Resting>,
 }
 
@@ -286,6 +288,17 @@ impl From<Entered> for SignerRecord {
     }
 }
 
+fn new_key(
+    public_key: Option<String>,
+    certificate: Option<CertificateRequest>,
+    schemes: BTreeSet<Scheme>,
+    (valid_from, valid_until): (Option<Moment>, Option<Moment>),
+) -> NewKey {
+    let certificate = certificate.map(Into::into);
+    let (valid_from, valid_until) = (valid_from.map(Into::into), valid_until.map(Into::into));
+    NewKey { public_key, certificate, schemes, valid_from, valid_until }
+}
+
 impl From<CertificateRequest> for CertificateIdentity {
     fn from(CertificateRequest { issuer, identity, claims }: CertificateRequest) -> Self {
         Self { issuer, identity, claims }
@@ -334,13 +347,12 @@ async fn register_signer(
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
     let request: SignerRequest = body.json().await?;
-    let key = NewKey {
-        public_key: request.public_key,
-        certificate: request.certificate.map(Into::into),
-        schemes: request.schemes.into_iter().chain(request.scheme).collect(),
-        valid_from: request.valid_from.map(Into::into),
-        valid_until: request.valid_until.map(Into::into),
-    };
+    let key = new_key(
+        request.public_key,
+        request.certificate,
+        request.schemes.into_iter().chain(request.scheme).collect(),
+        (request.valid_from, request.valid_until),
+    );
     let (name, repositories, predicate_types) = (request.name, request.repositories, request.predicate_types);
     let new = NewSigner { name, key, repositories, predicate_types };
     let entered = attestation::register(&app.db, &grant, &new).await?;
@@ -361,13 +373,12 @@ async fn add_key(
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
     let request: KeyRequest = body.json().await?;
-    let key = NewKey {
-        public_key: request.public_key,
-        certificate: request.certificate.map(Into::into),
-        schemes: request.schemes.into_iter().chain(request.scheme).collect(),
-        valid_from: request.valid_from.map(Into::into),
-        valid_until: request.valid_until.map(Into::into),
-    };
+    let key = new_key(
+        request.public_key,
+        request.certificate,
+        request.schemes.into_iter().chain(request.scheme).collect(),
+        (request.valid_from, request.valid_until),
+    );
     let entered = attestation::add_key(&app.db, &grant, &name, &key).await?;
     Ok((StatusCode::CREATED, Json(entered.into())))
 }
@@ -395,37 +406,42 @@ async fn revoke_signer(
         let effect = trust::would_revoke(&mut connection, &grant, &name, &revocation).await?;
         drop(connection);
         let signer = trust::signer(&app.db, &name).await?.ok_or_else(Problem::not_found)?;
-        let rests_on = Some(promotion::resting_on(&app.db, &grant, &effect).await?);
-        return Ok((StatusCode::OK, answer(signer, effect, rests_on, true)));
+        let rests_on = rests_on(app.db.clone(), grant, effect.clone()).await;
+        return Ok((StatusCode::OK, answer(signer, &effect, rests_on, true)));
     }
     let (signer, effect) = trust::revoke(&app.db, &grant, &name, &revocation).await?;
     // It is revoked, whatever becomes of the list.
-    let rests_on = rests_on(app.db.clone(), grant, effect.clone()).await.inspect_err(|failure| {
-        tracing::warn!(
-            error = failure.chain(),
-            "a revocation was made, and what rests on the signer is not told"
-        );
-    });
-    Ok((StatusCode::CREATED, answer(signer, effect, rests_on.ok(), false)))
+    let rests_on = rests_on(app.db.clone(), grant, effect.clone()).await;
+    Ok((StatusCode::CREATED, answer(signer, &effect, rests_on, false)))
 }
 
-/// What rests on the signer, read in a task of its own: the revocation has connections from the reserve, and this has
+/// What rests on the signer, read in a task of its own: a revocation has connections from the reserve, and this has
 /// not.
-async fn rests_on(db: Db, grant: Grant<Administer, Everything>, effect: Effect) -> Result<Resting, Failure> {
+async fn rests_on(db: Db, grant: Grant<Administer, Everything>, effect: Effect) -> Option<Resting> {
     let doing = "looking for what rests on a signer";
     let looking = tokio::spawn(async move { promotion::resting_on(&db, &grant, &effect).await });
     let looked = timeout(RESTING_TIME, AbortOnDropHandle::new(looking)).await;
-    looked.map_err(|error| Failure::new(doing, error))?.map_err(|error| Failure::new(doing, error))?
+    let looked = match looked {
+        Ok(Ok(looked)) => looked,
+        Ok(Err(error)) => Err(Failure::new(doing, error)),
+        Err(error) => Err(Failure::new(doing, error)),
+    };
+    looked
+        .inspect_err(|failure| {
+            tracing::warn!(error = failure.chain(), "what rests on a signer is left out of an answer");
+        })
+        .ok()
 }
 
 fn answer(
     signer: Signer,
-    effect: Effect,
+    effect: &Effect,
     rests_on: Option<Resting>,
     dry_run: bool,
 ) -> Json<RevocationAnswer> {
-    let revoked_keys = effect.keys.into_keys().collect();
-    Json(RevocationAnswer { signer: signer.into(), dry_run, revoked_keys, rests_on })
+    let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
+    let (revoked_keys, also_revoked) = (owned(effect.key_ids()), owned(effect.others()));
+    Json(RevocationAnswer { signer: signer.into(), dry_run, revoked_keys, also_revoked, rests_on })
 }
 
 impl From<SignerRefused> for Problem {

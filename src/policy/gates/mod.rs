@@ -7,7 +7,7 @@ mod threshold;
 pub(super) mod timing;
 
 pub(super) use approvals::approvals;
-pub(super) use origin::{Basis, origin};
+pub(super) use origin::{Basis, origin, verified};
 pub(super) use scanned::scanned;
 
 use super::{Evidence, EvidenceKind, GateResult, Mode, Outcome, WaivedFinding};

@@ -47,32 +47,33 @@ pub(in crate::policy) fn origin(gate: &Gate, case: &Case, basis: &Basis<'_>) -> 
         Gate::Attestation(gate) => of_each(gate.of, case, |about| attested(gate, case, about, basis)),
         Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => return None,
     };
-    Some(if basis.ages { verified(gate, case, found) } else { found })
+    Some(found)
 }
 
 /// How long a gate is put off at a time whose signer's key is being verified.
 const ASK_AGAIN: TimeDelta = TimeDelta::seconds(10);
 
 /// Puts the gate off while a signer that it names is being verified by pending envelopes: what they say may satisfy
-/// it or, of results, speak against it.
-fn verified(gate: &Gate, case: &Case, found: Finding) -> Finding {
+/// it or, of results and scans, speak against it.
+pub(in crate::policy) fn verified(gate: &Gate, case: &Case, found: Finding) -> Finding {
     let (names, can_only_help) = match gate {
         Gate::SignedBy(gate) => (Some(&gate.any_of), true),
         Gate::Provenance(gate) => (gate.by.as_ref(), true),
         Gate::Attestation(gate) => (gate.by.as_ref(), false),
-        Gate::Scan(_) | Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => (None, true),
+        Gate::Scan(gate) => (gate.signed_by.as_ref(), false),
+        Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => (None, true),
     };
     let verifying = &case.facts.verifying;
-    let waits_for: Vec<&str> = names
+    let unfinished: Vec<&str> = names
         .into_iter()
         .flat_map(|names| &names.0)
         .filter(|name| verifying.contains(*name))
         .map(String::as_str)
         .collect();
-    if waits_for.is_empty() || (found.passes() && can_only_help) {
+    if unfinished.is_empty() || (found.passes() && can_only_help) {
         return found;
     }
-    let message = format!("{}: pending envelopes are being verified by the signer's key", list(waits_for));
+    let message = format!("{}: pending envelopes are being verified by the signer's key", list(unfinished));
     if found.passes() { found } else { found.reopened() }.and_wait(case.at + ASK_AGAIN, message)
 }
 
@@ -129,12 +130,17 @@ fn keys<'a>(
     names: &BTreeSet<&str>,
 ) -> Vec<(&'a str, &'a str)> {
     let (repository, kind) = (&case.facts.subject.repository, &attestation.predicate_type);
+    let at = attestation.received_at;
+    let trusted = |signature: &Signature| signature.trusted_for(repository, kind, at).is_ok();
     let counts = |signature: &&'a Signature| {
         let signer = signature.signer.as_str();
+        let by_signer = || attestation.signatures.iter().filter(|one| one.signer == signer);
         names.contains(signer)
-            && (signature.trusted_for(repository, kind, attestation.received_at).is_ok()
+            && (trusted(signature)
+                // Of a recorded signer that no key is trusted for today, one of those by which it may have counted.
                 || basis.kept.contains(&(&attestation.envelope, signer))
-                    && !signature.is_withdrawn(attestation.received_at))
+                    && !signature.is_withdrawn(at)
+                    && !by_signer().any(trusted))
     };
     let counting = attestation.signatures.iter().filter(counts);
     counting.map(|signature| (signature.signer.as_str(), signature.key_id.as_str())).collect()

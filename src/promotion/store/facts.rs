@@ -134,7 +134,16 @@ pub async fn gather(
         run as materialized (
           select t.sha256, t.scanned_as, c.repository_id, c.run_id, c.signer_id, array_agg(c.aspect) as covers
           from asked a cross join unnest(a.images, a.scanned_as) t(sha256, scanned_as)
-          join scan_coverage c on c.repository_id = a.repository_id and c.image = t.scanned_as and c.is_current
+          -- While a revocation is not settled, a run that stands as current may hide one whose place it never took.
+          cross join lateral (
+            select c.repository_id, c.run_id, c.signer_id, c.aspect from scan_coverage c
+            where c.repository_id = a.repository_id and c.image = t.scanned_as and c.is_current
+            union all
+            select c.repository_id, c.run_id, c.signer_id, c.aspect from scan_coverage c
+            where exists (select from scan_revocations_unsettled) and c.repository_id = a.repository_id
+              and c.image = t.scanned_as and c.is_trusted and not c.is_current
+              and c.signer_id = any(array(select u.signer_id from scan_revocations_unsettled u))
+              and not is_replaced(c)) c
           group by 1, 2, 3, 4, 5
         ),
         found as materialized (

@@ -175,6 +175,18 @@ pub async fn owner(connection: &mut PgConnection, key: &KeyId) -> Result<Option<
     .map_err(|error| Failure::new("looking for a key's signer", error))
 }
 
+/// Every signer that has any of these keys.
+pub async fn owners(connection: &mut PgConnection, key_ids: &[String]) -> Result<Vec<String>, Failure> {
+    sqlx::query_scalar!(
+        "select distinct s.name from signer_identities k join signers s on s.id = k.signer_id
+         where k.key_id = any($1) order by s.name",
+        key_ids,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for the signers of a key", error))
+}
+
 /// Keys of signers, each with each of its schemes.
 pub async fn signing_keys(
     connection: &mut PgConnection,
@@ -341,7 +353,7 @@ pub async fn revoke(
     Ok(())
 }
 
-const VERIFYING: &str = "verifying what waits for a key";
+const VERIFYING: &str = "verifying pending envelopes by a key";
 
 /// The identity, if it is being verified.
 pub async fn verifying(
