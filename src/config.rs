@@ -47,7 +47,7 @@ pub struct Settings {
     /// The registry's own private keys; needed with DATABASE_URL (`proofmark key init` makes it)
     #[arg(long, env = "PROOFMARK_KEYS", value_name = "FILE")]
     pub keys: Option<PathBuf>,
-    /// The registry's trust file, signed by its root; needed at the first start with DATABASE_URL (`proofmark key trust
+    /// The registry's trust file, signed by its root; needed at every start with DATABASE_URL (`proofmark key trust
     /// init` makes it). Later starts check the database against it, and take over the version that follows the newest
     #[arg(long, env = "PROOFMARK_TRUST_FILE", value_name = "FILE")]
     pub trust_file: Option<PathBuf>,

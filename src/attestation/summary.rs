@@ -25,7 +25,7 @@ use super::statement::{Statement, Subject};
 use super::verify::{Unproved, verify};
 use crate::failure::Failure;
 use crate::keys::{KeyRole, Trust, TrustedKey, TrustedScheme};
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Platform, RepositoryName, Tag};
 use crate::trust::{PublicKey, Scheme};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -147,13 +147,29 @@ fn digests<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Map<String, Val
     digests.into_iter().map(|d| (d.algorithm().as_str().to_owned(), d.hex().into())).collect()
 }
 
-/// What a consumer wants to be told.
+/// Which of a summary's subjects the bytes must be. The first subject is what was promoted, called by its version;
+/// the children of an index follow it, called by their platforms.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// Any: the bytes were named by their digest.
+    Any,
+    /// What was promoted.
+    Whole,
+    /// What was promoted, under this version.
+    Version(&'a Tag),
+    /// The child of an index for this platform, or what was promoted where that is no index.
+    Platform(&'a Platform),
+}
+
+/// What a consumer wants to know of its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectations<'a> {
     /// The bytes at hand.
     pub digest: &'a Digest,
     /// What they are used as.
     pub kind: SubjectKind,
+    /// Which of the subjects they are.
+    pub part: Part<'a>,
     /// The repository it came from.
     pub repository: &'a RepositoryName,
     /// Where it is to run.
@@ -175,6 +191,8 @@ pub struct Checked {
     pub verifier_id: String,
     /// What was verified.
     pub digest: Digest,
+    /// The version that was promoted, where it has one: what the first subject is called.
+    pub version: Option<String>,
     /// Where it may run.
     pub resource_uri: String,
     /// By which policy.
@@ -207,6 +225,17 @@ pub enum Refused {
     OnlyAFile(Digest),
     #[error("{0} is a manifest there and no artifact's file: check it by its digest (`--digest`)")]
     OnlyAManifest(Digest),
+    #[error(
+        "{0} is only a part of what was promoted there, and all of it was asked for: check the part by its digest"
+    )]
+    OnlyAPart(Digest),
+    #[error(
+        "it calls what was promoted {found:?}, and version {expected} was asked for; a tag that moves is checked by \
+         its digest"
+    )]
+    OtherVersion { found: String, expected: Tag },
+    #[error("{digest} is not its image for {platform}")]
+    OtherPlatform { digest: Digest, platform: Platform },
     #[error("its verifier is {found}, and the trust file's key belongs to {expected}")]
     OtherVerifier { found: String, expected: String },
     #[error("it is for {found}, not for {expected}")]
@@ -257,6 +286,7 @@ pub fn check(envelope: &[u8], trust: &Trust, expected: &Expectations<'_>) -> Res
         return Err(Refused::OtherPredicate(statement.predicate_type));
     }
     is_about(&statement, expected)?;
+    let whole = statement.subjects.first().and_then(|subject| subject.name.clone());
     let valid_until = statement.predicate.get(trust.valid_until_field()).cloned();
     let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
     let said: Predicate = serde_json::from_value(statement.predicate).map_err(malformed)?;
@@ -282,6 +312,7 @@ pub fn check(envelope: &[u8], trust: &Trust, expected: &Expectations<'_>) -> Res
         key_id: key.key_id,
         verifier_id: said.verifier.id,
         digest: expected.digest.clone(),
+        version: whole.filter(|name| name != expected.repository.as_str()),
         resource_uri,
         policy: policy(said.policy)?,
         levels: said.verified_levels,
@@ -294,12 +325,39 @@ fn is_about(statement: &Statement, expected: &Expectations<'_>) -> Result<(), Re
     let mut kinds = statement.subjects.iter().filter(|s| s.is(expected.digest)).map(SubjectKind::of);
     let Some(first) = kinds.next() else { return Err(Refused::OtherSubject(expected.digest.clone())) };
     if first == expected.kind || kinds.any(|kind| kind == expected.kind) {
-        return Ok(());
+        return is_the_part(&statement.subjects, expected);
     }
     Err(match expected.kind {
         SubjectKind::Manifest => Refused::OnlyAFile(expected.digest.clone()),
         SubjectKind::File => Refused::OnlyAManifest(expected.digest.clone()),
     })
+}
+
+/// A digest alone does not say what it was signed as: an index is no child of it, nor one version another.
+fn is_the_part(subjects: &[Subject], expected: &Expectations<'_>) -> Result<(), Refused> {
+    let digest = expected.digest;
+    let of_kind = |subject: &&Subject| SubjectKind::of(subject) == expected.kind;
+    let (whole, parts) = subjects.split_first().ok_or_else(|| Refused::OtherSubject(digest.clone()))?;
+    let is_whole = of_kind(&whole) && whole.is(digest);
+    match expected.part {
+        Part::Any => Ok(()),
+        Part::Whole | Part::Version(_) if !is_whole => Err(Refused::OnlyAPart(digest.clone())),
+        Part::Version(version) if whole.name.as_deref() != Some(version.as_str()) => {
+            let found = whole.name.clone().unwrap_or_default();
+            Err(Refused::OtherVersion { found, expected: version.clone() })
+        }
+        Part::Whole | Part::Version(_) => Ok(()),
+        // Of what is no index the summary does not say for which platform it is.
+        Part::Platform(_) if is_whole && !parts.iter().any(|part| of_kind(&part)) => Ok(()),
+        Part::Platform(platform) => {
+            let name = |part: &Subject| part.name.as_deref()?.parse::<Platform>().ok();
+            let runs = |part: &Subject| name(part).is_some_and(|image| platform.runs(&image).is_some());
+            if parts.iter().filter(of_kind).any(|part| part.is(digest) && runs(part)) {
+                return Ok(());
+            }
+            Err(Refused::OtherPlatform { digest: digest.clone(), platform: platform.clone() })
+        }
+    }
 }
 
 fn signed_statement(envelope: &[u8], trust: &Trust) -> Result<(TrustedKey, Statement), Refused> {

@@ -11,11 +11,11 @@ use reqwest::{Body, Method, StatusCode};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
-/// Streams a blob of the repository, hashing what passes.
+/// Streams a blob of the repository, hashing what passes; no more than its size is taken.
 pub async fn stream(
     registry: &Registry,
     repository: &RepositoryName,
-    digest: &Digest,
+    (digest, size): (&Digest, u64),
     bar: &ProgressBar,
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), Stop> {
@@ -23,7 +23,12 @@ pub async fn stream(
     let mut response = registry.send(registry.request(Method::GET, &path)).await?;
     let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the file: {error}"));
     let mut hasher = Hasher::new(digest.algorithm());
+    let mut left = size;
     while let Some(chunk) = response.chunk().await.map_err(|error| registry.unanswered(&error))? {
+        left = left.checked_sub(chunk.len() as u64).ok_or_else(|| {
+            let detail = format!("{} sent more than the {size} bytes of {digest}", registry.base());
+            Stop::no("digest-mismatch", detail)
+        })?;
         hasher.update(&chunk);
         to.write_all(&chunk).await.map_err(failed)?;
         bar.inc(chunk.len() as u64);

@@ -5,7 +5,7 @@ use super::connection::{Connection, Registry};
 use super::pins::{self, Pins};
 use super::stop::Stop;
 use super::time::Lifetime;
-use crate::attestation::summary::{self, Checked, Expectations, Refused, SubjectKind};
+use crate::attestation::summary::{self, Checked, Expectations, Part, Refused, SubjectKind};
 use crate::keys::{MAX_TRUST_BYTES, TrustFile};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -40,6 +40,8 @@ pub struct Checking {
 pub struct Trusted {
     file: TrustFile,
     source: Source,
+    /// The version that the registry serves, where that is older: a replica that does not have the newest one yet.
+    older: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct About<'a> {
     pub digest: &'a Digest,
     /// What they are used as.
     pub kind: SubjectKind,
+    /// Which part of what was promoted they are.
+    pub part: Part<'a>,
 }
 
 /// A check that was done, or left out because somebody wanted that.
@@ -94,7 +98,7 @@ impl Checking {
         }
         let pins = Pins::of_user()?;
         let file = pins.advance(registry.base(), std::slice::from_ref(&served))?.unwrap_or(served);
-        Ok(Some(Trusted { file, source: Source::Pin(pins.path(registry.base())) }))
+        Ok(Some(Trusted { file, source: Source::Pin(pins.path(registry.base())), older: None }))
     }
 
     /// The same without a network, for a summary that is at hand.
@@ -104,12 +108,18 @@ impl Checking {
     }
 
     fn kept(&self, server: &Url) -> Result<Option<Trusted>, Stop> {
-        if let Some(path) = self.trust.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            return Ok(Some(Trusted { file: pins::read(path)?, source: Source::File(path.clone()) }));
+        if let Some(path) = &self.trust {
+            if path.as_os_str().is_empty() {
+                return Err(Stop::Usage(
+                    "--trust or PROOFMARK_TRUST is empty: name a trust file or unset it".into(),
+                ));
+            }
+            let (file, source) = (pins::read(path)?, Source::File(path.clone()));
+            return Ok(Some(Trusted { file, source, older: None }));
         }
         let pins = Pins::of_user()?;
         let source = Source::Pin(pins.path(server));
-        Ok(pins.read(server)?.map(|file| Trusted { file, source }))
+        Ok(pins.read(server)?.map(|file| Trusted { file, source, older: None }))
     }
 
     /// Checks the summary of an answer, with the newest trust file that follows what is trusted.
@@ -137,6 +147,7 @@ impl Checking {
         let expected = Expectations {
             digest: about.digest,
             kind: about.kind,
+            part: about.part,
             repository: about.repository,
             environment: about.environment,
             level: self.level.as_deref(),
@@ -166,9 +177,15 @@ impl Checking {
 
 impl Trusted {
     /// Follows the registry to its newest trust file, version by version. A pin is taken along; a file that was given
-    /// is left as it is.
+    /// is left as it is. Where the registry serves an older one, what is trusted already decides: not every replica
+    /// has the newest one at once.
     async fn follow(&mut self, registry: &Registry) -> Result<(), Stop> {
-        let steps = following(registry, &self.file).await?;
+        let served = fetch(registry, None).await?;
+        if served.version() < self.file.version() {
+            self.older = Some(served.version());
+            return Ok(());
+        }
+        let steps = following_to(registry, &self.file, served).await?;
         if let Some(newest) = steps.last() {
             self.file = newest.clone();
             if let Source::Pin(_) = self.source
@@ -183,7 +200,14 @@ impl Trusted {
 
 /// The trust files that a registry serves after a trusted one, each checked against the one before it.
 pub async fn following(registry: &Registry, trusted: &TrustFile) -> Result<Vec<TrustFile>, Stop> {
-    let served = fetch(registry, None).await?;
+    following_to(registry, trusted, fetch(registry, None).await?).await
+}
+
+async fn following_to(
+    registry: &Registry,
+    trusted: &TrustFile,
+    served: TrustFile,
+) -> Result<Vec<TrustFile>, Stop> {
     let mut steps: Vec<TrustFile> = Vec::new();
     let mut last = trusted.clone();
     // A version that does not follow ends this, so nobody without the root makes it long.
@@ -264,6 +288,15 @@ impl Outcome {
         }
     }
 
+    /// Puts what was asked and signed in the place of what the registry says of the same, which nobody signed.
+    pub fn settle(&self, answer: &mut Value, about: &About<'_>) {
+        if let Some(verified) = &self.0 {
+            answer["repository"] = json!(about.repository);
+            answer["environment"] = json!(about.environment);
+            answer["version"] = json!(verified.checked.version);
+        }
+    }
+
     /// The same in a sentence.
     pub fn in_words(&self) -> String {
         match &self.0 {
@@ -316,16 +349,30 @@ impl Verified {
 
     fn in_words(&self) -> String {
         let Self { trusted, checked, expired } = self;
+        let older = trusted.older.map(|older| format!("\nthe registry still serves version {older} of it"));
         format!(
-            "verified {} by {}, key {}, with version {} of its trust file\nthe summary {} {}",
+            "verified {} by {}, key {}, with version {} of its trust file{}\nthe summary {} {}",
             checked.time_verified,
             checked.verifier_id,
             checked.key_id,
             trusted.file.version(),
+            older.unwrap_or_default(),
             if *expired { "EXPIRED at" } else { "is valid until" },
             checked.valid_until,
         )
     }
+}
+
+/// An answer that is a document of Proofmark's, whose members are read and shown.
+pub fn document(registry: &Registry, answer: Value) -> Result<Value, Stop> {
+    if answer.is_object() {
+        return Ok(answer);
+    }
+    Err(Stop::Unanswered(format!(
+        "what {} answered is not an answer of Proofmark: {}",
+        registry.base(),
+        answer.to_string().chars().take(200).collect::<String>()
+    )))
 }
 
 /// The digest that an answer names, if it is the one that was asked for.

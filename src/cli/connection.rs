@@ -64,6 +64,12 @@ impl Connection {
 pub fn server_url(text: &str) -> Result<Url, Stop> {
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     match Url::parse(with_scheme.trim_end_matches('/')) {
+        // It would be shown wherever the server is named.
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => Err(Stop::Usage(
+            "the server's URL has a user or a password in it: leave them out, and give a token with PROOFMARK_TOKEN, \
+             --token-file or `proofmark login`"
+                .into(),
+        )),
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         Ok(_) | Err(_) => {
             Err(Stop::Usage(format!("'{text}' is no server: give a URL such as https://registry.example")))
@@ -373,6 +379,8 @@ mod tests {
     fn a_server_is_a_url_and_https_where_no_scheme_is_given() {
         assert_eq!(server_url("registry.example").unwrap().as_str(), "https://registry.example/");
         assert_eq!(server_url("http://127.0.0.1:8470/").unwrap().as_str(), "http://127.0.0.1:8470/");
+        let Err(Stop::Usage(why)) = server_url("https://me:hunter2@registry.example") else { unreachable!() };
+        assert!(!why.contains("hunter2"), "{why}");
         for bad in ["", "ftp://a", "http://", "not a host"] {
             assert!(server_url(bad).is_err(), "{bad}");
         }

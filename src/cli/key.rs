@@ -85,6 +85,9 @@ enum TrustCommand {
         /// A root key that signs
         #[arg(long, value_name = "FILE", required = true)]
         root: Vec<PathBuf>,
+        /// The trust file before it, whose root must sign it too
+        #[arg(long, value_name = "FILE")]
+        after: Option<PathBuf>,
     },
     /// Show a trust file and its root's fingerprint, which users compare
     Show {
@@ -210,14 +213,15 @@ impl TrustCommand {
         match self {
             Self::Init(init) => init.run(output),
             Self::Next(next) => next.run(output),
-            Self::Sign { file, root } => {
+            Self::Sign { file, root, after } => {
+                let old = after.as_deref().map(pins::read).transpose()?;
                 let bytes = super::connection::read(&file, "the trust file")?;
                 let mut draft = Draft::read(&bytes)
                     .map_err(|refused| Stop::Usage(format!("{}: {refused}", file.display())))?;
                 sign(&mut draft, &root_keys(&root)?);
                 super::login::write_public(&file, &draft.bytes())
                     .map_err(|error| cannot_write(&file, &error))?;
-                told(&draft, None, &file, output)
+                told(&draft, old.as_ref(), &file, output)
             }
             Self::Show { file } => {
                 let document = described(&pins::read(&file)?)?;
@@ -322,7 +326,10 @@ fn told(draft: &Draft, old: Option<&TrustFile>, path: &Path, output: Output) -> 
     let document = json!({"file": path, "version": trust.version, "fingerprint": fingerprint,
                           "signed_by": signed, "complete": missing == 0});
     output.answer(&document, || {
-        let next = if missing == 0 {
+        let next = if missing == 0 && old.is_none() && trust.version > 1 {
+            "It is complete by its own root; --after FILE says whether the root of the version before it signed too"
+                .to_owned()
+        } else if missing == 0 {
             "It is complete: start the service with PROOFMARK_TRUST_FILE".to_owned()
         } else {
             format!("{missing} more must sign it: proofmark key trust sign {} --root FILE", path.display())

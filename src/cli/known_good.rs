@@ -1,11 +1,11 @@
 //! `known-good`: the deployer's question.
 
-use super::artifact::Named;
-use super::checking::{About, Checking, Outcome, answered_digest};
+use super::artifact::{Named, host};
+use super::checking::{About, Checking, Outcome, answered_digest, document};
 use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::{Stop, fallback_in_words, gates_in_words, risks_in_words};
-use crate::attestation::summary::SubjectKind;
+use crate::attestation::summary::{Part, SubjectKind};
 use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -86,15 +86,17 @@ impl KnownGood {
             ("at_risk", self.fail_on.map(|_| "deny")),
         ];
         let trusted = self.checking.trusted(registry).await?;
-        let mut good = registry.get("/api/v1/known-good", &query).await?;
+        let mut good = document(registry, registry.get("/api/v1/known-good", &query).await?)?;
         let digest = answered(&good, &repository)?;
         let about = About {
             repository: &repository,
             environment: &self.environment,
             digest: &digest,
             kind: SubjectKind::Manifest,
+            part: self.platform.as_ref().map_or(Part::Whole, Part::Platform),
         };
         let outcome = self.checking.check_answer(registry, trusted, &good, &about).await?;
+        outcome.settle(&mut good, &about);
         outcome.add_to(&mut good);
         if let Some(path) = &self.summary {
             let summary = good.get("summary").filter(|summary| summary.is_object());
@@ -114,6 +116,10 @@ impl KnownGood {
         } else {
             output.answer(&good, || in_words(&good, &self.environment, &outcome));
         }
+        let (asked, named) = (host(registry.base()), at(&good, "/reference"));
+        if !named.starts_with(&format!("{asked}/")) {
+            output.remark(&format!("{named} names another host than the registry that was asked, {asked}"));
+        }
         Ok(())
     }
 }
@@ -123,7 +129,7 @@ pub fn answered(good: &Value, repository: &RepositoryName) -> Result<Digest, Sto
     let digest = answered_digest(good, None)?;
     let reference = at(good, "/reference");
     let host = reference.strip_suffix(&format!("/{repository}@{digest}"));
-    if host.is_none_or(|host| host.is_empty() || host.contains(['/', '@', ' '])) {
+    if !host.is_some_and(is_host) {
         return Err(Stop::no(
             "answer-refused",
             format!("the registry answered the reference {reference:?}, which is not {repository}@{digest}"),
@@ -132,10 +138,19 @@ pub fn answered(good: &Value, repository: &RepositoryName) -> Result<Digest, Sto
     Ok(digest)
 }
 
+/// A host with or without a port, and nothing that a shell, a terminal or a tool would read as more.
+fn is_host(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    let url = reqwest::Url::parse(&format!("http://{text}/"));
+    text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '[')
+        && text.bytes().all(plain)
+        && url.is_ok_and(|url| url.has_host())
+}
+
 fn in_words(good: &Value, environment: &EnvironmentName, outcome: &Outcome) -> String {
     let gates = good.get("gates").and_then(Value::as_array).cloned().unwrap_or_default();
     format!(
-        "{}\nversion {}, known good in {environment}\npromoted {} by {}\n{}{}{}{}",
+        "{}\nversion {}, known good in {environment}\npromoted {} by {} (as the registry says; not signed)\n{}{}{}{}",
         at(good, "/reference"),
         at(good, "/version"),
         at(good, "/promoted_at"),

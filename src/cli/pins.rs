@@ -32,7 +32,22 @@ impl Pins {
     /// What is pinned.
     pub fn read(&self, server: &Url) -> Result<Option<TrustFile>, Stop> {
         let path = self.path(server);
-        if path.exists() { read(&path).map(Some) } else { Ok(None) }
+        // What cannot be read is not nothing: nobody is to be asked to trust another root in its place.
+        let unusable = |why: String| {
+            let remedy = format!("`proofmark trust remove --server {server}` forgets it");
+            Stop::Error(
+                "pin-unusable",
+                format!("what is pinned of {server} cannot be used: {why}\n  {remedy}"),
+            )
+        };
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(format!("{}: {error}", path.display()))),
+            Ok(_) => match read(&path) {
+                Err(Stop::Usage(why)) => Err(unusable(why)),
+                other => other.map(Some),
+            },
+        }
     }
 
     /// Pins a trust file, or takes the pin up to it. `steps` are files of which each follows the one before it. Two

@@ -2,17 +2,19 @@
 
 use super::artifact::{self, Named};
 use super::blob;
-use super::checking::{About, Checking, Outcome};
+use super::checking::{About, Checking, Outcome, document};
 use super::connection::Registry;
 use super::known_good::answered;
 use super::output::Output;
 use super::stop::Stop;
-use crate::attestation::summary::SubjectKind;
+use crate::attestation::summary::{Part, SubjectKind};
 use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 /// Pull an artifact's file and check its digest
 #[derive(clap::Args, Debug)]
@@ -57,8 +59,15 @@ impl Pull {
         let layer = only_layer(&repository, &fetched.body)?;
         let bar = output.bar(Some(layer.size), "pulling");
         if self.output.as_deref() == Some(Path::new("-")) {
-            blob::stream(registry, &repository, &layer.digest, &bar, &mut tokio::io::stdout()).await?;
+            let file = spool(registry, &repository, &layer, &bar).await;
             bar.finish_and_clear();
+            let failed = |error: std::io::Error| Stop::Unanswered(format!("cannot write the file: {error}"));
+            let mut out = tokio::io::stdout();
+            tokio::io::copy(&mut file?, &mut out).await.map_err(failed)?;
+            out.flush().await.map_err(failed)?;
+            if let Some(outcome) = outcome.filter(|outcome| !outcome.is_verified()) {
+                output.remark(&outcome.in_words());
+            }
             return Ok(());
         }
         let target = self.target(&layer)?;
@@ -110,10 +119,10 @@ impl Pull {
         let repository = artifact.repository;
         let query = [("repository", Some(repository.as_str())), ("environment", Some(environment.as_str()))];
         let trusted = self.checking.trusted(registry).await?;
-        let good = registry.get("/api/v1/known-good", &query).await?;
+        let good = document(registry, registry.get("/api/v1/known-good", &query).await?)?;
         let digest = answered(&good, &repository)?;
-        let about =
-            About { repository: &repository, environment, digest: &digest, kind: SubjectKind::Manifest };
+        let (kind, part) = (SubjectKind::Manifest, Part::Whole);
+        let about = About { repository: &repository, environment, digest: &digest, kind, part };
         let outcome = self.checking.check_answer(registry, trusted, &good, &about).await?;
         Ok((repository, Reference::Digest(digest), Some(outcome)))
     }
@@ -169,8 +178,29 @@ async fn write(
     let failed = |error: std::io::Error| cannot_write(path, &error);
     let file = tokio::fs::File::create(path).await.map_err(failed)?;
     let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
-    blob::stream(registry, repository, &layer.digest, bar, &mut file).await?;
+    blob::stream(registry, repository, (&layer.digest, layer.size), bar, &mut file).await?;
     file.get_ref().sync_all().await.map_err(failed)
+}
+
+/// Takes the bytes into a file without a name, so that nothing is handed out before the digest was checked, and a
+/// crash leaves nothing.
+async fn spool(
+    registry: &Registry,
+    repository: &RepositoryName,
+    layer: &Layer,
+    bar: &indicatif::ProgressBar,
+) -> Result<tokio::fs::File, Stop> {
+    let path = std::env::temp_dir().join(format!(".proofmark-{}.part", uuid::Uuid::new_v4()));
+    let failed = |error: std::io::Error| cannot_write(&path, &error);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    std::fs::remove_file(&path).map_err(failed)?;
+    let file = tokio::fs::File::from_std(file);
+    let mut writer = tokio::io::BufWriter::with_capacity(1 << 20, file);
+    blob::stream(registry, repository, (&layer.digest, layer.size), bar, &mut writer).await?;
+    let mut file = writer.into_inner();
+    file.rewind().await.map_err(failed)?;
+    Ok(file)
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Stop {

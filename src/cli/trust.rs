@@ -41,6 +41,9 @@ The registry's operator has the fingerprint from `proofmark key trust show trust
     Remove,
 }
 
+/// Versions that are looked through for a root's fingerprint that was written down long ago.
+const MAX_VERSIONS_BACK: u32 = 1000;
+
 impl Trust {
     /// Runs the command.
     pub async fn run(self, connection: &Connection, output: Output) -> Result<(), Stop> {
@@ -53,6 +56,7 @@ impl Trust {
                 };
                 let pinned = pins.advance(&server, &steps)?;
                 let pinned = pinned.ok_or_else(|| Stop::Unanswered("nothing was pinned".into()))?;
+                must_be_pinned(&pinned, steps.last(), &server)?;
                 show(&pinned, &server, &pins.path(&server), "Pinned", output)
             }
             TrustCommand::Show => {
@@ -76,6 +80,29 @@ impl Trust {
             }
         }
     }
+}
+
+/// Says where an earlier pin stays, so that nobody takes it for the file that was to be pinned.
+fn must_be_pinned(pinned: &TrustFile, given: Option<&TrustFile>, server: &reqwest::Url) -> Result<(), Stop> {
+    let Some(given) = given.filter(|given| *given != pinned) else { return Ok(()) };
+    let version = |file: &TrustFile| {
+        let trust = file.trust();
+        Ok::<_, Stop>(format!(
+            "version {} ({}, root {})",
+            trust.version,
+            trust.public_name,
+            trust.fingerprint()?
+        ))
+    };
+    Err(Stop::no(
+        "trust-refused",
+        format!(
+            "nothing was pinned: {} is pinned of {server} already, and {} does not follow it; where another root is to \
+             be trusted, `proofmark trust remove` first",
+            version(pinned)?,
+            version(given)?
+        ),
+    ))
 }
 
 fn not_pinned(server: &reqwest::Url) -> Stop {
@@ -105,7 +132,9 @@ async fn from_registry(
             // The root may have changed since somebody wrote its fingerprint down: an earlier version has it then.
             let mut file = newest.clone();
             while !is(&file, expected)? {
-                let Some(version) = file.version().checked_sub(1).filter(|version| *version > 0) else {
+                let earliest = newest.version().saturating_sub(MAX_VERSIONS_BACK).max(1);
+                let Some(version) = file.version().checked_sub(1).filter(|version| *version >= earliest)
+                else {
                     return Err(other_root(expected, &newest)?);
                 };
                 file = match fetch(registry, Some(version)).await {

@@ -1,14 +1,14 @@
 //! `verify`: may these bytes run there? Offline from a signed summary, or by asking the registry.
 
 use super::artifact::host;
-use super::checking::{About, Checking, Outcome, answered_digest};
+use super::checking::{About, Checking, Outcome, answered_digest, document};
 use super::connection::{Connection, read};
 use super::hashing::hash;
 use super::known_good::FailOn;
 use super::output::{Output, at};
 use super::stop::{Stop, gates_in_words, risks_in_words};
-use crate::attestation::summary::SubjectKind;
-use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName};
+use crate::attestation::summary::{Part, SubjectKind};
+use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName, Tag};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
     --environment prod --trust trust.json                                     (asks nobody)
 
 A yes counts only if its signed summary is checked by the trust file that is pinned (`proofmark trust pin`) or
-given. A summary to check without the registry is what `proofmark known-good --summary FILE` keeps.")]
+given. A version is checked with its digest; of `:current`, and of a tag that moves, only the digest that is printed
+counts. A summary to check without the registry is what `proofmark known-good --summary FILE` keeps.")]
 pub struct Verify {
     /// The artifact, as deployers name it (repository:version, repository@digest, the name in an
     /// environment's view, or a digest alone); with --file or --digest the signed summary, or a whole
@@ -67,7 +68,15 @@ struct Asked {
     question: Value,
     repository: Option<RepositoryName>,
     environment: Option<EnvironmentName>,
-    digest: Option<Digest>,
+    wanted: Wanted,
+}
+
+/// Which bytes somebody asks about.
+enum Wanted {
+    Digest(Digest),
+    Version(Tag),
+    /// What an environment's view calls current.
+    Current,
 }
 
 impl Verify {
@@ -94,7 +103,7 @@ impl Verify {
         };
         let trusted = self.checking.trusted_offline(connection)?;
         let envelope = envelope(read(Path::new(&self.subject), "the summary")?)?;
-        let about = About { repository, environment, digest: &bytes.0, kind: bytes.1 };
+        let about = About { repository, environment, digest: &bytes.0, kind: bytes.1, part: Part::Any };
         let outcome = self.checking.check(&envelope, trusted, &about)?;
         let mut document = json!({ "verdict": "allow" });
         outcome.add_to(&mut document);
@@ -109,7 +118,7 @@ impl Verify {
         let registry = connection.open()?;
         let asked = self.question(&host(registry.base()))?;
         let trusted = self.checking.trusted(&registry).await?;
-        let mut answer = registry.post("/api/v1/verify", &asked.question).await?;
+        let mut answer = document(&registry, registry.post("/api/v1/verify", &asked.question).await?)?;
         let member = |name: &str| answer.get(name).and_then(Value::as_str);
         let subject = match (member("repository"), member("digest")) {
             (Some(repository), Some(digest)) => format!("{repository}@{digest}"),
@@ -122,11 +131,17 @@ impl Verify {
             return Err(Stop::Refused(answer));
         }
         let (repository, environment, digest) = asked.answered(&answer)?;
+        let part = match &asked.wanted {
+            Wanted::Digest(_) => Part::Any,
+            Wanted::Version(version) => Part::Version(version),
+            Wanted::Current => Part::Whole,
+        };
         let about = About {
             repository: &repository,
             environment: &environment,
             digest: &digest,
             kind: SubjectKind::Manifest,
+            part,
         };
         let outcome = self.checking.check_answer(&registry, trusted, &answer, &about).await?;
         let at_risk = answer.get("at_risk").and_then(Value::as_array).is_some_and(|risks| !risks.is_empty());
@@ -136,6 +151,7 @@ impl Verify {
             answer["detail"] = json!(format!("{subject} is at risk{place}"));
             return Err(Stop::Refused(answer));
         }
+        outcome.settle(&mut answer, &about);
         outcome.add_to(&mut answer);
         output.answer(&answer, || allowed_in_words(&answer, &subject, &place, &outcome));
         Ok(())
@@ -174,36 +190,52 @@ impl Verify {
             question["environment"] = json!(environment);
         }
         let (repository, of_view, reference) = match named {
-            ImageReference::Repository { repository, reference } => (Some(repository), None, Some(reference)),
+            ImageReference::Repository { repository, reference } => (Some(repository), None, reference),
             ImageReference::View { environment, repository, reference } => {
-                (Some(repository), Some(environment), Some(reference))
+                (Some(repository), Some(environment), reference)
             }
-            ImageReference::Digest(digest) => (None, None, Some(Reference::Digest(digest))),
-            ImageReference::OtherHost(_) => (None, None, None),
+            ImageReference::Digest(digest) => (None, None, Reference::Digest(digest)),
+            ImageReference::OtherHost(host) => {
+                return Err(Stop::Usage(format!("'{}' names no artifact behind {host}", self.subject)));
+            }
         };
-        let digest = reference.and_then(|reference| match reference {
-            Reference::Digest(digest) => Some(digest),
-            Reference::Tag(_) => None,
-        });
-        Ok(Asked { question, repository, environment: self.environment.clone().or(of_view), digest })
+        if let (Some(asked), Some(of_view)) = (&self.environment, &of_view)
+            && asked != of_view
+        {
+            return Err(Stop::Usage(format!(
+                "'{}' is what {of_view} sees, and --environment says {asked}: give one of them",
+                self.subject
+            )));
+        }
+        let wanted = match reference {
+            Reference::Digest(digest) => Wanted::Digest(digest),
+            Reference::Tag(tag) if of_view.is_some() && tag.as_str() == "current" => Wanted::Current,
+            Reference::Tag(tag) => Wanted::Version(tag),
+        };
+        Ok(Asked { question, repository, environment: self.environment.clone().or(of_view), wanted })
     }
 }
 
 impl Asked {
     /// What the answer is about, if that is what was asked.
-    fn answered(self, answer: &Value) -> Result<(RepositoryName, EnvironmentName, Digest), Stop> {
+    fn answered(&self, answer: &Value) -> Result<(RepositoryName, EnvironmentName, Digest), Stop> {
         let refused = |why: String| Stop::no("answer-refused", why);
-        let digest = answered_digest(answer, self.digest.as_ref())?;
+        let asked = match &self.wanted {
+            Wanted::Digest(digest) => Some(digest),
+            Wanted::Version(_) | Wanted::Current => None,
+        };
+        let digest = answered_digest(answer, asked)?;
         let text = at(answer, "/repository");
         let repository: RepositoryName = text
             .parse()
             .map_err(|error| refused(format!("the registry answered about {text:?}: {error}")))?;
-        if let Some(asked) = self.repository.filter(|asked| *asked != repository) {
+        if let Some(asked) = self.repository.as_ref().filter(|asked| **asked != repository) {
             return Err(refused(format!(
                 "the registry answered about {repository}, and {asked} was asked for"
             )));
         }
-        let environment = self.environment.ok_or_else(|| Stop::Usage("give the environment".into()))?;
+        let environment =
+            self.environment.clone().ok_or_else(|| Stop::Usage("give the environment".into()))?;
         Ok((repository, environment, digest))
     }
 }

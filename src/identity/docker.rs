@@ -192,8 +192,8 @@ impl DockerToken {
         validation.set_audience(&[keys.verifier_id()]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "nbf"]);
         validation.validate_nbf = true;
-        let claims =
-            jsonwebtoken::decode::<Claims>(secret.reveal(), keys.token_verifying(), &validation).ok()?.claims;
+        let read = |key| jsonwebtoken::decode::<Claims>(secret.reveal(), key, &validation).ok();
+        let claims = keys.token_verifying().iter().find_map(read)?.claims;
         let catalog =
             claims.access.iter().any(|access| access.r#type == "registry" && access.name == "catalog");
         let mut narrowing = Narrowing { catalog, ..Narrowing::default() };

@@ -68,7 +68,6 @@ pub struct Keys {
     chain: RwLock<Arc<Chain>>,
     began: DateTime<Utc>,
     token_signing: jsonwebtoken::EncodingKey,
-    token_verifying: jsonwebtoken::DecodingKey,
 }
 
 /// What [`Keys::open`] did.
@@ -104,17 +103,8 @@ impl Keys {
 
     fn new(private: PrivateKeys, chain: Chain, began: DateTime<Utc>) -> Result<Self, Failure> {
         let token_signing = jsonwebtoken::EncodingKey::from_ed_der(private.pkcs8(KeyRole::Token)?.as_bytes());
-        let token_verifying =
-            jsonwebtoken::DecodingKey::from_ed_der(private.key(KeyRole::Token).verifying_key().as_bytes());
         let trust = Arc::clone(chain.newest());
-        Ok(Self {
-            private,
-            trust,
-            chain: RwLock::new(Arc::new(chain)),
-            began,
-            token_signing,
-            token_verifying,
-        })
+        Ok(Self { private, trust, chain: RwLock::new(Arc::new(chain)), began, token_signing })
     }
 
     /// Signs a statement with the summary key: the bytes of a DSSE envelope, with a keyid for
@@ -154,9 +144,12 @@ impl Keys {
         &self.token_signing
     }
 
-    /// What verifies them, on every replica.
-    pub fn token_verifying(&self) -> &jsonwebtoken::DecodingKey {
-        &self.token_verifying
+    /// What verifies them: every token key in force, since a replica may sign with the one before or after this one's.
+    pub fn token_verifying(&self) -> Vec<jsonwebtoken::DecodingKey> {
+        let published = self.published();
+        let in_force = published.newest().trust().in_force(KeyRole::Token, crate::clock::now());
+        let read = in_force.filter_map(|key| PublicKey::from_pem(&key.public_key));
+        read.map(|key| jsonwebtoken::DecodingKey::from_ed_der(key.bytes())).collect()
     }
 
     /// What the trust file says that was in force at the start. Its names are every version's.

@@ -24,6 +24,10 @@ pub const ROOT_FILE: &str = "root.json";
 /// The newest trust file that the service has seen, beside the private Postgres.
 pub const TRUST_FILE: &str = "trust.json";
 
+/// Why a start that was given no trust file believes none in a database that others can write.
+const UNCOMPARED: &str = "with DATABASE_URL every start takes a trust file, with which the rows of the database are \
+    compared: set PROOFMARK_TRUST_FILE to the registry's own, of any version";
+
 /// A trust file that the service was given, with where it lies.
 struct Given {
     path: PathBuf,
@@ -61,6 +65,9 @@ pub(super) async fn open(connection: &mut PgConnection, sources: &Sources<'_>) -
         }
     }
     private.must_be(chain.newest().trust(), at)?;
+    if sources.trust.is_none() && sources.home.is_none() {
+        return Err(Failure::new(OPENING, UNCOMPARED));
+    }
     let names = Names::stated(chain.newest().trust());
     let revoked = |file: &TrustFile| {
         let keys = file.trust().keys.get(&KeyRole::Summary).into_iter().flatten();

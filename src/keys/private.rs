@@ -47,6 +47,11 @@ impl PublicKey {
         self.key.to_public_key_pem(LineEnding::LF).map_err(|error| Failure::new(OPENING, error.to_string()))
     }
 
+    /// The key itself.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.key.as_bytes()
+    }
+
     /// Whether it made the signature.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let signature = ed25519_dalek::Signature::from_slice(signature);

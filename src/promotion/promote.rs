@@ -157,6 +157,8 @@ pub(super) async fn write(
     let place = allowance.place().clone();
     let (digest, at) = (allowance.yes().digest().clone(), allowance.judged().case.at);
     let decision = allowance.judged().decision.clone();
+    // Under the locks that a newer trust file waits for: a key that it revoked signs nothing more.
+    keys.follow(allowance.connection()).await?;
     let file = store::file_of(allowance.connection(), place.repository_id, &digest).await?;
     let judged = allowance.judged();
     let of = Summarized {

@@ -87,6 +87,8 @@ pub async fn renew(
         Scopes::promote(place.repository_id, place.environment_id).lock(&mut tx).await?;
         Scopes::lanes(place.repository_id, place.environment_id, &[]).lock(&mut tx).await?;
         Scopes::deciding(place.repository_id, place.environment_id).lock(&mut tx).await?;
+        // A newer trust file waits for these locks: a key that it revoked signs nothing more.
+        keys.follow(&mut tx).await?;
         let now = agreed_time(&mut tx).await?;
         let newest = evaluate::promoted(&mut tx, lane, None, Part::Whole, Some(Position::Current)).await?;
         let walk = evaluate::walk(&mut tx, lane, Part::Whole, false).await?;

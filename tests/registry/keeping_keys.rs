@@ -268,6 +268,7 @@ async fn openssl_alone_checks_what_the_registry_signed() {
     .unwrap();
     let envelope = registry.app.keys.sign_summary(IN_TOTO, &statement).unwrap();
     let expected = Expectations {
+        part: summary::Part::Any,
         kind: SubjectKind::Manifest,
         digest: &digest,
         repository: &repository,

@@ -80,6 +80,7 @@ async fn a_release_that_meets_every_gate_is_promoted_with_a_signed_summary() {
     assert_eq!(made["decision"]["gates"].as_array().unwrap().len(), 9);
 
     let expected = proofmark::attestation::summary::Expectations {
+        part: proofmark::attestation::summary::Part::Any,
         digest: &digest,
         kind: proofmark::attestation::summary::SubjectKind::Manifest,
         repository: &"app".parse().unwrap(),
@@ -311,6 +312,7 @@ async fn a_promoted_file_vouches_for_no_manifest_that_has_its_bytes() {
     let vouches = async |kind| {
         let made = expect(promoter.promote("app", &file, "prod").await, 201).await;
         let expected = Expectations {
+            part: proofmark::attestation::summary::Part::Any,
             digest: &evil_digest,
             kind,
             repository: &"app".parse().unwrap(),

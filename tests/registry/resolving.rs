@@ -43,6 +43,7 @@ async fn the_newest_promotion_is_the_answer_with_all_that_proves_it() {
     assert_eq!(good["scan"][0]["scanner"], "trivy");
     assert_eq!(good["log_proof"], json!(null));
     let expected = proofmark::attestation::summary::Expectations {
+        part: proofmark::attestation::summary::Part::Any,
         digest: &second,
         kind: proofmark::attestation::summary::SubjectKind::Manifest,
         repository: &"app".parse().unwrap(),
@@ -362,6 +363,7 @@ async fn a_promoted_index_carries_its_children_and_a_block_on_one_stops_it() {
     let made = expect(scene.promoter.promote("app", &index, "prod").await, 201).await;
     for digest in [&index, &amd, &arm] {
         let expected = proofmark::attestation::summary::Expectations {
+            part: proofmark::attestation::summary::Part::Any,
             kind: proofmark::attestation::summary::SubjectKind::Manifest,
             digest,
             repository: &"app".parse().unwrap(),

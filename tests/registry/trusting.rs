@@ -107,6 +107,8 @@ struct Liar(Arc<Mutex<Told>>);
 struct Told {
     trust: Vec<Vec<u8>>,
     answer: Value,
+    manifest: String,
+    blob: String,
 }
 
 impl Liar {
@@ -121,7 +123,11 @@ impl Liar {
         }
         let answer = async |State(liar): State<Liar>| axum::Json(liar.0.lock().unwrap().answer.clone());
         let newest = async |State(liar): State<Liar>| liar.0.lock().unwrap().trust.last().unwrap().clone();
+        let manifest = async |State(liar): State<Liar>| liar.0.lock().unwrap().manifest.clone();
+        let blob = async |State(liar): State<Liar>| liar.0.lock().unwrap().blob.clone();
         let router = Router::new()
+            .route("/v2/app/manifests/{reference}", get(manifest))
+            .route("/v2/app/blobs/{digest}", get(blob))
             .route("/.well-known/proofmark", get(newest))
             .route("/.well-known/proofmark/{version}", get(version))
             .route("/api/v1/known-good", get(answer))
@@ -136,6 +142,11 @@ impl Liar {
 
     fn serves(&self, files: &[&TrustFile]) {
         self.0.lock().unwrap().trust = files.iter().map(|file| file.bytes()).collect();
+    }
+
+    fn pulls(&self, manifest: &str, blob: &str) {
+        let mut told = self.0.lock().unwrap();
+        (told.manifest, told.blob) = (manifest.to_owned(), blob.to_owned());
     }
 
     fn answers(&self, answer: Value) {
@@ -220,9 +231,63 @@ async fn an_answer_about_anything_but_what_was_asked_is_refused_and_writes_nothi
     let problem: Value = serde_json::from_str(&problem.out).unwrap();
     assert_eq!(problem["code"], "summary-expired");
     liar.answers(answers(&registry, &digest).swap_remove(0).1);
+    for version in ["app:1.0", "app:1.1", "env/prod/app:1.1", "env/prod/app:current"] {
+        let ended = shell.run(&["verify", version, "-e", "prod"]).await;
+        let is_signed = !version.ends_with("1.1");
+        assert_eq!(ended.code, i32::from(!is_signed), "{version}: {}", ended.err);
+        assert!(is_signed || ended.err.contains("version 1.1 was asked for"), "{}", ended.err);
+    }
+    let contradiction = shell.run(&["verify", "env/prod/app:current", "-e", "staging"]).await;
+    assert!(contradiction.code == 2 && contradiction.err.contains("staging"), "{}", contradiction.err);
+    // What nobody signed is not shown beside what was verified.
+    let mut boasting = answers(&registry, &digest).swap_remove(0).1;
+    boasting["version"] = json!("9.9");
+    boasting["environment"] = json!("staging");
+    liar.answers(boasting.clone());
+    for command in [&known_good[..4], &verify] {
+        let said = shell.json(command).await;
+        assert_eq!((&said["version"], &said["environment"]), (&json!("1.0"), &json!("prod")));
+    }
+    for host in ["", "evil;id ", "$(id)", "`id`", "a\nb", "-x", "a b", "a\tb", "é", ":1", "a/b"] {
+        boasting["reference"] = json!(format!("{host}/app@{digest}"));
+        liar.answers(boasting.clone());
+        let refused = shell.run(&known_good).await;
+        assert!(refused.code == 1 && refused.out.is_empty(), "{host:?}: {}", refused.out);
+    }
+    for none in [json!([]), json!("x"), json!(3), json!(true), Value::Null] {
+        liar.answers(none.clone());
+        for command in [&known_good[..4], &verify, &["pull", "app", "-e", "prod", "-o", "pulled"]] {
+            let ended = shell.run(command).await;
+            assert!(
+                ended.code == 3 && ended.err.contains("not an answer of Proofmark"),
+                "{none}: {}",
+                ended.err
+            );
+        }
+    }
+    liar.answers(answers(&registry, &digest).swap_remove(0).1);
     let strict = shell.run(&[&verify[..], &["--level", "SLSA_BUILD_LEVEL_3"]].concat()).await;
     assert!(strict.code == 1 && strict.err.contains("SLSA_BUILD_LEVEL_3"), "{}", strict.err);
     registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_to_standard_output_only_after_its_digest_was_checked() {
+    let liar = Liar::default();
+    let shell = Shell::at(&liar.start().await, None);
+    let layer = |size| json!({"layers": [{"digest": sha256(b"right"), "size": size}]}).to_string();
+    for (size, blob, code) in [(5, "right", 0), (5, "wrong", 1), (4, "right", 1), (5, "right and more", 1)] {
+        let manifest = layer(size);
+        let name = format!("app@{}", sha256(manifest.as_bytes()));
+        liar.pulls(&manifest, blob);
+        let ended = shell.run(&["pull", &name, "-o", "-"]).await;
+        assert_eq!(
+            (ended.code, ended.out.as_str()),
+            (code, if code == 0 { blob } else { "" }),
+            "{}",
+            ended.err
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,6 +304,8 @@ async fn without_a_pin_nothing_is_believed_and_what_is_not_verified_says_so() {
     }
     let taken = shell.json(&[&known_good[..], &["--no-verify"]].concat()).await;
     assert_eq!((&taken["verified"], &taken["digest"]), (&json!(false), &json!(digest)));
+    let pulled = shell.run(&["pull", "app", "-e", "prod", "--no-verify", "-o", "-"]).await;
+    assert!(pulled.code == 0 && pulled.err.contains("NOT VERIFIED"), "{}", pulled.err);
     let words = shell.yes(&["verify", "app:1.0", "-e", "prod", "--no-verify"]).await;
     assert!(words.contains("NOT VERIFIED"), "{words}");
     let text_only = shell.run(&[&known_good[..], &["--no-verify", "--format", "text"]].concat()).await;
@@ -280,6 +347,15 @@ async fn without_a_pin_nothing_is_believed_and_what_is_not_verified_says_so() {
         .file("old.json", br#"{"version":1,"verifier_id":"https://registry.example/proofmark","keys":{}}"#);
     let refused = other.run(&[&known_good[..], &["--trust", text(&unsigned)]].concat()).await;
     assert!(refused.code == 2 && refused.err.contains("proofmark trust pin"), "{}", refused.err);
+    // A damaged pin is not nothing, and is named with what forgets it.
+    let shown = shell.json(&["trust", "show"]).await;
+    std::fs::write(shown["file"].as_str().unwrap(), "{}").unwrap();
+    for command in
+        [&known_good[..], &["trust", "show"], &["trust", "pin", "--fingerprint", &registry.fingerprint()]]
+    {
+        let damaged = shell.run(command).await;
+        assert!(damaged.code == 3 && damaged.err.contains("proofmark trust remove"), "{}", damaged.err);
+    }
     shell.yes(&["trust", "remove"]).await;
     assert_eq!(shell.run(&["trust", "remove"]).await.code, 1);
     registry.check().await;
@@ -393,8 +469,8 @@ async fn a_trust_file_that_was_planted_in_the_database_is_published_by_no_replic
     plant(&registry, "update trust_files set document = $2 where $1 = $1", "", &one.bytes()).await;
     let refused = start_with(&registry, |_| {}).await.err().unwrap();
     assert!(refused.contains("two trust files of version 1"), "{refused}");
-    let unaware = start_with(&registry, |config| config.trust_file = None).await.unwrap();
-    assert!(**unaware.keys.published().newest() == one);
+    let unaware = start_with(&registry, |config| config.trust_file = None).await.err().unwrap();
+    assert!(unaware.contains("PROOFMARK_TRUST_FILE"), "{unaware}");
     let liar = Liar::default();
     liar.serves(&[&one]);
     let at_liar = Shell::at(&liar.start().await, None);
@@ -470,8 +546,17 @@ async fn a_root_is_rotated_twice_and_a_client_follows_both_at_once_and_never_bac
         &digest,
         &summary_of(&registry, ("app", "prod"), &digest, TimeDelta::zero(), TimeDelta::hours(1)),
     ));
-    let refused = back.run(&["known-good", "app", "-e", "prod"]).await;
+    // A replica that is behind: what is pinned decides, and stays.
+    let behind = back.yes(&["known-good", "app", "-e", "prod"]).await;
+    assert!(behind.contains("still serves version 1"), "{behind}");
+    let refused = back.run(&["trust", "update"]).await;
     assert!(refused.code == 1 && refused.err.contains("went back to an older one"), "{}", refused.err);
+    let earlier = back.file("one.json", &one.bytes());
+    let refused = back.run(&["trust", "pin", text(&earlier)]).await;
+    assert!(refused.code == 1 && refused.err.contains("proofmark trust remove"), "{}", refused.err);
+    let root = one.trust().fingerprint().unwrap();
+    let refused = back.run(&["trust", "pin", "--fingerprint", &root]).await;
+    assert!(refused.code == 1 && refused.err.contains("nothing was pinned"), "{}", refused.err);
     assert_eq!(back.json(&["trust", "show"]).await["version"], 3);
     registry.check().await;
 }
@@ -534,15 +619,18 @@ async fn a_stolen_summary_key_is_revoked_and_what_runs_gets_a_summary_of_the_new
     })
     .await
     .unwrap();
-    registry.app.keys.follow(&mut *registry.sql().await).await.unwrap();
+    // The replica that still has the stolen key signs nothing with it, also where it did not look for a newer file yet.
+    let channel =
+        proofmark::access::Lane { repository: "app".parse().unwrap(), environment: "prod".parse().unwrap() };
+    assert_eq!(registry.app.keys.published().newest().version(), 1);
+    let refused = registry.app.renew_summaries(&channel).await.err().unwrap();
+    assert!(format!("{refused:?}").contains("not in force"), "{refused:?}");
+    assert_eq!(registry.app.keys.published().newest().version(), 2);
     let refused = shell.run(&known_good).await;
     assert!(refused.code == 1 && refused.err.contains("was revoked"), "{}", refused.err);
-    // The replica that still has the stolen key signs nothing with it.
     let next = registry.admin().push_release("app", "1.1", "more").await;
     assert_eq!(registry.admin().promote("app", &next, "prod").await.status(), 500);
     assert_eq!(replica.enqueue_renewals().await.unwrap(), 1, "every channel is due");
-    let channel =
-        proofmark::access::Lane { repository: "app".parse().unwrap(), environment: "prod".parse().unwrap() };
     assert_eq!(replica.renew_summaries(&channel).await.unwrap(), 1);
     assert_eq!(replica.renew_summaries(&channel).await.unwrap(), 0, "once is enough");
     assert_eq!(shell.json(&known_good).await["digest"], json!(digest));

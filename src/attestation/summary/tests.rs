@@ -68,6 +68,7 @@ impl Case {
 
     fn expected(&self) -> Expectations<'_> {
         Expectations {
+            part: Part::Any,
             digest: &self.digest,
             kind: SubjectKind::Manifest,
             repository: &self.repository,
@@ -114,6 +115,58 @@ fn a_file_that_was_promoted_vouches_for_no_manifest_of_the_same_bytes() {
     };
     assert_eq!(check(&case.file, SubjectKind::Manifest), Refused::OnlyAFile(case.file.clone()));
     assert_eq!(check(&case.digest, SubjectKind::File), Refused::OnlyAManifest(case.digest.clone()));
+}
+
+#[test]
+fn a_digest_passes_only_as_the_part_that_was_asked_for() {
+    let mut case = Case::new();
+    let [arm, amd, windows] = [b"arm64", b"amd64", b"win64"].map(|bytes| Digest::sha256(bytes));
+    for (name, digest) in
+        [("linux/arm64", &arm), ("linux/amd64", &amd), ("windows(10.0.20348.1)/amd64", &windows)]
+    {
+        let child = json!({"name": name, "digest": {"sha256": digest.hex()}});
+        case.statement["subject"].as_array_mut().unwrap().push(child);
+    }
+    let signed = case.signed();
+    let check = |digest, part| {
+        check(&signed, &case.trust, &Expectations { digest, part, ..case.expected() })
+            .map(|checked| checked.version)
+    };
+    let (one, other): (Tag, Tag) = ("1.0.0".parse().unwrap(), "1.0.1".parse().unwrap());
+    let platform = |text: &str| text.parse::<Platform>().unwrap();
+    let (on_arm, on_amd, on_s390x) =
+        (platform("linux/arm64"), platform("linux/amd64"), platform("linux/s390x"));
+    let on_windows = platform("windows(10.0.20348.9)/amd64");
+    let yes = Ok(Some("1.0.0".to_owned()));
+    for (digest, part) in [
+        (&case.digest, Part::Whole),
+        (&case.digest, Part::Version(&one)),
+        (&arm, Part::Platform(&on_arm)),
+        (&windows, Part::Platform(&on_windows)),
+        (&case.digest, Part::Any),
+        (&amd, Part::Any),
+    ] {
+        assert_eq!(check(digest, part), yes, "{digest} {part:?}");
+    }
+    let a_part = |digest: &Digest| Err(Refused::OnlyAPart(digest.clone()));
+    assert_eq!(check(&arm, Part::Whole), a_part(&arm));
+    assert_eq!(check(&arm, Part::Version(&one)), a_part(&arm));
+    let found = "1.0.0".to_owned();
+    let refused = Err(Refused::OtherVersion { found, expected: other.clone() });
+    assert_eq!(check(&case.digest, Part::Version(&other)), refused);
+    for (digest, platform) in [
+        (&amd, &on_arm),
+        (&case.digest, &on_arm),
+        (&windows, &on_amd),
+        (&arm, &on_s390x),
+        (&case.digest, &on_s390x),
+    ] {
+        let refused = Err(Refused::OtherPlatform { digest: digest.clone(), platform: platform.clone() });
+        assert_eq!(check(digest, Part::Platform(platform)), refused);
+    }
+    let alone = Case::new();
+    let image = Expectations { part: Part::Platform(&on_arm), ..alone.expected() };
+    assert!(super::check(&alone.signed(), &alone.trust, &image).is_ok(), "an image for one platform");
 }
 
 #[test]

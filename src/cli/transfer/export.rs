@@ -313,7 +313,7 @@ impl Between<'_> {
         }
         let mut pauses = PAUSES.iter();
         loop {
-            match (self.fetch(repository, digest).await, pauses.next()) {
+            match (self.fetch(repository, (digest, size_bytes)).await, pauses.next()) {
                 (Err(Stop::Unanswered(_)), Some(pause)) => tokio::time::sleep(*pause).await,
                 (fetched, _) => return fetched.map(|()| Some((digest.clone(), size_bytes))),
             }
@@ -332,12 +332,12 @@ impl Between<'_> {
             .map_err(|error| Stop::Unanswered(format!("hashing stopped: {error}")))
     }
 
-    async fn fetch(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Stop> {
+    async fn fetch(&self, repository: &RepositoryName, (digest, size): (&Digest, u64)) -> Result<(), Stop> {
         let unfinished = self.layout.unfinished();
         let failed = |error| self.layout.cannot("write", &unfinished, &error);
         let file = tokio::fs::File::create(&unfinished).await.map_err(failed)?;
         let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
-        let fetched = blob::stream(self.registry, repository, digest, &self.bar, &mut file).await;
+        let fetched = blob::stream(self.registry, repository, (digest, size), &self.bar, &mut file).await;
         let kept = fetched.and_then(|()| self.layout.keep(&unfinished, digest));
         if kept.is_err() {
             // The next export tidies what cannot be removed now.
