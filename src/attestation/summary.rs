@@ -340,13 +340,12 @@ fn is_the_part(subjects: &[Subject], expected: &Expectations<'_>) -> Result<(), 
     let (whole, parts) = subjects.split_first().ok_or_else(|| Refused::OtherSubject(digest.clone()))?;
     let is_whole = of_kind(&whole) && whole.is(digest);
     match expected.part {
-        Part::Any => Ok(()),
         Part::Whole | Part::Version(_) if !is_whole => Err(Refused::OnlyAPart(digest.clone())),
         Part::Version(version) if whole.name.as_deref() != Some(version.as_str()) => {
             let found = whole.name.clone().unwrap_or_default();
             Err(Refused::OtherVersion { found, expected: version.clone() })
         }
-        Part::Whole | Part::Version(_) => Ok(()),
+        Part::Any | Part::Whole | Part::Version(_) => Ok(()),
         // Of what is no index the summary does not say for which platform it is.
         Part::Platform(_) if is_whole && !parts.iter().any(|part| of_kind(&part)) => Ok(()),
         Part::Platform(platform) => {

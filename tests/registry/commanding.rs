@@ -457,6 +457,7 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
         .env("PROOFMARK_LISTEN", format!("127.0.0.1:{port}"))
         .env("DATABASE_URL", registry.database_url());
     serve.env("PROOFMARK_KEYS", registry.app.config.keys.as_ref().unwrap());
+    serve.env("PROOFMARK_TRUST_FILE", registry.app.config.trust_file.as_ref().unwrap());
     serve.env("PROOFMARK_STORAGE", &registry.app.config.storage).kill_on_drop(true);
     let mut serving = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut ended = shell.run(&["whoami", "--ca", "ca.pem"]).await;
