@@ -53,6 +53,11 @@ select x.* from copies c, taken, template, attestations t,
     'carried_for', c.digest, 'message', c.digest)) x
 where t.repository_id = template.repository_id;
 
+insert into provenance_origins(attestation_id, reader, declarable, build_type, source, source_ref, commit_id)
+select taken.attestation + c.n, o.reader, o.declarable, o.build_type, o.source, o.source_ref, o.commit_id
+from copies c, taken, template, attestations a join provenance_origins o on o.attestation_id = a.id and not o.superseded
+where a.repository_id = template.repository_id;
+
 insert into attestation_subjects
 select c.repository_id, c.digest, taken.attestation + c.n from copies c, taken;
 

@@ -279,7 +279,8 @@ async fn of_what_runs_only_the_reading_of_its_promotion_counts() {
     assert_eq!(good["digest"], json!(before), "it was promoted by the reading that fits");
     scene.registry.policy("prod", "{provenance: {by: [ci], builders: ['https://ci.example/builder']}}").await;
     assert!(scene.promotes(&after).await);
-    scene.registry.policy("prod", enforced).await;
+    let text = format!("environment: prod\nrepositories: ['**']\ngates: [{enforced}]\n");
+    expect(scene.admin.put("/api/v1/policies?ends=1").body(text).send().await.unwrap(), 201).await;
     let good = expect(scene.promoter.known_good("app", "prod").await, 200).await;
     assert_eq!(good["digest"], json!(before), "no promotion of the other counted that reading: {good}");
     scene.registry.check().await;

@@ -70,7 +70,8 @@ pub async fn write(connection: &mut PgConnection, id: i64, reading: &Reading) ->
 /// to an earlier release.
 pub async fn any_older(connection: &mut PgConnection) -> Result<bool, Failure> {
     sqlx::query_scalar!(
-        r#"select exists (select from provenance_origins where not superseded and reader <> $1) as "any!""#,
+        r#"select exists (select from provenance_origins where not superseded and reader < $1)
+             or exists (select from provenance_origins where not superseded and reader > $1) as "any!""#,
         READER
     )
     .fetch_one(connection)
