@@ -212,8 +212,8 @@ create or replace function is_replaced(c scan_coverage) returns bool language sq
 $$;
 
 -- Revocations that scan_coverage does not show yet. A revocation touches no row of scan_coverage, because scans that
--- are being recorded hold them, and it would not see what these are about to commit. A job settles it, and until then
--- whoever reads the current runs of these signers reads also those of which is_replaced() says no.
+-- are being recorded hold them, and it would not see what these are about to commit. A job settles it; until then
+-- a query for the current runs of these signers also takes the runs for which is_replaced() is false.
 create table scan_revocations_unsettled(
   revocation_id bigint primary key references signer_revocations,
   signer_id bigint not null references signers

@@ -89,8 +89,8 @@ pub struct Settings {
     /// Bytes of an envelope or a scan report at the most [default: 67108864]
     #[arg(long, env = "PROOFMARK_MAX_DOCUMENT_BYTES", value_name = "BYTES")]
     pub max_document_bytes: Option<u64>,
-    /// Bytes of any other JSON or YAML request (a promotion, a policy) at the most; of a block, a hold or a revocation
-    /// at most 65536 [default: 1048576]
+    /// Maximum bytes of any other JSON or YAML request (a promotion, a policy); 65536 of a block, a hold or a revocation
+    /// [default: 1048576]
     #[arg(long, env = "PROOFMARK_MAX_REQUEST_BYTES", value_name = "BYTES")]
     pub max_request_bytes: Option<u64>,
     /// Bytes of documents, manifests and lists that come in or go out at once at the most, half of them for one
@@ -109,7 +109,7 @@ pub struct Settings {
     /// Findings of a scan report at the most [default: 100000]
     #[arg(long, env = "PROOFMARK_MAX_FINDINGS", value_name = "N")]
     pub max_findings: Option<usize>,
-    /// Envelopes of a repository at the most that wait for a key to be registered; further ones are kept, and count
+    /// Maximum pending envelopes of a repository, whose keys are not registered yet; further ones are kept, and count
     /// once they are posted again after the registration [default: 10000]
     #[arg(long, env = "PROOFMARK_MAX_PENDING_ENVELOPES", value_name = "N")]
     pub max_pending_envelopes: Option<u32>,

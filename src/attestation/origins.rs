@@ -8,7 +8,7 @@ use super::statement::Statement;
 use super::store::{build_types, origins as store};
 use crate::failure::Failure;
 use crate::names::Digest;
-use crate::postgres::{Db, Decisions, Generation, Scopes, database_time};
+use crate::postgres::{Db, Generation, Scopes, database_time};
 use sqlx::PgConnection;
 
 /// The origin that a statement names, and by which declaration it was read.
@@ -74,7 +74,7 @@ pub async fn read_anew(db: &Db) -> Result<u64, Failure> {
             readings.push((one.id, one.subjects, reading));
         }
         // No decision is made meanwhile: what one counted is what was read at its time.
-        Scopes::decisions(Decisions::All).lock(&mut tx).await?;
+        Scopes::signers().lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
         for (id, subjects, reading) in readings {
             store::supersede(&mut tx, id, &reading, at).await?;

@@ -34,6 +34,8 @@ const BATCH_BYTES: usize = 2 << 20;
 const BY_THE_REQUEST: i64 = 100;
 /// After this time a job is enqueued anew, so that no other job comes late because of it.
 const LONGEST_RUN: Duration = Duration::from_secs(5);
+/// Signatures of one statement that makes them count.
+const COUNTED_AT_ONCE: usize = 500;
 /// From this attempt on an envelope that cannot be read holds its key back no longer.
 const GIVEN_UP_AFTER: i32 = 3;
 
@@ -116,7 +118,7 @@ async fn enter(
     Ok(Entered { signer, warning: key.warning() })
 }
 
-/// What registrations lock: nothing is recorded meanwhile, and nothing is decided.
+/// What registrations lock: nothing is recorded meanwhile, and nothing is decided; blocks, holds and revocations go on.
 fn scopes() -> Scopes {
     Scopes::signers()
 }
@@ -142,7 +144,10 @@ async fn begin(connection: &mut PgConnection, identity_id: i64) -> Result<i64, F
 /// Makes the identity count, with all that was found that it signed. Returns how many attestations that is.
 async fn count(connection: &mut PgConnection, identity_id: i64) -> Result<usize, Failure> {
     let signed = store::take_found(connection, identity_id).await?;
-    signatures::insert(connection, &signed, &[identity_id]).await?;
+    // In the order in which they were received, so many in a statement that each ends in its time.
+    for some in signed.chunks(COUNTED_AT_ONCE) {
+        signatures::insert(connection, some, &[identity_id]).await?;
+    }
     trust::activate(connection, identity_id).await?;
     Ok(signed.len())
 }

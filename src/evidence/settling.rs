@@ -4,7 +4,7 @@
 use super::store::runs as store;
 use crate::failure::Failure;
 use crate::postgres::queue;
-use crate::postgres::{Db, Mode, Scopes, act};
+use crate::postgres::{Db, Scopes, act};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ async fn settle(
     revocations: Option<Vec<i64>>,
 ) -> Result<(Option<i64>, Vec<i64>), Failure> {
     let mut tx = db.begin().await?;
-    Scopes { signers: Some(Mode::Exclusive), ..Scopes::default() }.lock(&mut tx).await?;
+    Scopes::signers().lock(&mut tx).await?;
     let revocations = match revocations {
         Some(revocations) => revocations,
         None => store::revocations(&mut tx, signer_id).await?,

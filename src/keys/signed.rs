@@ -19,13 +19,13 @@ use std::ops::Deref;
 
 /// The payload type of what the root signs.
 const PAYLOAD_TYPE: &str = "application/vnd.proofmark.trust+json";
-/// Bytes of a trust file at the most.
+/// Maximum bytes of a trust file.
 pub const MAX_TRUST_BYTES: usize = 65_536;
-/// Keys of a role, and signatures, at the most.
+/// Maximum keys of a role, and maximum signatures.
 const MAX_KEYS: usize = 64;
-/// Bytes of a name at the most.
+/// Maximum bytes of a name.
 const MAX_NAME: usize = 300;
-/// Nesting and values of the document at the most.
+/// Maximum nesting and maximum number of values of the document.
 const BOUNDS: json::Bounds = json::Bounds { depth: 16, values: 8192 };
 
 /// Why a trust file is not believed.

@@ -6,7 +6,7 @@ use crate::postgres::Scopes;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Versions that are read at the most: the first file after so many starts a registry of its own.
+/// Maximum versions that are read: the first file after so many starts a registry of its own.
 const MAX_VERSIONS: i64 = 10_000;
 
 /// What the database has.

@@ -36,7 +36,7 @@ pub struct Scopes {
     pub lanes: Vec<(i64, i64, Mode)>,
     /// Who made a manifest what it is: its repository and digest.
     pub manifests: Vec<(i64, Digest, Mode)>,
-    /// Which keys count. What records evidence shares it; what makes a key count takes it alone.
+    /// Which keys count. What records evidence and what decides share it; what makes a key count takes it alone.
     pub signers: Option<Mode>,
     /// Decisions that are being made.
     pub decisions: Vec<(Decisions, Mode)>,
@@ -129,7 +129,7 @@ impl Scopes {
         Self { manifests: manifests.collect(), ..Self::default() }
     }
 
-    /// What it takes last: every scope whose facts may change the decision, shared.
+    /// What it takes last, shared: which keys count, and then every scope whose facts may change the decision.
     pub fn deciding(repository: i64, environment: i64) -> Self {
         let decisions = [
             Decisions::All,
@@ -137,7 +137,8 @@ impl Scopes {
             Decisions::Repository(repository),
             Decisions::Channel { repository, environment },
         ];
-        Self { decisions: decisions.map(|one| (one, Mode::Shared)).to_vec(), ..Self::default() }
+        let decisions = decisions.map(|one| (one, Mode::Shared)).to_vec();
+        Self { signers: Some(Mode::Shared), decisions, ..Self::default() }
     }
 
     /// What a block, a hold or the end of a right takes: the decisions that it can change, alone.
@@ -145,9 +146,10 @@ impl Scopes {
         Self { decisions: vec![(decisions, Mode::Exclusive)], ..Self::default() }
     }
 
-    /// What makes a key count takes: no evidence is being recorded, and nothing decided.
+    /// What makes a key count takes: no evidence is being recorded, and nothing decided. It may take long, and what
+    /// stops something does not wait for it.
     pub fn signers() -> Self {
-        Self { signers: Some(Mode::Exclusive), ..Self::decisions(Decisions::All) }
+        Self { signers: Some(Mode::Exclusive), ..Self::default() }
     }
 
     /// One environment, exclusive.

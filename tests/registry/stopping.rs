@@ -4,7 +4,7 @@
 use crate::harness::{Client, Registry, Signing, debian_report, eventually, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
-use proofmark::postgres::{Db, Options};
+use proofmark::postgres::{Db, Options, Scopes};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -119,6 +119,33 @@ async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_
         let (status, answer) = evidence.await.unwrap();
         assert!(status < 300 || answer["code"] == "not-trusted", "{status} {answer}");
     }
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stops_something_waits_for_no_key_that_begins_to_count_and_a_promotion_does() {
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    registry.environment("prod", "min_age: 0s").await;
+    admin.register_signer("tests", &Signing::new(1).pem(), &["**"]).await;
+    let digest = admin.push_subject("app", "one").await;
+    let grant = json!({"principal": "somebody", "role": "approver", "repositories": "**"});
+    let grant = admin.post_document("/api/v1/grants", &grant, 201).await["id"].to_string();
+    // What an activation holds while it writes.
+    let mut activation = registry.app.db.begin().await.unwrap();
+    Scopes::signers().lock(&mut activation).await.unwrap();
+    sqlx::raw_sql("update signer_identities set verified_to = verified_to")
+        .execute(&mut *activation)
+        .await
+        .unwrap();
+    let (client, promoted) = (admin.clone(), digest.clone());
+    let promotion = beside(async move { client.promote("app", &promoted, "prod").await });
+    eventually("a promotion waits for it", async || waiting_for_locks(&registry).await == 1).await;
+    stop_everything(&admin, &digest, "tests", &grant).await;
+    assert_eq!(waiting_for_locks(&registry).await, 1, "it is still waiting");
+    activation.commit().await.unwrap();
+    let (status, answer) = promotion.await.unwrap();
+    assert_eq!(status, 409, "decided after the block: {answer}");
     registry.check().await;
 }
 
