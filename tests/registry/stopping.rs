@@ -201,12 +201,12 @@ async fn what_stops_something_needs_no_memory_that_others_hold() {
     let mut held = Vec::new();
     for attester in [&one, &one, &other, &other] {
         let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
-        let head = format!(
+        let request = format!(
             "POST /api/v1/attestations?repository=app HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
              content-type: application/json\r\ncontent-length: 1048576\r\n\r\n{{",
             attester.token().unwrap()
         );
-        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
         held.push(connection);
     }
     eventually("nobody else has memory for a document", async || {

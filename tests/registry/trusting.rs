@@ -195,15 +195,21 @@ fn answers(registry: &Registry, digest: &Digest) -> Vec<(&'static str, Value, [i
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_about_anything_but_what_was_asked_is_refused_and_writes_nothing() {
-    let registry = Registry::start().await;
+/// A server that gives the answers it is told to, and a command line that has pinned the registry's trust file for it.
+async fn lied_to(registry: &Registry) -> (Liar, Shell) {
     let liar = Liar::default();
     let shell = Shell::at(&liar.start().await, None);
-    let file = newest(&registry);
+    let file = newest(registry);
     liar.serves(&[&file]);
     let trust = shell.file("trust.json", &file.bytes());
     shell.yes(&["trust", "pin", text(&trust), "--fingerprint", &registry.fingerprint()]).await;
+    (liar, shell)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_about_anything_but_what_was_asked_is_refused_and_writes_nothing() {
+    let registry = Registry::start().await;
+    let (liar, shell) = lied_to(&registry).await;
     let digest = sha256(b"manifest");
     let known_good = ["known-good", "app", "-e", "prod", "--format", "text", "--summary", "kept.json"];
     let by_digest = format!("app@{digest}");
@@ -239,7 +245,17 @@ async fn an_answer_about_anything_but_what_was_asked_is_refused_and_writes_nothi
     }
     let contradiction = shell.run(&["verify", "env/prod/app:current", "-e", "staging"]).await;
     assert!(contradiction.code == 2 && contradiction.err.contains("staging"), "{}", contradiction.err);
-    // What nobody signed is not shown beside what was verified.
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_signed_is_not_shown_beside_what_was_verified() {
+    let registry = Registry::start().await;
+    let (liar, shell) = lied_to(&registry).await;
+    let digest = sha256(b"manifest");
+    let known_good = ["known-good", "app", "-e", "prod", "--format", "text"];
+    let by_digest = format!("app@{digest}");
+    let verify = ["verify", by_digest.as_str(), "-e", "prod"];
     let mut boasting = answers(&registry, &digest).swap_remove(0).1;
     boasting["version"] = json!("9.9");
     boasting["environment"] = json!("staging");
