@@ -29,8 +29,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// How long a revocation, made or not, looks for the versions that rest on the signer.
-const RESTING_TIME: Duration = Duration::from_secs(10);
+/// How long a dry run looks for the versions that rest on the signer.
+const DRY_RUN_TIME: Duration = Duration::from_secs(10);
+/// How long a revocation does: it is made already, and its caller waits for the answer.
+const REVOCATION_TIME: Duration = Duration::from_secs(1);
 
 /// The routes of this file with their documentation.
 pub fn routes() -> OpenApiRouter<App> {
@@ -406,21 +408,26 @@ async fn revoke_signer(
         let effect = trust::would_revoke(&mut connection, &grant, &name, &revocation).await?;
         drop(connection);
         let signer = trust::signer(&app.db, &name).await?.ok_or_else(Problem::not_found)?;
-        let rests_on = rests_on(app.db.clone(), grant, effect.clone()).await;
+        let rests_on = rests_on(app.db.clone(), grant, effect.clone(), DRY_RUN_TIME).await;
         return Ok((StatusCode::OK, answer(signer, &effect, rests_on, true)));
     }
     let (signer, effect) = trust::revoke(&app.db, &grant, &name, &revocation).await?;
     // It is revoked, whatever becomes of the list.
-    let rests_on = rests_on(app.db.clone(), grant, effect.clone()).await;
+    let rests_on = rests_on(app.db.clone(), grant, effect.clone(), REVOCATION_TIME).await;
     Ok((StatusCode::CREATED, answer(signer, &effect, rests_on, false)))
 }
 
 /// What rests on the signer, read in a task of its own: a revocation has connections from the reserve, and this has
 /// not.
-async fn rests_on(db: Db, grant: Grant<Administer, Everything>, effect: Effect) -> Option<Resting> {
+async fn rests_on(
+    db: Db,
+    grant: Grant<Administer, Everything>,
+    effect: Effect,
+    time: Duration,
+) -> Option<Resting> {
     let doing = "looking for what rests on a signer";
     let looking = tokio::spawn(async move { promotion::resting_on(&db, &grant, &effect).await });
-    let looked = timeout(RESTING_TIME, AbortOnDropHandle::new(looking)).await;
+    let looked = timeout(time, AbortOnDropHandle::new(looking)).await;
     let looked = match looked {
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => Err(Failure::new(doing, error)),
