@@ -110,7 +110,7 @@ async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_
     running.push(beside(async move { client.promote("app", &promoted, "prod").await }));
     eventually("a promotion waits for it", async || waiting_for_locks(&registry).await == 4).await;
     stop_everything(&admin, &digest, "tests", &grant).await;
-    assert_eq!(waiting_for_locks(&registry).await, 4, "all of it is still waiting");
+    assert!(running.iter().all(|request| !request.is_finished()), "all of it is still waiting");
     sqlx::raw_sql("rollback").execute(&mut *stalled).await.unwrap();
     drop(stalled);
     let promotion = running.pop().unwrap().await.unwrap();
@@ -142,7 +142,7 @@ async fn what_stops_something_waits_for_no_key_that_begins_to_count_and_a_promot
     let promotion = beside(async move { client.promote("app", &promoted, "prod").await });
     eventually("a promotion waits for it", async || waiting_for_locks(&registry).await == 1).await;
     stop_everything(&admin, &digest, "tests", &grant).await;
-    assert_eq!(waiting_for_locks(&registry).await, 1, "it is still waiting");
+    assert!(!promotion.is_finished(), "it is still waiting");
     activation.commit().await.unwrap();
     let (status, answer) = promotion.await.unwrap();
     assert_eq!(status, 409, "decided after the block: {answer}");
@@ -194,7 +194,7 @@ async fn what_stops_something_needs_no_memory_that_others_hold() {
     let admin = registry.admin();
     registry.environment("prod", "min_age: 0s").await;
     let digest = admin.push_subject("app", "one").await;
-    // Two attesters announce documents that never come, until nobody else has memory for one.
+    // Two attesters send documents that never end, until nobody else has memory for one.
     let address = registry.url.trim_start_matches("http://").to_owned();
     let (one, other) =
         (registry.client(Role::Attester, "**").await, registry.client(Role::Attester, "**").await);
@@ -203,10 +203,11 @@ async fn what_stops_something_needs_no_memory_that_others_hold() {
         let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
         let request = format!(
             "POST /api/v1/attestations?repository=app HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
-             content-type: application/json\r\ncontent-length: 1048576\r\n\r\n{{",
+             content-type: application/json\r\ncontent-length: 1048576\r\n\r\n",
             attester.token().unwrap()
         );
         connection.write_all(request.as_bytes()).await.unwrap();
+        connection.write_all(&vec![b' '; (1 << 20) - 1]).await.unwrap();
         held.push(connection);
     }
     eventually("nobody else has memory for a document", async || {

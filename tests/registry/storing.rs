@@ -153,10 +153,10 @@ async fn the_sweep_takes_nothing_that_is_older_than_the_registry(registry: Regis
     // As before a backup is loaded: the registry is a new one, beside the objects of the old.
     let bytes = noise(9, 7 * MIB);
     registry.app.store.write(one(&bytes), Algorithm::Sha256, u64::MAX, None).await.unwrap();
-    registry.tamper("update registry_keys set valid_from = clock_timestamp() + interval '1 hour'").await;
+    registry.tamper("update registry_identity set created_at = clock_timestamp() + interval '1 hour'").await;
     let later = App::assemble(config, db).await.unwrap();
     assert_eq!(later.uploads.sweep_store(Duration::ZERO).await.unwrap(), 0);
-    registry.tamper("update registry_keys set valid_from = clock_timestamp() - interval '1 hour'").await;
+    registry.tamper("update registry_identity set created_at = clock_timestamp() - interval '1 hour'").await;
     assert_eq!(registry.app.uploads.sweep_store(Duration::ZERO).await.unwrap(), 1);
     registry.check().await;
 }
