@@ -3,8 +3,9 @@
 
 use crate::failure::Failure;
 use crate::names::PublicUrl;
+use ipnet::IpNet;
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ pub struct Settings {
     /// Serve plain HTTP on an address that is not loopback
     #[arg(long, env = "PROOFMARK_INSECURE_HTTP", value_name = "BOOL")]
     pub insecure_http: Option<bool>,
+    /// Address ranges of the proxies in front of the service, such as 10.0.0.0/8,fd00::/8: of their requests the
+    /// client's address is the rightmost of X-Forwarded-For or Forwarded that is in none of them [default: none]
+    #[arg(long, env = "PROOFMARK_TRUSTED_PROXIES", value_name = "LIST")]
+    pub trusted_proxies: Option<String>,
+    /// The header that these proxies write: x-forwarded-for or forwarded [default: either; a request in which both
+    /// name different clients is refused]
+    #[arg(long, env = "PROOFMARK_PROXY_HEADER", value_name = "HEADER")]
+    pub proxy_header: Option<ProxyHeader>,
     /// Log lines as json or text [default: json, or text on a terminal]
     #[arg(long, env = "PROOFMARK_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -196,6 +205,16 @@ pub enum LogFormat {
     Text,
 }
 
+/// The header in which proxies name the client.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub enum Database {
@@ -301,6 +320,8 @@ pub struct Config {
     pub aliases: Vec<String>,
     pub public_name: Option<String>,
     pub transport: Transport,
+    pub trusted_proxies: Vec<IpNet>,
+    pub proxy_header: Option<ProxyHeader>,
     pub log_format: Option<LogFormat>,
     pub log: String,
     pub severity_order: Option<String>,
@@ -365,6 +386,8 @@ impl Settings {
             tls_cert,
             tls_key,
             insecure_http,
+            trusted_proxies,
+            proxy_header,
             log_format,
             log,
             max_manifest_bytes,
@@ -473,6 +496,8 @@ impl Settings {
             aliases: aliases(self.aliases.as_deref().unwrap_or_default())?,
             public_name: self.public_name,
             transport,
+            trusted_proxies: ranges(self.trusted_proxies.as_deref().unwrap_or_default())?,
+            proxy_header: self.proxy_header,
             log_format: self.log_format,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             severity_order: self.severity_order,
@@ -534,6 +559,19 @@ fn aliases(list: &str) -> Result<Vec<String>, Unusable> {
         Err(_) => Err(Unusable(format!(
             "PROOFMARK_ALIASES has {text:?}, which is not host[:port], such as registry.internal:5000"
         ))),
+    };
+    list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect()
+}
+
+/// Address ranges; a single address is a range of one.
+fn ranges(list: &str) -> Result<Vec<IpNet>, Unusable> {
+    let read = |text: &str| {
+        let range = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        range.map_err(|_| {
+            Unusable(format!(
+                "PROOFMARK_TRUSTED_PROXIES has {text:?}, which is no address range, such as 10.0.0.0/8 or fd00::/8"
+            ))
+        })
     };
     list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect()
 }

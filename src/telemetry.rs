@@ -5,7 +5,10 @@ use crate::failure::Failure;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Buckets of request durations, in seconds.
 const DURATION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -19,13 +22,21 @@ pub fn start_logs(config: &Config) -> Result<(), Failure> {
         Some(LogFormat::Json) => false,
         None => std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if text {
-        builder.try_init()
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).finish().try_init()
     } else {
-        builder.json().flatten_event(true).with_span_list(false).try_init()
+        json_lines(filter, std::io::stderr).try_init()
     };
     started.map_err(|error| Failure::new("starting the log", error))
+}
+
+/// One JSON object a line, with the fields of its event beside time, level and message.
+pub fn json_lines<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    builder.json().flatten_event(true).with_span_list(false).finish()
 }
 
 /// Installs the metrics recorder of this process, once; tests share it, and may ask for it at the same time.

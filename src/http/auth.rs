@@ -8,8 +8,8 @@ use crate::failure::Failure;
 use crate::http::body::{self, NotTaken};
 use crate::http::{Caller, request_id};
 use crate::identity::{self, Requested, Secret, TooManyScopes};
-use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -73,19 +73,17 @@ impl OAuth {
     }
 }
 
-async fn by_get(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Refused> {
-    let caller = Caller::authenticate(&app, &headers).await?.ok_or(Refused::Credential)?;
-    let query = query.unwrap_or_default();
+async fn by_get(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let (mut parts, _) = request.into_parts();
+    let caller = Caller::of(&app, &mut parts).await?.ok_or(Refused::Credential)?;
+    let query = parts.uri.query().unwrap_or_default();
     let scopes: Vec<String> =
-        form_urlencoded(&query).filter(|(name, _)| name == "scope").map(|(_, v)| v).collect();
+        form_urlencoded(query).filter(|(name, _)| name == "scope").map(|(_, v)| v).collect();
     answer(&app, &caller, Requested::parse(scopes.iter().map(String::as_str))?)
 }
 
 async fn by_post(State(app): State<App>, request: Request) -> Result<Response, Refused> {
+    let mut extensions = request.extensions().clone();
     let form = form(&app, request).await?;
     let secret = match form.grant_type.as_deref() {
         Some("password") => form.password,
@@ -95,6 +93,7 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
     let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
+    caller.is_sender_of(&mut extensions);
     answer(&app, &caller, Requested::parse(form.scopes.iter().map(String::as_str))?)
 }
 

@@ -11,12 +11,13 @@ use crate::identity::{self, Secret};
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::storage::OwnRoom;
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::{Arc, OnceLock};
+use uuid::Uuid;
 
 /// Who calls, with all they may do. Made only from a credential that holds, or for the anonymous
 /// public when none is shown.
@@ -86,13 +87,22 @@ impl Caller {
     /// Authenticates a request, and lets those know who asked for its sender, and its connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
         let caller = Self::authenticate(app, &parts.headers).await?;
-        if let Some(known) = caller.as_ref().and_then(Self::whose_room) {
-            Sender::of(parts).0.get_or_init(|| known);
-            if let Some(connection) = parts.extensions.get::<Connection>() {
-                connection.become_known();
-            }
+        if let Some(caller) = &caller {
+            caller.is_sender_of(&mut parts.extensions);
         }
         Ok(caller)
+    }
+
+    /// Lets those know who asked for the sender of a request, and its connection.
+    pub fn is_sender_of(&self, request: &mut Extensions) {
+        if self.is_anonymous() {
+            return;
+        }
+        let known = || KnownSender { principal: self.principal().clone(), token: self.known.token };
+        request.get_or_insert_default::<Sender>().0.get_or_init(known);
+        if let Some(connection) = request.get::<Connection>() {
+            connection.become_known();
+        }
     }
 
     /// Authenticates a credential among headers: `Ok(None)` is a credential that does not hold.
@@ -116,17 +126,26 @@ impl Caller {
 /// Who sends a request, among its extensions: known to all of its copies once a credential of somebody was found to
 /// hold.
 #[derive(Clone, Debug, Default)]
-pub struct Sender(Arc<OnceLock<PrincipalId>>);
+pub struct Sender(Arc<OnceLock<KnownSender>>);
+
+/// A sender whose credential holds.
+#[derive(Clone, Debug)]
+pub struct KnownSender {
+    /// Who it is.
+    pub principal: Principal,
+    /// The token, shown itself or behind a docker token.
+    pub token: Option<Uuid>,
+}
 
 impl Sender {
     /// The principal; `None` for strangers.
     pub fn principal(&self) -> Option<PrincipalId> {
-        self.0.get().copied()
+        self.caller().map(|known| known.principal.id)
     }
 
-    /// The sender of the request, where somebody asks for it.
-    fn of(parts: &mut Parts) -> &Self {
-        parts.extensions.get_or_insert_default()
+    /// The principal with its token; `None` for strangers.
+    pub fn caller(&self) -> Option<&KnownSender> {
+        self.0.get()
     }
 }
 

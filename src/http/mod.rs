@@ -3,6 +3,7 @@
 //! Knows routes, credentials on the wire and how refusals look at each door. Promises a request id
 //! on every answer and that internal errors show nothing else. Never holds a rule of the domain.
 
+mod address;
 pub mod api;
 mod auth;
 pub mod body;
@@ -17,6 +18,7 @@ mod request;
 mod serve;
 mod trust;
 
+pub use address::ClientAddress;
 pub use caller::{Caller, Sender};
 pub use request::{bounded_message, part_of_request, request_id};
 pub use serve::{serve, serve_on};
@@ -45,8 +47,8 @@ pub fn router(app: App) -> Router {
         })
         .layer(from_fn_with_state(app.clone(), clocks::refuse_writes))
         .layer(from_fn_with_state(app.clone(), deadline::answer_in_time))
-        .with_state(app);
-    request::layers(router)
+        .with_state(app.clone());
+    request::layers(router, &app.config)
 }
 
 /// Whether a client has the answer with this ETag (RFC 9110, If-None-Match).

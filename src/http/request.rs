@@ -1,12 +1,19 @@
 //! What every request gets: an id, a log line, metrics, and an answer even when a handler panics.
 
+use super::address::{ClientAddress, Proxies};
+use super::api::Problem;
+use super::caller::Sender;
+use crate::config::Config;
+use crate::identity;
 use crate::postgres::with_same_connections;
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use http_body::Body as _;
 use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
@@ -47,33 +54,74 @@ pub fn bounded_message(mut message: String) -> String {
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Wraps the router in what every request gets.
-pub fn layers(router: Router) -> Router {
-    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(observe))
+pub fn layers(router: Router, config: &Config) -> Router {
+    let proxies = Proxies::new(&config.trusted_proxies, config.proxy_header);
+    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(proxies, observe))
 }
 
-async fn observe(request: Request, next: Next) -> Response {
+async fn observe(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
     let id = Uuid::now_v7();
     let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
+    let path: String = identity::without_secrets(request.uri().path()).chars().take(LOGGED_PATH).collect();
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical());
+    let client = proxies.client(peer, request.headers());
+    let address = *client.as_ref().unwrap_or(&ClientAddress(peer));
+    let sender = Sender::default();
+    request.extensions_mut().insert(address);
+    request.extensions_mut().insert(sender.clone());
     let span = tracing::info_span!("request", request_id = %id, %method, path);
     let started = Instant::now();
-    let mut response = REQUEST_ID.scope(id, next.run(request).instrument(span.clone())).await;
+    let answering = async move {
+        match client {
+            Ok(_) => next.run(request).await,
+            Err(ambiguous) => {
+                Problem::new(StatusCode::BAD_REQUEST, "client-address-ambiguous", ambiguous.to_string())
+                    .into_response()
+            }
+        }
+    };
+    let mut response = REQUEST_ID.scope(id, answering.instrument(span)).await;
     let seconds = started.elapsed().as_secs_f64();
-    let status = response.status();
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert("x-request-id", value);
     }
+    let status = response.status().as_u16();
+    let (bytes, caller) = (answered_bytes(&method, &response), sender.caller());
+    tracing::info!(
+        parent: None,
+        request_id = %id,
+        %method,
+        path,
+        status,
+        bytes,
+        seconds,
+        client_address = %address,
+        principal_id = caller.map(|caller| caller.principal.id),
+        principal = caller.map(|caller| caller.principal.name.as_str()),
+        token_id = caller.and_then(|caller| caller.token).map(tracing::field::display),
+        "answered"
+    );
     // Anybody can make up methods, and each label would be kept for ever.
     let method = METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
-    let labels = [("method", method.to_owned()), ("route", route), ("status", status.as_u16().to_string())];
+    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("proofmark_http_requests_total", &labels).increment(1);
     metrics::histogram!("proofmark_http_request_seconds", &labels).record(seconds);
-    span.in_scope(|| tracing::info!(status = status.as_u16(), seconds, "answered"));
     response
+}
+
+/// The bytes of an answer's body, where they are known before they are sent.
+fn answered_bytes(method: &Method, response: &Response) -> Option<u64> {
+    if method == Method::HEAD {
+        return Some(0);
+    }
+    let declared = response.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+    declared.or_else(|| response.body().size_hint().exact())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::config::{Limits, Transport};
 use crate::failure::Failure;
 use axum::Router;
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
@@ -22,7 +23,7 @@ pub async fn serve(app: App) -> Result<(), Failure> {
     let handle = Handle::new();
     tokio::spawn(stop_on_signal(handle.clone(), app.config.shutdown));
     if let Some(address) = app.config.metrics_listen {
-        let metrics = request::layers(operations::metrics().with_state(app.clone()));
+        let metrics = request::layers(operations::metrics().with_state(app.clone()), &app.config);
         let (handle, limits) = (handle.clone(), app.config.limits);
         let listener = bind(address).await?;
         tokio::spawn(async move {
@@ -52,7 +53,7 @@ pub async fn serve_on(listener: TcpListener, app: App, handle: Handle<SocketAddr
                 .acceptor(NoDelayAcceptor::new());
             let server = bounded(listener, handle, &limits);
             let doorkeeper = Doorkeeper::new(acceptor, limits.connections, patience(&limits));
-            server.acceptor(doorkeeper).serve(router(app).into_make_service()).await
+            server.acceptor(doorkeeper).serve(addressed(router(app))).await
         }
     };
     served.map_err(|error| Failure::new("serving", error))
@@ -66,7 +67,12 @@ async fn plain(
 ) -> std::io::Result<()> {
     let server = bounded(listener, handle, limits);
     let doorkeeper = Doorkeeper::new(NoDelayAcceptor::new(), limits.connections, patience(limits));
-    server.acceptor(doorkeeper).serve(router.into_make_service()).await
+    server.acceptor(doorkeeper).serve(addressed(router)).await
+}
+
+/// Requests with the address of their peer among their extensions.
+fn addressed(router: Router) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {
+    router.into_make_service_with_connect_info()
 }
 
 fn patience(limits: &Limits) -> Patience {

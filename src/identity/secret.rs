@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -40,8 +41,64 @@ impl Secret {
     }
 }
 
+/// The path without its segments that hold a token of ours, as somebody may write one there by mistake: a log is read
+/// by more people than may have it.
+pub fn without_secrets(path: &str) -> Cow<'_, str> {
+    let holds_one = |segment: &str| holds_secret(segment) || holds_secret(&decoded(segment));
+    if !path.split('/').any(holds_one) {
+        return Cow::Borrowed(path);
+    }
+    let shown = path.split('/').map(|segment| if holds_one(segment) { "[secret]" } else { segment });
+    Cow::Owned(shown.collect::<Vec<_>>().join("/"))
+}
+
+/// Without its percent-encoding, however often it was encoded.
+fn decoded(segment: &str) -> String {
+    let mut text = segment.to_owned();
+    // Each round makes it shorter, or is the last.
+    while text.contains('%') {
+        let next = url::form_urlencoded::parse(
+            format!("={}", text.replace('&', "%26").replace('+', "%2B")).as_bytes(),
+        )
+        .map(|(_, value)| value.into_owned())
+        .next()
+        .unwrap_or_default();
+        if next.len() >= text.len() {
+            break;
+        }
+        text = next;
+    }
+    text
+}
+
+/// A token, or a docker token: a JWT begins with `{"` in base64.
+fn holds_secret(text: &str) -> bool {
+    text.contains(PREFIX) || text.split_once("eyJ").is_some_and(|(_, rest)| rest.matches('.').count() >= 2)
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_a_path_is_shown_to_nobody() {
+        let token = Secret::generate();
+        let token = token.reveal();
+        let encoded = token.replace('_', "%5F").replace('p', "%70");
+        for segment in
+            [token, &format!("x{token}y"), &encoded, &encoded.replace('%', "%25"), "eyJhbGci.eyJz.c2ln"]
+        {
+            assert_eq!(without_secrets(&format!("/v2/{segment}/tags")), "/v2/[secret]/tags", "{segment}");
+        }
+        for path in ["/v2/team/app/manifests/1.2.3", "/", "", "/api/v1/x%20y%", "/v2/eyJack/blobs/sha256:ab"]
+        {
+            assert_eq!(without_secrets(path), path);
+        }
     }
 }

@@ -30,6 +30,7 @@ mod growing;
 mod hostile_lengths;
 mod job_queue;
 mod keeping_keys;
+mod logs;
 mod modelling;
 mod oci;
 mod old_verifiers;

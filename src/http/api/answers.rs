@@ -40,8 +40,7 @@ impl Prepared {
 /// answer is there by then: who only asks is told to ask again, and what was done is said to be done.
 pub async fn counted(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let asks = request.method() == Method::GET;
-    let sender = Sender::default();
-    request.extensions_mut().insert(sender.clone());
+    let sender = request.extensions_mut().get_or_insert_default::<Sender>().clone();
     let (mut parts, body) = next.run(request).await.into_parts();
     let prepared = parts.extensions.remove::<Prepared>().and_then(|prepared| prepared.room());
     let Some(bytes) = body.size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER) else {
