@@ -218,7 +218,15 @@ impl TrustCommand {
                 let bytes = super::connection::read(&file, "the trust file")?;
                 let mut draft = Draft::read(&bytes)
                     .map_err(|refused| Stop::Usage(format!("{}: {refused}", file.display())))?;
-                sign(&mut draft, &root_keys(&root)?);
+                let keys = root_keys(&root)?;
+                let known = |root: &Root| keys.iter().any(|key| root.keys.contains(&key.public()));
+                // A root key that goes signs the next version too; without --after it is not known here.
+                let before = old.as_ref().map(|old| known(&old.trust().root));
+                let is_first = draft.trust().version == 1;
+                if !known(&draft.trust().root) && !before.unwrap_or(!is_first) {
+                    return Err(Stop::Usage(NO_ROOT_KEY.to_owned()));
+                }
+                sign(&mut draft, &keys);
                 super::login::write_public(&file, &draft.bytes())
                     .map_err(|error| cannot_write(&file, &error))?;
                 told(&draft, old.as_ref(), &file, output)
@@ -292,6 +300,10 @@ fn public_roots(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Stop> {
     };
     paths.iter().map(read).collect()
 }
+
+/// What becomes of a signature that no verifier counts.
+const NO_ROOT_KEY: &str = "none of the keys is a root key of this trust file or of the version before it, so their \
+                           signatures would count for nothing";
 
 fn sign(draft: &mut Draft, roots: &[RootKey]) {
     for root in roots {

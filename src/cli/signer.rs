@@ -251,9 +251,12 @@ impl AddKey {
         let body = self.key.body()?;
         let added = registry.post(&format!("/api/v1/signers/{}/keys", self.name), &body).await?;
         output.answer(&added, || {
-            let keys = added["keys"].as_array().map_or(0, Vec::len);
-            let noun = if keys == 1 { "key" } else { "keys" };
-            format!("{} has {keys} {noun} now{}", self.name, status(&added))
+            let keys = added["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ids = keys.iter().fold(String::new(), |text, key| {
+                format!("{text}\n  {} ({})", at(key, "/key_id"), at(key, "/status"))
+            });
+            let noun = if keys.len() == 1 { "key" } else { "keys" };
+            format!("{} has {} {noun} now:{ids}{}", self.name, keys.len(), status(&added))
         });
         Ok(())
     }

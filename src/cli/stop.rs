@@ -105,7 +105,7 @@ impl From<crate::config::Unusable> for Stop {
 }
 
 /// Members of a problem that are said in a sentence of their own, or that the caller named.
-const SAID: [&str; 22] = [
+const SAID: [&str; 23] = [
     "type",
     "title",
     "status",
@@ -128,6 +128,7 @@ const SAID: [&str; 22] = [
     "line",
     "column",
     "ends",
+    "summary",
 ];
 
 /// A problem in words: its detail, every gate with its message and what would solve it, and the

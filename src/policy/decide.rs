@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Which edition of `decide` made a decision. Raised by a change that could give another answer;
 /// the inputs name it, so old decisions are never replayed by rules they did not know.
-pub const DECIDE_VERSION: u32 = 5;
+pub const DECIDE_VERSION: u32 = 6;
 
 /// Policies by their digests.
 pub type Policies = BTreeMap<Digest, Arc<Policy>>;

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
-use spki::der::asn1::AnyRef;
+use spki::der::asn1::{AnyRef, UintRef};
 use spki::der::{self, Decode, Encode, Reader, Tag, Tagged};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use std::fmt;
@@ -130,6 +130,9 @@ pub enum InvalidKey {
     /// A key of another kind than its scheme.
     #[error("the key {0} does not fit the scheme {1}; it fits {2}")]
     OtherScheme(KeyId, super::Scheme, String),
+    /// An RSA key that no signature would be verified by.
+    #[error("an RSA key has 2048 to 8192 bits, and this one has {0}: make a new key")]
+    RsaSize(usize),
     /// A key of no kind that is known.
     #[error(
         "keys are Ed25519, ECDSA P-256, ECDSA P-384, or RSA of 2048 to 8192 bits; this one is none of them"
@@ -143,6 +146,9 @@ const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// Bits of an RSA key whose signatures are verified.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// What comes before an Ed25519 key in its SubjectPublicKeyInfo.
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -221,9 +227,13 @@ impl CanonicalKey {
 
     /// Of an RSAPublicKey.
     fn rsa(key: &[u8]) -> Result<Self, InvalidKey> {
-        let mut bits = vec![0];
-        bits.extend_from_slice(key);
-        let info = tlv(0x30, &[&RSA_ALGORITHM[..], &tlv(0x03, &bits)].concat());
+        let bits = modulus_bits(key).map_err(|_| InvalidKey::UnknownKind)?;
+        if !RSA_BITS.contains(&bits) {
+            return Err(InvalidKey::RsaSize(bits));
+        }
+        let mut content = vec![0];
+        content.extend_from_slice(key);
+        let info = tlv(0x30, &[&RSA_ALGORITHM[..], &tlv(0x03, &content)].concat());
         Self::marshalled(&info, &RSA_PKCS1_2048_8192_SHA256, Family::Rsa)
     }
 
@@ -346,6 +356,16 @@ fn certified_key(certificate: &[u8]) -> der::Result<Vec<u8>> {
         AnyRef::decode(fields)?;
         AnyRef::decode(fields)?;
         Ok(key)
+    })
+}
+
+/// Bits of the modulus of an RSAPublicKey (RFC 8017, A.1.1).
+fn modulus_bits(key: &[u8]) -> der::Result<usize> {
+    AnyRef::from_der(key)?.sequence(|fields| {
+        let modulus = UintRef::decode(fields)?;
+        UintRef::decode(fields)?;
+        let zeros = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+        Ok(modulus.as_bytes().len() * 8 - zeros)
     })
 }
 

@@ -126,20 +126,22 @@ struct RevocationQuery {
     dry_run: bool,
 }
 
-/// Whether what a key signed counts already.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+/// Whether what a key signs counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     /// It does.
     Active,
     /// Pending envelopes are being verified by it: it counts, for and against, when that is done.
     Verifying,
+    /// It is revoked: what is received now does not count.
+    Revoked,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct SignerRecord {
     name: String,
-    /// Verifying while any of its keys is.
+    /// Verifying while any of its keys is; revoked when all are.
     status: Status,
     repositories: Vec<Pattern>,
     predicate_types: Vec<Pattern>,
@@ -233,7 +235,11 @@ impl From<Registered> for KeyRecord {
             let Revocation { distrusted_from, compromised } = strictest;
             RevocationRecord { distrusted_from, compromised, ..newest.clone() }
         });
-        let status = if identity.is_verifying() { Status::Verifying } else { Status::Active };
+        let status = match (&revocation, identity.is_verifying()) {
+            (Some(_), _) => Status::Revoked,
+            (None, true) => Status::Verifying,
+            (None, false) => Status::Active,
+        };
         let (key, schemes) = match identity.identity {
             Identity::Key { key, schemes } => (Some(key), schemes),
             Identity::Certificate(_) => (None, BTreeSet::new()),
@@ -256,8 +262,10 @@ impl From<Registered> for KeyRecord {
 
 impl From<Signer> for SignerRecord {
     fn from(signer: Signer) -> Self {
-        let status = if signer.is_verifying() { Status::Verifying } else { Status::Active };
         let keys: Vec<KeyRecord> = signer.identities.into_iter().map(Into::into).collect();
+        let in_use = || keys.iter().filter(|key| key.revocation.is_none()).map(|key| key.status);
+        let status = in_use().find(|status| *status == Status::Verifying).or_else(|| in_use().next());
+        let status = status.unwrap_or(Status::Revoked);
         let first = keys.first().cloned();
         let shared = keys.iter().filter_map(|key| key.shares_key_with.as_ref());
         let warnings = shared.map(|other| {

@@ -94,11 +94,11 @@ fn of_each(of: Of, case: &Case, ask: impl Fn(&Digest) -> Finding) -> Finding {
 }
 
 /// The names of the signers whose signature on the statement counts, and whether one was kept; for the
-/// others, why not.
+/// others that the gate names, why not.
 fn trusted<'a>(
     case: &Case,
     attestation: &'a Attestation,
-    basis: &Basis<'_>,
+    (basis, by): (&Basis<'_>, Option<&Several<String>>),
     why_not: &mut BTreeSet<String>,
 ) -> (BTreeSet<&'a str>, bool) {
     let (mut names, mut kept) = (BTreeSet::new(), false);
@@ -114,9 +114,11 @@ fn trusted<'a>(
             Ok(()) => {
                 names.insert(signer);
             }
-            Err(untrusted) => {
+            // Of a signer that the gate does not name nothing is missing.
+            Err(untrusted) if by.is_none_or(|by| by.0.contains(signer)) => {
                 why_not.insert(format!("{signer} does not count: {untrusted}"));
             }
+            Err(_) => {}
         }
     }
     (names, kept)
@@ -192,7 +194,7 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
     let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for attestation in statements(case, about, basis) {
         let mut untrusted = BTreeSet::new();
-        let (names, _) = trusted(case, attestation, basis, &mut untrusted);
+        let (names, _) = trusted(case, attestation, (basis, Some(&gate.any_of)), &mut untrusted);
         let mut names = among(names, Some(&gate.any_of));
         if attestation.predicate_type == wanted {
             why_not.extend(untrusted);
@@ -283,16 +285,18 @@ pub(in crate::policy) fn is_signed(gate: &SignedBy, case: &Case, evidence: &BTre
 
 fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>) -> Finding {
     let (mut why_not, mut messages, mut evidence) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut is_signed = false;
     for attestation in statements(case, about, basis) {
         if !PROVENANCE.contains(&attestation.predicate_type.as_str()) {
             continue;
         }
-        let (names, kept) = trusted(case, attestation, basis, &mut why_not);
+        let (names, kept) = trusted(case, attestation, (basis, gate.by.as_ref()), &mut why_not);
         let fits = kept && basis.kept_fits;
         let names = if fits { names } else { among(names, gate.by.as_ref()) };
         if names.is_empty() {
             continue;
         }
+        is_signed = true;
         let origin = if kept {
             // What was counted before goes on, as it was read when it was promoted.
             let read = readings(attestation);
@@ -316,7 +320,8 @@ fn provenance(gate: &Provenance, case: &Case, about: &Digest, basis: &Basis<'_>)
         }
     }
     if evidence.is_empty() {
-        return refusal("no trusted provenance from a builder of the policy".to_owned(), &why_not);
+        let what = if is_signed { "no signed provenance fits the policy" } else { "no trusted provenance" };
+        return refusal(what.to_owned(), &why_not);
     }
     let mut found = Finding::pass(list(messages.iter().map(String::as_str)));
     found.evidence.extend(evidence);
@@ -467,7 +472,7 @@ fn results_for<'a>(
 ) -> Results<'a> {
     let mut found = Results::default();
     for attestation in statements(case, about, basis).filter(|a| a.predicate_type == gate.predicate_type) {
-        let (names, kept) = trusted(case, attestation, basis, why_not);
+        let (names, kept) = trusted(case, attestation, (basis, gate.by.as_ref()), why_not);
         let kept = kept && basis.kept_fits;
         let mut names = if kept { names } else { among(names, gate.by.as_ref()) };
         let failed = says_failed(attestation);

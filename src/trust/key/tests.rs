@@ -142,6 +142,24 @@ fn every_encoding_of_an_rsa_key_is_one_key() {
 }
 
 #[test]
+fn an_rsa_key_by_which_nothing_is_verified_is_refused_for_its_size() {
+    let key = |bits: usize| {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] = 0xff >> (modulus.len() * 8 - bits);
+        if modulus[0] & 0x80 != 0 {
+            modulus.insert(0, 0);
+        }
+        block("RSA PUBLIC KEY", &tlv(0x30, &[tlv(0x02, &modulus), tlv(0x02, &[1, 0, 1])].concat()))
+    };
+    for bits in [512, 1024, 2047, 8193, 16384] {
+        assert_eq!(refused(&key(bits)), InvalidKey::RsaSize(bits));
+    }
+    for bits in [2048, 3072, 8192] {
+        read(&key(bits)).unwrap();
+    }
+}
+
+#[test]
 fn every_encoding_of_a_point_is_one_key() {
     for (algorithm, curve) in
         [(&ECDSA_P256_SHA256_ASN1_SIGNING, P256), (&ECDSA_P384_SHA384_ASN1_SIGNING, P384)]
