@@ -1,9 +1,11 @@
 //! What can be done, as values and as types.
 
-/// An action that a role may include.
+/// An action that a role may include. `View` is reading what an environment's view shows, known-good and verify; `Pull`
+/// is reading everything of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each is the word itself")]
 pub enum Action {
+    View,
     Pull,
     Push,
     Delete,
@@ -19,12 +21,15 @@ pub enum Action {
     Rollback,
     Deploy,
     Audit,
+    Revoke,
+    Accept,
     Administer,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
+        Self::View,
         Self::Pull,
         Self::Push,
         Self::Delete,
@@ -40,12 +45,15 @@ impl Action {
         Self::Rollback,
         Self::Deploy,
         Self::Audit,
+        Self::Revoke,
+        Self::Accept,
         Self::Administer,
     ];
 
     /// The action's name as it appears in errors and listings.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::View => "view",
             Self::Pull => "pull",
             Self::Push => "push",
             Self::Delete => "delete",
@@ -61,6 +69,8 @@ impl Action {
             Self::Rollback => "rollback",
             Self::Deploy => "deploy",
             Self::Audit => "audit",
+            Self::Revoke => "revoke",
+            Self::Accept => "accept",
             Self::Administer => "administer",
         }
     }
@@ -89,6 +99,6 @@ macro_rules! acts {
 }
 
 acts!(
-    Pull, Push, Delete, Attest, Sign, Scan, Approve, Waive, Promote, Override, Block, Hold, Rollback, Deploy,
-    Audit, Administer
+    View, Pull, Push, Delete, Attest, Sign, Scan, Approve, Waive, Promote, Override, Block, Hold, Rollback,
+    Deploy, Audit, Revoke, Accept, Administer
 );

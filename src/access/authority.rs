@@ -1,9 +1,10 @@
 //! Bindings, and the one place that makes a `Grant` of them.
 
-use super::{Act, Action, InEnvironment, Lane, Matching, Place, Pull, Role, Scope};
+use super::{Act, Action, InEnvironment, Lane, Matching, Place, Pull, Rank, Role, Scope, View};
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// A principal's row id. Logged in events; never reused.
 pub type PrincipalId = i64;
@@ -32,7 +33,7 @@ pub struct Binding {
 #[derive(Clone, Debug)]
 pub struct Authority {
     principal: Principal,
-    bindings: Vec<Binding>,
+    bindings: Arc<[Binding]>,
     narrowed: Option<Narrowing>,
 }
 
@@ -52,6 +53,7 @@ pub struct Narrowing {
 pub struct Grant<A: Act, S: Scope = RepositoryName> {
     principal: Principal,
     scope: S,
+    bindings: Arc<[Binding]>,
     action: PhantomData<A>,
 }
 
@@ -69,7 +71,7 @@ pub struct Denied {
 impl Authority {
     /// A principal's bindings, as `identity` read them.
     pub fn new(principal: Principal, bindings: Vec<Binding>) -> Self {
-        Self { principal, bindings, narrowed: None }
+        Self { principal, bindings: bindings.into(), narrowed: None }
     }
 
     /// The same principal, able to do no more than this.
@@ -109,28 +111,25 @@ impl Authority {
             return Ok(Grant {
                 principal: self.principal.clone(),
                 scope: scope.clone(),
+                bindings: Arc::clone(&self.bindings),
                 action: PhantomData,
             });
         }
-        let seen = Place { environment: InEnvironment::Regardless, ..place };
-        Err(Denied { action: A::ACTION, visible: allows(Action::Pull, seen) })
+        // The names alone decide, so this tells nothing of what there is in an environment.
+        let seen = Place { environment: InEnvironment::Any, ..place };
+        Err(Denied { action: A::ACTION, visible: allows(Action::View, seen) })
     }
 
     /// Whether one binding allows the action on all repositories that match the pattern. A narrowed authority
     /// is for single repositories, and has no such right.
     fn allows_matching(&self, action: Action, pattern: &Pattern, place: Place<'_>) -> bool {
-        let covers = |binding: &Binding| {
-            binding.repositories.covers(pattern)
-                && binding.is_in(place.environment)
-                && binding.role.includes(action)
-        };
-        self.narrowed.is_none() && self.bindings.iter().any(covers)
+        self.narrowed.is_none() && self.bindings.iter().any(|one| one.allows_matching(action, pattern, place))
     }
 
     /// Whether the principal may read what a scope of a pattern is about: one binding covers all of it, or it
     /// covers all that one binding does, in its environment or, where it is about all, in any.
     pub fn sees_matching(&self, scope: &Matching) -> bool {
-        let environment = scope.environment.as_ref().map_or(InEnvironment::Regardless, InEnvironment::One);
+        let environment = scope.environment.as_ref().map_or(InEnvironment::Any, InEnvironment::One);
         let overlaps = |binding: &Binding| {
             binding.role.includes(Action::Pull)
                 && binding.is_in(environment)
@@ -156,11 +155,11 @@ impl Authority {
         named && self.bindings.iter().any(|binding| binding.allows(Action::Pull, repository.place()))
     }
 
-    /// Whether the principal has any role in the environment. A narrowed authority is for content and
-    /// has none.
-    pub fn is_in(&self, environment: &EnvironmentName) -> bool {
-        let covers = |some: &BTreeSet<EnvironmentName>| some.contains(environment);
-        self.narrowed.is_none() && self.bindings.iter().any(|b| b.environments.as_ref().is_none_or(covers))
+    /// Whether the principal may do the action somewhere in the environment. A narrowed authority is for content
+    /// and has no such right.
+    pub fn is_in(&self, action: Action, environment: &EnvironmentName) -> bool {
+        let allows = |one: &Binding| one.is_in(InEnvironment::One(environment)) && one.role.includes(action);
+        self.narrowed.is_none() && self.bindings.iter().any(allows)
     }
 
     /// The environments in which the principal may do the action on the repository; `None` is all of them.
@@ -186,15 +185,17 @@ impl Authority {
 impl Narrowing {
     fn covers(&self, action: Action, place: Place<'_>) -> bool {
         let Some(name) = place.repository else { return false };
-        let viewed = match place.environment {
-            InEnvironment::One(environment) => {
-                let of = |lane: &Lane| lane.repository == *name && lane.environment == *environment;
-                action == Action::Pull && self.views.iter().any(of)
-            }
+        let of = |lane: &Lane| match place.environment {
+            InEnvironment::One(environment) => lane.repository == *name && lane.environment == *environment,
+            InEnvironment::Any => lane.repository == *name,
             InEnvironment::Regardless | InEnvironment::All => false,
         };
-        viewed
-            || self.repositories.iter().any(|(covered, actions)| covered == name && actions.contains(&action))
+        // What may be pulled may be viewed.
+        let does = |actions: &[Action]| {
+            actions.contains(&action) || (action == Action::View && actions.contains(&Action::Pull))
+        };
+        (action == Action::View && self.views.iter().any(of))
+            || self.repositories.iter().any(|(covered, actions)| covered == name && does(actions))
     }
 }
 
@@ -207,11 +208,16 @@ impl Binding {
         repository && self.is_in(place.environment) && self.role.includes(action)
     }
 
+    fn allows_matching(&self, action: Action, pattern: &Pattern, place: Place<'_>) -> bool {
+        self.repositories.covers(pattern) && self.is_in(place.environment) && self.role.includes(action)
+    }
+
     fn is_in(&self, environment: InEnvironment<'_>) -> bool {
         match (&self.environments, environment) {
-            (None, _) | (Some(_), InEnvironment::Regardless) => true,
+            (None, _) => true,
             (Some(some), InEnvironment::One(name)) => some.contains(name),
-            (Some(_), InEnvironment::All) => false,
+            (Some(some), InEnvironment::Any) => !some.is_empty(),
+            (Some(_), InEnvironment::Regardless | InEnvironment::All) => false,
         }
     }
 }
@@ -226,13 +232,37 @@ impl<A: Act, S: Scope> Grant<A, S> {
     pub fn scope(&self) -> &S {
         &self.scope
     }
+
+    /// The highest rank among the roles that allow it.
+    pub fn rank(&self) -> Rank {
+        let place = self.scope.place();
+        let allows = |binding: &&Binding| match self.scope.pattern() {
+            Some(pattern) => binding.allows_matching(A::ACTION, pattern, place),
+            None => binding.allows(A::ACTION, place),
+        };
+        self.bindings.iter().filter(allows).map(|binding| binding.role.rank()).max().unwrap_or(Rank::Promoter)
+    }
+
+    /// The patterns of all repositories on which the same principal may do the same, in the scope's environment or
+    /// in every one, as the scope says.
+    pub fn reach(&self) -> BTreeSet<Pattern> {
+        let place = self.scope.place();
+        let allows =
+            |binding: &&Binding| binding.is_in(place.environment) && binding.role.includes(A::ACTION);
+        self.bindings.iter().filter(allows).map(|binding| binding.repositories.clone()).collect()
+    }
 }
 
-impl Grant<Pull, Lane> {
+impl Grant<View, Lane> {
     /// The right to read the repository, as far as the lane's view shows it: whoever spends it has asked
     /// what the view shows.
     pub fn of_repository(&self) -> Grant<Pull> {
-        Grant { principal: self.principal.clone(), scope: self.scope.repository.clone(), action: PhantomData }
+        Grant {
+            principal: self.principal.clone(),
+            scope: self.scope.repository.clone(),
+            bindings: Arc::clone(&self.bindings),
+            action: PhantomData,
+        }
     }
 }
 
@@ -292,9 +322,9 @@ mod tests {
             views: vec![lane("env/prod/team/app"), lane("env/prod/other")],
             ..Narrowing::default()
         });
-        assert!(narrowed.may::<Pull, _>(&lane("env/prod/team/app")).is_ok());
-        assert!(narrowed.may::<Pull, _>(&lane("env/staging/team/app")).is_err());
-        assert!(narrowed.may::<Pull, _>(&lane("env/prod/other")).is_err(), "its principal may not");
+        assert!(narrowed.may::<View, _>(&lane("env/prod/team/app")).is_ok());
+        assert!(narrowed.may::<View, _>(&lane("env/staging/team/app")).is_err());
+        assert!(narrowed.may::<View, _>(&lane("env/prod/other")).is_err(), "its principal may not");
         assert!(narrowed.may::<Pull, _>(&name("team/app")).is_err());
         assert!(narrowed.may::<Promote, _>(&lane("env/prod/team/app")).is_err());
         let deployer = authority(Role::Deployer, "team/*", Some(&["prod"]));
@@ -344,6 +374,8 @@ mod tests {
         assert!(promoter.may::<Promote, _>(&lane("prod")).is_err());
         assert!(promoter.may::<Promote, _>(&EveryLane(name("a"))).is_err());
         assert!(promoter.may::<Promote, _>(&Everything).is_err());
-        assert!(promoter.may::<Pull, _>(&name("a")).is_ok());
+        assert!(promoter.may::<Pull, _>(&name("a")).is_err(), "what happens in no environment");
+        assert!(promoter.may::<Pull, _>(&name("a")).unwrap_err().visible);
+        assert!(promoter.may::<View, _>(&lane("staging")).is_ok());
     }
 }

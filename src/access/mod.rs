@@ -6,13 +6,15 @@
 
 mod action;
 mod authority;
+#[cfg(test)]
+mod properties;
 mod role;
 mod scope;
 
 pub use action::{
-    Act, Action, Administer, Approve, Attest, Audit, Block, Delete, Deploy, Hold, Override, Promote, Pull,
-    Push, Rollback, Scan, Sign, Waive,
+    Accept, Act, Action, Administer, Approve, Attest, Audit, Block, Delete, Deploy, Hold, Override, Promote,
+    Pull, Push, Revoke, Rollback, Scan, Sign, View, Waive,
 };
 pub use authority::{Authority, Binding, Denied, Grant, Narrowing, Principal, PrincipalId};
-pub use role::{Role, UnknownRole};
-pub use scope::{EveryLane, Everything, InEnvironment, InvalidView, Lane, Matching, Place, Scope};
+pub use role::{Rank, Role, UnknownRank, UnknownRole};
+pub use scope::{EveryLane, Everything, InEnvironment, InvalidView, Lane, Matching, Place, Scope, SomeLane};

@@ -28,8 +28,10 @@ pub struct Place<'a> {
 /// How far environments matter to a scope.
 #[derive(Clone, Copy, Debug)]
 pub enum InEnvironment<'a> {
-    /// Not at all: pushing and pulling happen in no environment.
+    /// Not at all: pushing and pulling happen in no environment. A right in some environments is none here.
     Regardless,
+    /// In some environment, or regardless of any: lists show each caller the part of their environments.
+    Any,
     /// In this one.
     One(&'a EnvironmentName),
     /// In all of them.
@@ -109,6 +111,16 @@ pub struct EveryLane(pub RepositoryName);
 impl Scope for EveryLane {
     fn place(&self) -> Place<'_> {
         Place { repository: Some(&self.0), environment: InEnvironment::All }
+    }
+}
+
+/// One repository, in whichever environments the caller has a right: what a list is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SomeLane(pub RepositoryName);
+
+impl Scope for SomeLane {
+    fn place(&self) -> Place<'_> {
+        Place { repository: Some(&self.0), environment: InEnvironment::Any }
     }
 }
 

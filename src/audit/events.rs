@@ -1,9 +1,9 @@
 //! What happened, in the log's order.
 
-use crate::access::{Audit, Everything, Grant};
+use crate::access::{Audit, Everything, Grant, SomeLane};
 use crate::failure::Failure;
 use crate::ledger::{self, Filter, Logged, MAX_PAGE};
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName};
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 pub enum Auditor {
     /// Everything that happened.
     Everything(Grant<Audit, Everything>),
-    /// What happened to one repository, in no environment or in one of these; `None` is all of them.
-    Repository(Grant<Audit, RepositoryName>, Option<BTreeSet<EnvironmentName>>),
+    /// What happened to one repository, in one of these environments; `None` is all that happened to it.
+    Repository(Grant<Audit, SomeLane>, Option<BTreeSet<EnvironmentName>>),
 }
 
 impl Auditor {
@@ -24,7 +24,7 @@ impl Auditor {
         match self {
             Self::Everything(_) => Filter::default(),
             Self::Repository(grant, environments) => Filter {
-                repository: Some(grant.repository().clone()),
+                repository: Some(grant.scope().0.clone()),
                 environments: environments.as_ref().map(|names| names.iter().cloned().collect()),
                 ..Filter::default()
             },

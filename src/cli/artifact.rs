@@ -6,6 +6,7 @@ use crate::names::{Digest, Reference, RepositoryName};
 use reqwest::header::ACCEPT;
 use reqwest::{Method, Url};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// An artifact as it was typed, perhaps behind the registry's host, as deployers write references.
@@ -109,7 +110,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application
 /// server named.
 pub async fn fetch(
     registry: &Registry,
-    repository: &RepositoryName,
+    repository: &impl Display,
     reference: &Reference,
 ) -> Result<Fetched, Stop> {
     let path = format!("/v2/{repository}/manifests/{reference}");

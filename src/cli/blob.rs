@@ -8,13 +8,14 @@ use futures::StreamExt;
 use indicatif::ProgressBar;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, StatusCode};
+use std::fmt::Display;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
-/// Streams a blob of the repository, hashing what passes; no more than its size is taken.
+/// Streams a blob of the repository, or of a view, hashing what passes; no more than its size is taken.
 pub async fn stream(
     registry: &Registry,
-    repository: &RepositoryName,
+    repository: &impl Display,
     (digest, size): (&Digest, u64),
     bar: &ProgressBar,
     to: &mut (impl AsyncWrite + Unpin),

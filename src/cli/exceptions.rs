@@ -75,6 +75,7 @@ impl Exceptions {
             ("expires", "/expires_at"),
             ("ended", "/ended_at"),
             ("origin", "/origin"),
+            ("rank", "/rank"),
             ("attention", "/needs_attention"),
             ("reason", "/reason"),
         ];

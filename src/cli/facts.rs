@@ -44,6 +44,7 @@ pub async fn list(
         ("until", "/until"),
         ("reason", "/reason"),
         ("origin", "/origin"),
+        ("rank", "/rank"),
         ("ended", "/ended_at"),
     ];
     // A hold has no digest.

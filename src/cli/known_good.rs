@@ -5,6 +5,7 @@ use super::checking::{About, Checking, Outcome, answered_digest, document};
 use super::connection::Registry;
 use super::output::{Output, at};
 use super::stop::{Stop, fallback_in_words, gates_in_words, risks_in_words};
+use crate::access::Lane;
 use crate::attestation::summary::{Part, SubjectKind};
 use crate::names::{Digest, EnvironmentName, Platform, RepositoryName};
 use serde_json::Value;
@@ -87,7 +88,7 @@ impl KnownGood {
         ];
         let trusted = self.checking.trusted(registry).await?;
         let mut good = document(registry, registry.get("/api/v1/known-good", &query).await?)?;
-        let digest = answered(&good, &repository)?;
+        let (digest, _) = answered(&good, &repository, &self.environment)?;
         let about = About {
             repository: &repository,
             environment: &self.environment,
@@ -124,18 +125,25 @@ impl KnownGood {
     }
 }
 
-/// The digest of an answer, whose reference names nothing else: what is deployed is the reference.
-pub fn answered(good: &Value, repository: &RepositoryName) -> Result<Digest, Stop> {
+/// The digest of an answer, whose reference names nothing else: what is deployed is the reference. And the name by
+/// which it is pulled: of the repository, or of the environment's view.
+pub fn answered(
+    good: &Value,
+    repository: &RepositoryName,
+    environment: &EnvironmentName,
+) -> Result<(Digest, String), Stop> {
     let digest = answered_digest(good, None)?;
     let reference = at(good, "/reference");
-    let host = reference.strip_suffix(&format!("/{repository}@{digest}"));
-    if !host.is_some_and(is_host) {
-        return Err(Stop::no(
+    let view = Lane { repository: repository.clone(), environment: environment.clone() };
+    let names = [view.to_string(), repository.to_string()];
+    let is_named = |name: &String| reference.strip_suffix(&format!("/{name}@{digest}")).is_some_and(is_host);
+    match names.into_iter().find(is_named) {
+        Some(name) => Ok((digest, name)),
+        None => Err(Stop::no(
             "answer-refused",
             format!("the registry answered the reference {reference:?}, which is not {repository}@{digest}"),
-        ));
+        )),
     }
-    Ok(digest)
 }
 
 /// A host with or without a port, and nothing that a shell, a terminal or a tool would read as more.

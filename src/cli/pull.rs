@@ -8,7 +8,7 @@ use super::known_good::answered;
 use super::output::Output;
 use super::stop::Stop;
 use crate::attestation::summary::{Part, SubjectKind};
-use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Reference};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -95,11 +95,8 @@ impl Pull {
         Ok(())
     }
 
-    /// What to pull; with an environment, what is known to be good there, and whether that was checked.
-    async fn resolve(
-        &self,
-        registry: &Registry,
-    ) -> Result<(RepositoryName, Reference, Option<Outcome>), Stop> {
+    /// What to pull, by the name of its repository or view; with an environment, what is known to be good there, and whether that was checked.
+    async fn resolve(&self, registry: &Registry) -> Result<(String, Reference, Option<Outcome>), Stop> {
         let Some(environment) = &self.environment else {
             if self.checking.is_asked() {
                 return Err(Stop::Usage(
@@ -108,7 +105,7 @@ impl Pull {
                 ));
             }
             let (repository, reference) = self.artifact.exact(registry.base())?;
-            return Ok((repository, reference, None));
+            return Ok((repository.to_string(), reference, None));
         };
         let artifact = self.artifact.parse(registry.base())?;
         if artifact.reference.is_some() {
@@ -120,11 +117,11 @@ impl Pull {
         let query = [("repository", Some(repository.as_str())), ("environment", Some(environment.as_str()))];
         let trusted = self.checking.trusted(registry).await?;
         let good = document(registry, registry.get("/api/v1/known-good", &query).await?)?;
-        let digest = answered(&good, &repository)?;
+        let (digest, name) = answered(&good, &repository, environment)?;
         let (kind, part) = (SubjectKind::Manifest, Part::Whole);
         let about = About { repository: &repository, environment, digest: &digest, kind, part };
         let outcome = self.checking.check_answer(registry, trusted, &good, &about).await?;
-        Ok((repository, Reference::Digest(digest), Some(outcome)))
+        Ok((name, Reference::Digest(digest), Some(outcome)))
     }
 
     /// The file to write. A name that somebody else chose never leaves this directory and never
@@ -148,7 +145,7 @@ impl Pull {
     }
 }
 
-fn only_layer(repository: &RepositoryName, manifest: &[u8]) -> Result<Layer, Stop> {
+fn only_layer(repository: &str, manifest: &[u8]) -> Result<Layer, Stop> {
     let parsed: Manifest = serde_json::from_slice(manifest)
         .map_err(|error| Stop::no("not-a-file", format!("the manifest cannot be read: {error}")))?;
     let count = parsed.layers.len();
@@ -170,7 +167,7 @@ fn beside(target: &Path) -> PathBuf {
 
 async fn write(
     registry: &Registry,
-    repository: &RepositoryName,
+    repository: &str,
     layer: &Layer,
     bar: &indicatif::ProgressBar,
     path: &Path,
@@ -178,7 +175,7 @@ async fn write(
     let failed = |error: std::io::Error| cannot_write(path, &error);
     let file = tokio::fs::File::create(path).await.map_err(failed)?;
     let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
-    blob::stream(registry, repository, (&layer.digest, layer.size), bar, &mut file).await?;
+    blob::stream(registry, &repository, (&layer.digest, layer.size), bar, &mut file).await?;
     file.get_ref().sync_all().await.map_err(failed)
 }
 
@@ -186,7 +183,7 @@ async fn write(
 /// crash leaves nothing.
 async fn spool(
     registry: &Registry,
-    repository: &RepositoryName,
+    repository: &str,
     layer: &Layer,
     bar: &indicatif::ProgressBar,
 ) -> Result<tokio::fs::File, Stop> {
@@ -197,7 +194,7 @@ async fn spool(
     std::fs::remove_file(&path).map_err(failed)?;
     let file = tokio::fs::File::from_std(file);
     let mut writer = tokio::io::BufWriter::with_capacity(1 << 20, file);
-    blob::stream(registry, repository, (&layer.digest, layer.size), bar, &mut writer).await?;
+    blob::stream(registry, &repository, (&layer.digest, layer.size), bar, &mut writer).await?;
     let mut file = writer.into_inner();
     file.rewind().await.map_err(failed)?;
     Ok(file)

@@ -35,7 +35,7 @@ pub use documents::{Texts, document_layers};
 pub use manifest::{
     Artifact, Attached, Attachment, Bodies, Descriptor, Filename, Found, InvalidFilename, InvalidManifest,
     Layer, Manifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, attach, config_fits,
-    file_manifest, find, known, link_empty_config, manifest, platform_of_config, put_manifest,
+    file_manifest, find, known, link_empty_config, manifest, note_author, platform_of_config, put_manifest,
 };
 pub use pins::pin;
 pub use quotas::{OverQuota, Usage, over_quota, usage};

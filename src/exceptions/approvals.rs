@@ -3,7 +3,7 @@
 use super::store::approvals as store;
 use super::target::Target;
 use super::{ApprovalRow, Reason, Refused};
-use crate::access::{Approve, Grant, Lane, Pull};
+use crate::access::{Approve, Grant, Lane, Pull, SomeLane};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::Digest;
@@ -78,12 +78,12 @@ pub async fn end_approval(
 /// Approvals in the repository, the newest first; only open ones unless `ended`.
 pub async fn approvals(
     db: &Db,
-    grant: &Grant<Pull>,
+    grant: &Grant<Pull, SomeLane>,
     ended: bool,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<ApprovalRow>, Failure> {
-    store::list(&mut *db.acquire().await?, grant.repository(), ended, before, limit).await
+    store::list(&mut *db.acquire().await?, &grant.scope().0, ended, before, limit).await
 }
 
 /// An approval by its id, for the door to find out which right its end needs.

@@ -1,18 +1,24 @@
-//! Blocks: bytes that must not run, in one environment or in all, under whatever digest and in
-//! whatever repository they are.
+//! Blocks: bytes that must not run, in one environment or in all, under whatever digest they are. A block counts in
+//! its repository, and in every other where its author had the right to block when it was placed.
 
 use super::store::blocks as store;
 use super::target::Target;
 use super::{BlockRow, Reason, Refused};
-use crate::access::{Block, EveryLane, Grant, Lane, Principal, Pull};
+use crate::access::{Block, EveryLane, Grant, Lane, Principal, Pull, Rank, SomeLane};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Decisions, Scopes, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use std::collections::BTreeSet;
+
+/// Whether a block counts in a repository that has its bytes: in its own, and where its author had the right to block
+/// when it was placed. Whoever reads blocks asks here.
+pub fn block_counts(is_own: bool, reach: &[Pattern], repository: &RepositoryName) -> bool {
+    is_own || reach.iter().any(|pattern| pattern.matches(repository.as_str()))
+}
 
 /// Where a block is to count.
 #[derive(Debug)]
@@ -74,6 +80,22 @@ impl BlockScope {
         }
     }
 
+    fn rank(&self) -> Rank {
+        match self {
+            Self::Lane(grant) => grant.rank(),
+            Self::EveryLane(grant) => grant.rank(),
+        }
+    }
+
+    /// The repositories where the block counts beside its own.
+    fn reach(&self) -> Vec<Pattern> {
+        let reach = match self {
+            Self::Lane(grant) => grant.reach(),
+            Self::EveryLane(grant) => grant.reach(),
+        };
+        reach.into_iter().collect()
+    }
+
     fn environment(&self) -> Option<&EnvironmentName> {
         match self {
             Self::Lane(grant) => Some(&grant.scope().environment),
@@ -98,13 +120,14 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<Vec<Bl
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
         Refused::until_is_past(new.until, at)?;
-        let by = scope.principal();
+        let (by, rank, reach) = (scope.principal(), scope.rank(), scope.reach());
         let mut placed = Vec::new();
         for digest in new.digests.iter() {
             store::end_expired(&mut tx, &target, digest, at).await?;
-            let id = store::insert(&mut tx, &target, digest, new, at, by.id).await?;
+            let id = store::insert(&mut tx, &target, digest, new, (rank, &reach), at, by.id).await?;
             let id = id.ok_or_else(|| Refused::UnknownArtifact(digest.to_string()))?;
-            let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until});
+            let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until,
+                "rank": rank, "repositories": reach});
             let event = target.event(Kind::BlockPlaced, at, by, Some(digest), facts);
             queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;
             ledger::append(&mut tx, event).await?;
@@ -116,13 +139,15 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<Vec<Bl
     .await
 }
 
-/// Lifts a block that was placed in this scope.
+/// Lifts a block that was placed in this scope, with no higher rank.
 pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) -> Result<BlockRow, Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
         let by = scope.principal();
+        let found = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        Refused::rank_is_too_low("block", found.rank, scope.rank())?;
         let digest = store::end(&mut tx, &target, id, at, by.id).await?.ok_or(Refused::Unknown)?;
         let facts = json!({"block": id, "reason": reason.as_str()});
         queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;
@@ -135,15 +160,15 @@ pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) ->
 }
 
 /// Blocks on bytes of the repository, wherever they were placed, the newest first; only open ones unless
-/// `ended`. Who may not see where one was placed is shown it [`BlockRow::from_elsewhere`].
+/// `ended`. Those that do not count there ([`BlockRow::counts_in`]) are among them. Who may not see where one was placed is shown it [`BlockRow::from_elsewhere`].
 pub async fn blocks(
     db: &Db,
-    grant: &Grant<Pull>,
+    grant: &Grant<Pull, SomeLane>,
     ended: bool,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<BlockRow>, Failure> {
-    store::list(&mut *db.acquire().await?, grant.repository(), ended, before, limit).await
+    store::list(&mut *db.acquire().await?, &grant.scope().0, ended, before, limit).await
 }
 
 /// A block by its id, for the door to find out which right its lifting needs.

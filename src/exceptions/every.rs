@@ -3,8 +3,8 @@
 use super::reviews::ReviewTimes;
 use super::shown::{Page, Shown};
 use super::store::every as store;
-use super::{Origin, waivers};
-use crate::access::Lane;
+use super::{Origin, block_counts, waivers};
+use crate::access::{Lane, Rank};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use crate::policy::package_accepts;
@@ -96,8 +96,14 @@ pub struct ExceptionRow {
     pub ended_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for it, or a rollback left it.
     pub origin: Origin,
+    /// The rank of a block or hold: the same or a higher one lifts it.
+    #[schema(value_type = Option<String>)]
+    pub rank: Option<Rank>,
     /// Why somebody should look at it.
     pub needs_attention: Vec<Attention>,
+    /// Where a block counts beside its own repository.
+    #[serde(skip)]
+    pub(super) reach: Vec<Pattern>,
     /// A waiver's package.
     #[serde(skip)]
     pub(super) package: Option<String>,
@@ -179,7 +185,9 @@ pub async fn exceptions(
         let found = store::list(&mut connection, filter, page.before(), rows).await?;
         page.take(found, ExceptionRow::at, |row| {
             let covers = |name: &RepositoryName| {
+                let is_own = row.kind != ExceptionKind::Block || row.scope.repository.as_ref() == Some(name);
                 row.scope.repositories.as_ref().is_none_or(|pattern| pattern.matches(name.as_str()))
+                    && block_counts(is_own, &row.reach, name)
             };
             if filter.repository.as_ref().is_none_or(covers) { shown(row) } else { None }
         });

@@ -4,7 +4,7 @@
 use super::store::holds as store;
 use super::target::Target;
 use super::{HoldRow, Origin, Reason, Refused};
-use crate::access::{EveryLane, Grant, Hold, Lane, Principal};
+use crate::access::{EveryLane, Grant, Hold, Lane, Principal, Rank};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{EnvironmentName, RepositoryName};
@@ -44,6 +44,14 @@ impl HoldScope {
         }
     }
 
+    fn rank(&self) -> Rank {
+        match self {
+            Self::Lane(grant) => grant.rank(),
+            Self::Repository(grant) => grant.rank(),
+            Self::Environment(grant) => grant.rank(),
+        }
+    }
+
     fn names(&self) -> (Option<&RepositoryName>, Option<&EnvironmentName>) {
         match self {
             Self::Lane(grant) => (Some(&grant.scope().repository), Some(&grant.scope().environment)),
@@ -68,7 +76,7 @@ pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, 
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
         Refused::until_is_past(new.until, at)?;
-        let id = place(&mut tx, &target, scope.principal(), new, at).await?;
+        let id = place(&mut tx, &target, (scope.principal(), scope.rank()), new, at).await?;
         let row = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
         tx.commit().await?;
         Ok(row)
@@ -80,13 +88,14 @@ pub async fn hold(db: &Db, scope: &HoldScope, new: &NewHold) -> Result<HoldRow, 
 async fn place(
     tx: &mut Tx,
     target: &Target,
-    by: &Principal,
+    (by, rank): (&Principal, Rank),
     new: &NewHold,
     at: DateTime<Utc>,
 ) -> Result<i64, Failure> {
     store::end_expired(tx, target, at).await?;
-    let id = store::insert(tx, target, new, at, by.id).await?;
-    let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until, "origin": new.origin});
+    let id = store::insert(tx, target, new, rank, at, by.id).await?;
+    let facts = json!({"hold": id, "reason": new.reason.as_str(), "until": new.until, "origin": new.origin,
+        "rank": rank});
     ledger::append(tx, target.event(Kind::HoldPlaced, at, by, None, facts)).await?;
     Ok(id)
 }
@@ -102,18 +111,20 @@ pub async fn hold_after_rollback(
 ) -> Result<(), Failure> {
     if !store::is_kept_back(tx, target).await? {
         let new = NewHold { reason, until: None, origin: Origin::Rollback };
-        place(tx, target, by, &new, at).await?;
+        place(tx, target, (by, Rank::Promoter), &new, at).await?;
     }
     Ok(())
 }
 
-/// Lifts a hold of this scope.
+/// Lifts a hold of this scope, with no higher rank.
 pub async fn end_hold(db: &Db, scope: &HoldScope, id: i64, reason: &Reason) -> Result<HoldRow, Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
         let target = lock(&mut tx, scope).await?;
         let at = database_time(&mut tx).await?;
         let by = scope.principal();
+        let found = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
+        Refused::rank_is_too_low("hold", found.rank, scope.rank())?;
         if !store::end(&mut tx, &target, id, at, by.id).await? {
             return Err(Refused::Unknown);
         }

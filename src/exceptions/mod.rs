@@ -21,8 +21,8 @@ mod waivers;
 
 pub use approvals::{NewApproval, approvals, approve, end_approval, find_approval};
 pub use blocks::{
-    BlockScope, BlockedDigests, InvalidCount, MAX_BLOCKED_DIGESTS, NewBlock, block, blocks, end_block,
-    find_block,
+    BlockScope, BlockedDigests, InvalidCount, MAX_BLOCKED_DIGESTS, NewBlock, block, block_counts, blocks,
+    end_block, find_block,
 };
 pub use every::{
     Attention, ExceptionAt, ExceptionFilter, ExceptionKind, ExceptionRow, ExceptionScope, exceptions,
@@ -44,6 +44,6 @@ pub use store::overrides::{OverrideRow, OverrideState};
 pub use store::waivers::{WaiverRow, WaiverState};
 pub use target::Target;
 pub use waivers::{
-    MAX_VULNERABILITIES, NewWaiver, WaiverFilter, approve_waiver, create_waiver, find_waiver, revoke_waiver,
-    waivers,
+    MAX_VULNERABILITIES, NewWaiver, WaiverEnd, WaiverFilter, approve_waiver, create_waiver, find_waiver,
+    revoke_waiver, waivers,
 };

@@ -158,6 +158,9 @@ pub async fn review_override(
         if given.created_by == by.id {
             return Err(Refused::ReviewerIsCreator);
         }
+        if store::is_author(&mut tx, id, by.id).await? {
+            return Err(Refused::ReviewerIsAuthor);
+        }
         store::review(&mut tx, id, at, by.id).await?;
         let facts = json!({"override": id, "reason": reason.as_str()});
         let event = target.event(Kind::OverrideReviewed, at, by, Some(&row.digest), facts);

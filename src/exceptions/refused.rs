@@ -1,6 +1,7 @@
 //! Why an exception was not made, changed or ended.
 
 use super::reason::InvalidReason;
+use crate::access::Rank;
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::postgres::refusal;
@@ -50,11 +51,32 @@ pub enum Refused {
     #[error("a waiver is approved by another person than the one who created it")]
     ApproverIsCreator,
     /// The second person made what the waiver is about.
-    #[error("a waiver is not approved by an author of the artifact: one who pushed it or gave it a tag")]
+    #[error(
+        "a waiver is not approved by an author of the artifact: one who pushed it or a part of it, in whichever repository"
+    )]
     ApproverIsAuthor,
     /// The second person is the first.
     #[error("an override is reviewed by another person than the one who created it")]
     ReviewerIsCreator,
+    /// The second person made what the override is for.
+    #[error(
+        "an override is not reviewed by an author of the artifact: one who pushed it or a part of it, in whichever \
+         repository"
+    )]
+    ReviewerIsAuthor,
+    /// It was placed with a higher rank.
+    #[error(
+        "this {kind} was placed with the rank {needed}: the same rank or a higher one lifts it (promoter < security < \
+         admin), and yours here is {held}"
+    )]
+    RankTooLow {
+        /// What it is.
+        kind: &'static str,
+        /// Its rank.
+        needed: Rank,
+        /// The caller's, in its scope.
+        held: Rank,
+    },
     /// Not a reason.
     #[error(transparent)]
     Reason(#[from] InvalidReason),
@@ -69,6 +91,13 @@ impl Refused {
     /// Refuses an `until` that is over.
     pub(super) fn until_is_past(until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Result<(), Self> {
         if until.is_some_and(|until| until <= at) { Err(Self::UntilIsPast) } else { Ok(()) }
+    }
+}
+
+impl Refused {
+    /// Refuses to lift what was placed with a higher rank.
+    pub(super) fn rank_is_too_low(kind: &'static str, needed: Rank, held: Rank) -> Result<(), Self> {
+        if needed > held { Err(Self::RankTooLow { kind, needed, held }) } else { Ok(()) }
     }
 }
 

@@ -5,7 +5,7 @@ use super::shown::{Page, Shown};
 use super::store::waivers as store;
 use super::target::Target;
 use super::{Reason, Refused, WaiverRow};
-use crate::access::{Administer, Grant, Matching, Waive};
+use crate::access::{Accept, Grant, Matching, Principal, Waive};
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
@@ -154,7 +154,7 @@ pub async fn create_waiver(
 /// nobody.
 pub async fn approve_waiver(
     db: &Db,
-    grant: &Grant<Administer, Matching>,
+    grant: &Grant<Accept, Matching>,
     id: i64,
     reason: &Reason,
 ) -> Result<WaiverRow, Refused> {
@@ -189,10 +189,35 @@ pub async fn approve_waiver(
     .await
 }
 
+/// The right to end a waiver: who may propose one has it, and who may approve one.
+#[derive(Debug)]
+pub enum WaiverEnd {
+    /// By the right to waive.
+    Waive(Grant<Waive, Matching>),
+    /// By the right to accept.
+    Accept(Grant<Accept, Matching>),
+}
+
+impl WaiverEnd {
+    fn principal(&self) -> &Principal {
+        match self {
+            Self::Waive(grant) => grant.principal(),
+            Self::Accept(grant) => grant.principal(),
+        }
+    }
+
+    fn scope(&self) -> &Matching {
+        match self {
+            Self::Waive(grant) => grant.scope(),
+            Self::Accept(grant) => grant.scope(),
+        }
+    }
+}
+
 /// Revokes a waiver, approved or not: no decision that it covered is made with it afterwards.
 pub async fn revoke_waiver(
     db: &Db,
-    grant: &Grant<Waive, Matching>,
+    grant: &WaiverEnd,
     id: i64,
     reason: &Reason,
 ) -> Result<WaiverRow, Refused> {

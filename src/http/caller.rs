@@ -53,9 +53,10 @@ impl Caller {
         (!self.is_anonymous()).then(|| self.principal().id)
     }
 
-    /// Whether the caller sees what happens to the repository in the environment, or regardless of any.
+    /// Whether the caller sees what happens to the repository in the environment, or, without one, what counts in
+    /// whichever environments the caller has a right.
     pub fn sees(&self, repository: &RepositoryName, environment: Option<&EnvironmentName>) -> bool {
-        let environment = environment.map_or(InEnvironment::Regardless, InEnvironment::One);
+        let environment = environment.map_or(InEnvironment::Any, InEnvironment::One);
         self.allows(Action::Pull, Place { repository: Some(repository), environment })
     }
 

@@ -87,7 +87,7 @@ impl Requested {
             actions.retain(|action| caller.authority.allows(*action, place));
         }
         narrowing.repositories.retain(|(_, actions)| !actions.is_empty());
-        narrowing.views.retain(|lane| caller.authority.allows(Action::Pull, lane.place()));
+        narrowing.views.retain(|lane| caller.authority.allows(Action::View, lane.place()));
         narrowing
     }
 }

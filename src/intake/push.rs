@@ -86,7 +86,8 @@ pub(super) async fn enter(
 }
 
 /// Inside a transaction that entered the repository and linked what the manifest refers to: stores
-/// the manifest, puts its tags, and appends the event. A push that changes nothing leaves no event.
+/// the manifest, puts its tags, and appends the event. A push that changes nothing leaves no event; the first push of
+/// somebody changes who its authors are.
 pub(super) async fn push_within(
     tx: &mut Tx,
     grant: &Grant<Push>,
@@ -99,7 +100,8 @@ pub(super) async fn push_within(
     if stored == Stored::New {
         attestation::link_pushed(tx, repository.id, manifest).await?;
     }
-    if stored == Stored::Known && changed.is_empty() {
+    let new_author = content::note_author(tx, principal, manifest).await?;
+    if stored == Stored::Known && changed.is_empty() && !new_author {
         return Ok(Pushed { stored, changed });
     }
     if stored == Stored::New {
@@ -154,6 +156,7 @@ pub(super) async fn attach(
 ) -> Result<Digest, Failure> {
     let Attached { manifest, stored } = content::attach(tx, repository, principal, attachment).await?;
     if stored == Stored::New {
+        content::note_author(tx, principal, &manifest).await?;
         note_pushed(tx, repository, principal, &manifest, &[]).await?;
     }
     Ok(manifest.digest)

@@ -2,7 +2,7 @@
 
 use super::push;
 use super::scan_statement::ScanReading;
-use crate::access::{Administer, Grant, Scan};
+use crate::access::{Grant, Revoke, Scan};
 use crate::content::{self, Attachment, Manifest, Repository};
 use crate::cpu;
 use crate::evidence::{
@@ -158,12 +158,7 @@ pub async fn record_scan(
 
 /// Retracts a run of the repository, once: it makes nothing fresh any more, and the runs whose place it took count
 /// again.
-pub async fn retract_scan(
-    db: &Db,
-    grant: &Grant<Administer>,
-    run: i64,
-    reason: &str,
-) -> Result<Run, Failure> {
+pub async fn retract_scan(db: &Db, grant: &Grant<Revoke>, run: i64, reason: &str) -> Result<Run, Failure> {
     let missing = || Failure::new("retracting a scan", "it is not there");
     postgres::act(|| async {
         let mut tx = db.begin().await?;

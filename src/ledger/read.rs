@@ -18,7 +18,7 @@ pub struct Filter {
     pub to_index: i64,
     /// Only this repository.
     pub repository: Option<RepositoryName>,
-    /// Only what happened in no environment or in one of these.
+    /// Only what happened in one of these.
     pub environments: Option<Vec<EnvironmentName>>,
     /// Only about this digest.
     pub digest: Option<Digest>,
@@ -79,7 +79,7 @@ pub async fn page(connection: &mut PgConnection, filter: &Filter) -> Result<Vec<
              and ($6::text is null or p.name = $6)
              and ($7::timestamptz is null or e.at >= $7)
              and ($8::timestamptz is null or e.at < $8)
-             and ($9::text[] is null or v.name is null or v.name = any($9))
+             and ($9::text[] is null or v.name = any($9))
            order by l.idx limit $10"#,
         filter.from_index,
         filter.to_index,

@@ -48,7 +48,7 @@ pub struct Subject {
     pub sha256: Digest,
     /// When it was pushed.
     pub pushed_at: DateTime<Utc>,
-    /// Who pushed it or gave it a version; nobody approves their own.
+    /// Of those who approve it, who pushed it or a part of it, in whichever repository; nobody approves their own.
     pub authors: BTreeSet<String>,
     /// The children when it is an index; empty otherwise.
     pub platforms: BTreeSet<Platform>,

@@ -1,6 +1,6 @@
 //! Names as text columns: bound as text, parsed when they are read.
 
-use crate::access::Role;
+use crate::access::{Rank, Role};
 use crate::names::{Digest, EnvironmentName, MediaType, Pattern, RepositoryName, ScannerName, Tag};
 use crate::policy::{Justification, WaiverStatus};
 use sqlx::encode::IsNull;
@@ -48,6 +48,7 @@ text_column!(
     Justification,
     MediaType,
     Pattern,
+    Rank,
     RepositoryName,
     Role,
     ScannerName,

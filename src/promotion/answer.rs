@@ -2,6 +2,7 @@
 
 use super::evaluate::{Evaluated, Skipped};
 use super::facts::{Promotion, Release};
+use crate::access::Lane;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
 use crate::policy::{AtRisk, Case, EvidenceKind, Facts, GateResult, NotToday, Policies, Recorded, in_words};
@@ -16,8 +17,12 @@ use utoipa::ToSchema;
 /// The answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KnownGood {
-    /// `registry/repository@digest`, for any OCI client.
+    /// `registry/repository@digest`, for any OCI client; `registry/env/environment/repository@digest` for who may
+    /// pull from the environment's view only.
     pub reference: String,
+    /// `registry/repository@digest`, for who may pull from the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository_reference: Option<String>,
     /// What to run.
     pub digest: Digest,
     /// The index that it is a child of, when a platform was asked for.
@@ -209,6 +214,12 @@ impl From<Skipped> for Candidate {
 }
 
 impl KnownGood {
+    /// Names the environment's view instead of the repository: for who may pull from nothing else.
+    pub fn name_by_view(&mut self, registry: &str, lane: &Lane) {
+        self.reference = format!("{registry}/{lane}@{}", self.digest);
+        self.repository_reference = None;
+    }
+
     /// Puts the answer together; `registry` is how clients reach us.
     pub(super) fn new(
         registry: &str,
@@ -222,8 +233,10 @@ impl KnownGood {
         let promoted_by_override = PromotedByOverride::of(&case, &policies.in_force, &promotion);
         let index = case.child.is_some().then(|| promotion.manifest.clone());
         let digest = case.child.clone().unwrap_or(promotion.manifest);
+        let reference = format!("{registry}/{}@{digest}", case.facts.subject.repository);
         Ok(Self {
-            reference: format!("{registry}/{}@{digest}", case.facts.subject.repository),
+            repository_reference: Some(reference.clone()),
+            reference,
             digest: digest.clone(),
             index,
             version: promotion.version,

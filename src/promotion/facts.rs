@@ -5,10 +5,11 @@ use super::store::facts::{self as store, Row};
 use super::store::{holds, policies, releases};
 use crate::access::{Approve, Authority, Binding, Lane, Principal};
 use crate::clock;
+use crate::exceptions::block_counts;
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::policy::{
-    Approval, Attestation, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject,
+    Approval, Attestation, Block, Facts, Policies, Policy, PolicySets, Position, Scan, Severity, Subject,
 };
 use crate::postgres::Clocks;
 use chrono::{DateTime, Utc};
@@ -175,7 +176,7 @@ async fn look(
 
 /// An approval counts only while its author holds the right to approve in the lane.
 fn approval(seen: store::ApprovalSeen, lane: &Lane) -> Approval {
-    let store::ApprovalSeen { id, by, until, grants } = seen;
+    let store::ApprovalSeen { id, by, until, grants, .. } = seen;
     let bindings = grants.into_iter().map(|grant| Binding {
         role: grant.role,
         repositories: grant.repositories,
@@ -184,6 +185,12 @@ fn approval(seen: store::ApprovalSeen, lane: &Lane) -> Approval {
     let author = Authority::new(Principal { id: 0, name: by.clone() }, bindings.collect());
     let authorized = author.may::<Approve, _>(lane).is_ok();
     Approval { id, by, until, authorized }
+}
+
+/// The blocks that count in the repository.
+fn blocks(seen: Vec<store::BlockSeen>, repository: &RepositoryName) -> BTreeSet<Block> {
+    let counts = |one: &store::BlockSeen| block_counts(one.is_own, &one.repositories, repository);
+    seen.into_iter().filter(counts).map(|one| one.block).collect()
 }
 
 /// Statements with all bytes that they are about.
@@ -233,10 +240,10 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: Polic
             digest: release.digest.clone(),
             sha256: release.sha256.clone(),
             pushed_at: release.pushed_at,
-            authors: row.authors.0,
+            authors: row.approvals.0.iter().filter(|one| one.is_author).map(|one| one.by.clone()).collect(),
             platforms: release.platforms.0.clone(),
         },
-        blocks: row.blocks.0,
+        blocks: blocks(row.blocks.0, wanted.repository),
         holds: BTreeSet::new(),
         attestations: attestations(row.attestations.0),
         verifying,

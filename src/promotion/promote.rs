@@ -4,7 +4,7 @@ use super::lane::{Allowance, EnteredLane, Judged, LockedLane, Place};
 use super::store::{decisions, promotions as store};
 use super::summary::{self, Summarized};
 use super::{PromotionRow, Reason, Refused};
-use crate::access::{Grant, Lane, Principal, Promote, Pull};
+use crate::access::{Grant, Lane, Principal, Promote, Pull, SomeLane};
 use crate::content;
 use crate::failure::Failure;
 use crate::keys::Keys;
@@ -261,11 +261,11 @@ pub(super) async fn refuse(
 /// Promotions of the repository, the newest first, older than `before`.
 pub async fn promotions(
     db: &Db,
-    grant: &Grant<Pull>,
+    grant: &Grant<Pull, SomeLane>,
     environment: Option<&crate::names::EnvironmentName>,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<PromotionRow>, Failure> {
     let mut connection = db.acquire().await?;
-    store::list(&mut connection, grant.repository(), environment, before, limit).await
+    store::list(&mut connection, &grant.scope().0, environment, before, limit).await
 }

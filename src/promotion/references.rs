@@ -6,7 +6,7 @@ use super::store::references as store;
 use super::verify::{Verification, no};
 use super::view::CURRENT;
 use super::{What, verify};
-use crate::access::{Grant, Lane, Pull};
+use crate::access::{Grant, Lane, View};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, Reference, RepositoryName};
 use crate::policy::{GateResult, Mode, Outcome, Verdict, reasons};
@@ -23,7 +23,7 @@ const MAX_NAMES: usize = 10 * PAGE;
 /// everything else is what it is in the repository.
 pub async fn verify_in_view(
     db: &Db,
-    grant: &Grant<Pull, Lane>,
+    grant: &Grant<View, Lane>,
     reference: &Reference,
 ) -> Result<Verification, Failure> {
     let what = match reference {
@@ -60,9 +60,9 @@ pub async fn verify_anywhere(
     db: &Db,
     environment: &EnvironmentName,
     digest: &Digest,
-    may_pull: impl Fn(&RepositoryName) -> Option<Grant<Pull, Lane>>,
+    may_view: impl Fn(&RepositoryName) -> Option<Grant<View, Lane>>,
 ) -> Result<Verification, Failure> {
-    let (mut grants, more) = grants(db, environment, digest, may_pull).await?;
+    let (mut grants, more) = grants(db, environment, digest, may_view).await?;
     let at = database_time(&mut *db.acquire().await?).await?;
     let mut best: Option<Verification> = None;
     for grant in grants.drain(..) {
@@ -93,14 +93,14 @@ async fn grants(
     db: &Db,
     environment: &EnvironmentName,
     digest: &Digest,
-    may_pull: impl Fn(&RepositoryName) -> Option<Grant<Pull, Lane>>,
-) -> Result<(Vec<Grant<Pull, Lane>>, bool), Failure> {
+    may_view: impl Fn(&RepositoryName) -> Option<Grant<View, Lane>>,
+) -> Result<(Vec<Grant<View, Lane>>, bool), Failure> {
     let mut connection = db.acquire().await?;
     let (mut grants, mut last, mut read) = (Vec::new(), String::new(), 0);
     while read < MAX_NAMES {
         let names = store::promoted_from(&mut connection, environment, digest, &last, PAGE).await?;
         read += PAGE;
-        grants.extend(names.iter().filter_map(&may_pull));
+        grants.extend(names.iter().filter_map(&may_view));
         let done = names.len() < PAGE;
         last = names.last().map_or(last, ToString::to_string);
         let more = grants.len() > MAX_REPOSITORIES;

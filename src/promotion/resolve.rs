@@ -4,7 +4,7 @@
 use super::answer::{Candidate, KnownGood};
 use super::evaluate::{self, Part};
 use super::store::environments;
-use crate::access::{Grant, Lane, Pull};
+use crate::access::{Grant, Lane, View};
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, Platform};
 use crate::policy::Position;
@@ -51,7 +51,7 @@ pub enum NoKnownGood {
 /// statement; what follows reads one snapshot.
 pub async fn known_good(
     db: &Db,
-    grant: &Grant<Pull, Lane>,
+    grant: &Grant<View, Lane>,
     question: &Question<'_>,
 ) -> Result<KnownGood, NoKnownGood> {
     if question.purpose == Purpose::Deploy {

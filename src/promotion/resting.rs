@@ -2,7 +2,7 @@
 
 use super::evaluate::{self, Evaluated, Part};
 use super::store::{promotions, summaries};
-use crate::access::{Administer, Everything, Grant, Lane};
+use crate::access::{Everything, Grant, Lane, Revoke};
 use crate::failure::Failure;
 use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{EvidenceKind, Position, Status, Verdict, evaluate_running, reasons};
@@ -63,11 +63,7 @@ pub struct Resting {
 
 /// The versions that run and rest on the keys that are revoked, or are to be, each as it was evaluated before and as
 /// it is after: by the evaluation that every interface asks. Read in one snapshot.
-pub async fn resting_on(
-    db: &Db,
-    _: &Grant<Administer, Everything>,
-    effect: &Effect,
-) -> Result<Resting, Failure> {
+pub async fn resting_on(db: &Db, _: &Grant<Revoke, Everything>, effect: &Effect) -> Result<Resting, Failure> {
     let mut snapshot = db.snapshot().await?;
     let mut found = Vec::new();
     let mut lanes = BTreeMap::new();

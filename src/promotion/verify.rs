@@ -4,7 +4,7 @@ use super::What;
 use super::answer::{PromotedByOverride, summary_of};
 use super::evaluate::{self, Evaluation, never_promoted};
 use super::store::promotions;
-use crate::access::{Grant, Lane, Pull};
+use crate::access::{Grant, Lane, View};
 use crate::failure::Failure;
 use crate::names::{Digest, RepositoryName, Tag};
 use crate::policy::{AtRisk, GateResult, NotToday, Verdict, reasons};
@@ -57,7 +57,7 @@ pub struct Verification {
 
 /// Verifies a digest: it, or an index that holds it, was promoted here, and may go on running. The answer is
 /// allow or deny, never defer.
-pub async fn verify(db: &Db, grant: &Grant<Pull, Lane>, what: &What) -> Result<Verification, Failure> {
+pub async fn verify(db: &Db, grant: &Grant<View, Lane>, what: &What) -> Result<Verification, Failure> {
     let mut snapshot = db.snapshot().await?;
     let lane = grant.scope();
     let Lane { repository, environment } = lane;

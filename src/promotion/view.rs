@@ -5,7 +5,7 @@ use super::attached::Views;
 use super::evaluate::{self, Evaluation};
 use super::resolve::{NoKnownGood, Purpose, Question, known_good};
 use super::store::{environments, promotions, views as store};
-use crate::access::{Grant, Lane, Pull};
+use crate::access::{Grant, Lane, View};
 use crate::content::blobs::Blob;
 use crate::content::{self, AttachedTag};
 use crate::failure::Failure;
@@ -71,7 +71,7 @@ pub enum NotShown {
 /// that takes the newest of the listed tags must find versions there and nothing else.
 pub async fn view(
     views: Views<'_>,
-    grant: &Grant<Pull, Lane>,
+    grant: &Grant<View, Lane>,
     reference: &Reference,
 ) -> Result<Digest, NotShown> {
     let lane = grant.scope();
@@ -121,7 +121,7 @@ pub async fn view(
 }
 
 /// The known-good version, by the same evaluation as the deployers' question.
-async fn current(db: &Db, grant: &Grant<Pull, Lane>) -> Result<Digest, NotShown> {
+async fn current(db: &Db, grant: &Grant<View, Lane>) -> Result<Digest, NotShown> {
     let lane = grant.scope();
     let question = Question { purpose: Purpose::Deploy, platform: None, registry: "" };
     let never = || NotShown::NeverPromoted { what: lane.repository.to_string(), lane: lane.clone() };
@@ -232,7 +232,7 @@ async fn by_tag(
 /// is short; it may hold fewer names than were asked for, and the next begins behind `read_to`.
 pub async fn view_tags(
     views: Views<'_>,
-    grant: &Grant<Pull, Lane>,
+    grant: &Grant<View, Lane>,
     last: &str,
     limit: usize,
 ) -> Result<ViewTags, NotShown> {
@@ -287,7 +287,7 @@ const MAX_READ_FOR_A_BLOB: usize = 10;
 /// Whether a manifest that the view shows now names the blob.
 pub async fn view_has_blob(
     views: Views<'_>,
-    grant: &Grant<Pull, Lane>,
+    grant: &Grant<View, Lane>,
     digest: &Digest,
 ) -> Result<bool, Failure> {
     let lane = grant.scope();

@@ -2,7 +2,7 @@
 
 use super::signers::{Registered, Signer, SignerRefused, event};
 use super::store;
-use crate::access::{Administer, Everything, Grant, Principal};
+use crate::access::{Everything, Grant, Principal, Revoke};
 use crate::failure::Failure;
 use crate::identity;
 use crate::ledger::{self, Kind};
@@ -183,7 +183,7 @@ fn effect(signer: &Signer, targets: &[Target]) -> Effect {
 /// What the revocation would change, if it were made now.
 pub async fn would_revoke(
     connection: &mut PgConnection,
-    _: &Grant<Administer, Everything>,
+    _: &Grant<Revoke, Everything>,
     name: &str,
     revocation: &NewRevocation,
 ) -> Result<Effect, SignerRefused> {
@@ -199,7 +199,7 @@ pub async fn would_revoke(
 /// evidence that is being recorded.
 pub async fn revoke(
     db: &Db,
-    grant: &Grant<Administer, Everything>,
+    grant: &Grant<Revoke, Everything>,
     name: &str,
     revocation: &NewRevocation,
 ) -> Result<(Signer, Effect), SignerRefused> {

@@ -52,6 +52,7 @@ mod replicating;
 mod resolving;
 mod results;
 mod retaining;
+mod rights;
 mod rolling_back;
 mod rooms;
 mod running;

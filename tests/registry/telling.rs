@@ -143,15 +143,15 @@ async fn fsck_names_every_row_that_no_event_made_or_ended() {
     let registry = busy().await;
     let tamperings = [
         (
-            "insert into blocks(repository_id, manifest, sha256, why, by, at)
-             select repository_id, manifest, sha256, why, by, now() from blocks limit 1",
+            "insert into blocks(repository_id, manifest, sha256, why, by, at, rank, repositories)
+             select repository_id, manifest, sha256, why, by, now(), rank, repositories from blocks limit 1",
             "was placed by no event that says the same",
         ),
         ("update blocks set ended_at = now() where id = 1", "block 1 on "),
         ("update blocks set sha256 = 'sha256:00' where id = 2", "counts for other bytes"),
         ("update blocks set until = until - interval '1 day' where id = 4", "block 4 on "),
         (
-            "insert into holds(environment_id, why, by, at) select id, 'x', 1, now() from environments",
+            "insert into holds(environment_id, why, by, at, rank) select id, 'x', 1, now(), 'promoter' from environments",
             "was placed by no event that says the same",
         ),
         ("update holds set ended_at = now(), ended_by = by where id = 2", "hold 2 was lifted by no event"),

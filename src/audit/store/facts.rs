@@ -195,6 +195,11 @@ async fn blocks(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx
                  and (e.repository_id, e.principal_id) = (b.repository_id, b.by)
                  and e.environment_id is not distinct from b.environment_id
                  and facts_said(e.leaf) @> jsonb_build_object('block', b.id, 'reason', b.why)
+                 -- Blocks of an earlier version have what the grants of their authors gave them.
+                 and coalesce(facts_said(e.leaf) ->> 'rank', rank_by_grants(b.by, b.at)) = b.rank
+                 and case when facts_said(e.leaf) ? 'repositories'
+                   then array(select jsonb_array_elements_text(list_said(facts_said(e.leaf), 'repositories')))
+                   else block_reach_by_grants(b.by, b.at, b.environment_id) end = b.repositories
                  and time_is_said(b.until, facts_said(e.leaf), 'until'))
                then ' was placed by no event that says the same'
              when b.sha256 <> case when starts_with(b.manifest, 'sha256:') then b.manifest else m.sha256 end
@@ -223,6 +228,8 @@ async fn holds(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx:
                  and e.environment_id is not distinct from h.environment_id
                  and facts_said(e.leaf) @> jsonb_build_object('hold', h.id, 'reason', h.why)
                  and coalesce(facts_said(e.leaf) ->> 'origin', 'manual') = h.origin
+                 and coalesce(facts_said(e.leaf) ->> 'rank', case h.origin when 'manual' then rank_by_grants(h.by, h.at)
+                   else 'promoter' end) = h.rank
                  and time_is_said(h.until, facts_said(e.leaf), 'until'))
                then ' was placed by no event that says the same'
              when h.ended_at is not null

@@ -28,6 +28,12 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                or exists (select from events l where l.repository_id is null and l.at >= e.at - interval '1 hour'
                           and l.id > e.id and l.environment_id = e.environment_id
                           and l.kind = 'environment.changed' offset 0)
+             when e.kind = 'manifest.pushed' and not coalesce(
+               exists (select from manifest_authors a where a.principal_id = e.principal_id and a.sha256 = case
+                 when starts_with(e.digest, 'sha256:') then e.digest else (select m.sha256 from manifests m
+                   where m.repository_id = e.repository_id and m.digest = e.digest offset 0) end offset 0)
+                 or not starts_with(e.digest, 'sha256:') and not exists (select from manifests m
+                   where m.repository_id = e.repository_id and m.digest = e.digest offset 0), false) then false
              when e.kind in ('manifest.pushed', 'manifest.deleted', 'manifest.expired') then
                exists (select from manifests m where m.repository_id = e.repository_id and m.digest = e.digest offset 0)
                  = (e.kind = 'manifest.pushed')

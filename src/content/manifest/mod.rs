@@ -12,5 +12,5 @@ pub use parse::{
     Descriptor, InvalidManifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, TITLE, config_fits, is_image,
     platform_of_config,
 };
-pub use put::{Stored, put_manifest};
+pub use put::{Stored, note_author, put_manifest};
 pub use read::{Bodies, Found, Manifest, StoredLayer, find, known, manifest};

@@ -45,6 +45,16 @@ pub async fn put_manifest(
     }
 }
 
+/// Notes that the principal pushed these bytes: an author of them, here and in every other repository, and when they
+/// are gone from all of them. Whether that is new.
+pub async fn note_author(
+    connection: &mut PgConnection,
+    principal: &Principal,
+    manifest: &ParsedManifest,
+) -> Result<bool, Failure> {
+    store::note_author(connection, &manifest.sha256, principal.id).await
+}
+
 /// Locks the links of the blobs, so that no collection takes them before the manifest refers to
 /// them, and compares sizes.
 async fn require_blobs(

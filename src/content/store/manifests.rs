@@ -34,6 +34,23 @@ pub async fn keep_links(
     .map_err(|error| Failure::new("locking a manifest's blobs", error))
 }
 
+/// Notes who pushed the bytes; whether that is new.
+pub async fn note_author(
+    connection: &mut PgConnection,
+    sha256: &Digest,
+    principal: i64,
+) -> Result<bool, Failure> {
+    let noted = sqlx::query!(
+        "insert into manifest_authors(sha256, principal_id) values ($1, $2) on conflict do nothing",
+        sha256 as &Digest,
+        principal,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("noting an author", error))?;
+    Ok(noted.rows_affected() == 1)
+}
+
 /// A manifest that an index lists.
 pub struct Child {
     pub digest: Digest,

@@ -1,10 +1,11 @@
 //! Rows of `blocks`.
 
 use super::end_row;
+use crate::access::Rank;
 use crate::exceptions::target::Target;
-use crate::exceptions::{NewBlock, Origin};
+use crate::exceptions::{NewBlock, Origin, block_counts};
 use crate::failure::Failure;
-use crate::names::{Digest, EnvironmentName, RepositoryName};
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -15,8 +16,8 @@ use utoipa::ToSchema;
 pub struct BlockRow {
     /// Its id.
     pub id: i64,
-    /// Where it was placed; it counts wherever the same bytes are. Null, like the reason and who placed
-    /// it, for those who may not see that repository.
+    /// Where it was placed. Null, like the reason, who placed it and where else it counts, for those who may not see
+    /// that repository.
     pub repository: Option<RepositoryName>,
     /// The manifest.
     pub digest: Digest,
@@ -36,14 +37,26 @@ pub struct BlockRow {
     pub ended_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for it, or a rollback left it.
     pub origin: Origin,
+    /// The rank of the role it was placed with; the same or a higher one lifts it.
+    #[schema(value_type = String)]
+    pub rank: Rank,
+    /// Patterns of the repositories where it counts beside its own: where its author had the right to block when it
+    /// was placed.
+    pub repositories: Option<Vec<Pattern>>,
 }
 
 impl BlockRow {
+    /// Whether it counts in the repository.
+    pub fn counts_in(&self, repository: &RepositoryName) -> bool {
+        let is_own = self.repository.as_ref() == Some(repository);
+        block_counts(is_own, self.repositories.as_deref().unwrap_or_default(), repository)
+    }
+
     /// What whoever may not see where it was placed is shown: that the bytes are blocked, where and
     /// until when.
     #[must_use]
     pub fn from_elsewhere(self) -> Self {
-        Self { repository: None, reason: None, by: None, ..self }
+        Self { repository: None, reason: None, by: None, repositories: None, ..self }
     }
 }
 
@@ -55,7 +68,8 @@ macro_rules! rows {
             r#"select b.id, r.name as "repository?: RepositoryName", b.manifest as "digest: Digest",
                  b.sha256 as "sha256: Digest", e.name as "environment?: EnvironmentName", b.why as "reason?", b.until,
                  w.name as "by?", b.at, b.ended_at,
-                 b.origin as "origin: Origin"
+                 b.origin as "origin: Origin", b.rank as "rank: Rank",
+                 b.repositories as "repositories?: Vec<Pattern>"
                from blocks b join repositories r on r.id = b.repository_id
                left join environments e on e.id = b.environment_id join principals w on w.id = b.by
                "# + $rest,
@@ -91,12 +105,13 @@ pub async fn insert(
     target: &Target,
     digest: &Digest,
     new: &NewBlock,
+    (rank, reach): (Rank, &[Pattern]),
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"insert into blocks(repository_id, manifest, sha256, environment_id, why, until, by, at)
-           select repository_id, digest, sha256, $3, $4, $5, $6, $7 from manifests
+        r#"insert into blocks(repository_id, manifest, sha256, environment_id, why, until, by, at, rank, repositories)
+           select repository_id, digest, sha256, $3, $4, $5, $6, $7, $8, $9 from manifests
            where repository_id = $1 and digest = $2 returning id"#,
         target.repository_id(),
         digest as &Digest,
@@ -105,6 +120,8 @@ pub async fn insert(
         new.until,
         by,
         at,
+        rank as Rank,
+        reach as &[Pattern],
     )
     .fetch_optional(connection)
     .await
@@ -130,8 +147,8 @@ pub async fn find(connection: &mut PgConnection, id: i64) -> Result<Option<Block
         .map_err(|error| Failure::new("reading a block", error))
 }
 
-/// Blocks that count in the repository, the newest first: those that were placed there, and those that
-/// were placed elsewhere on bytes that are there too.
+/// Blocks of the repository, the newest first: those that were placed there, and those that were placed elsewhere on
+/// bytes that are there too, whether or not they count there.
 pub async fn list(
     connection: &mut PgConnection,
     repository: &RepositoryName,

@@ -1,5 +1,6 @@
 //! Rows of all exceptions in one shape.
 
+use crate::access::Rank;
 use crate::exceptions::{
     Attention, ExceptionAt, ExceptionFilter, ExceptionKind, ExceptionRow, ExceptionScope, Origin,
 };
@@ -22,6 +23,8 @@ struct Row {
     expires_at: Option<DateTime<Utc>>,
     ended_at: Option<DateTime<Utc>>,
     origin: Origin,
+    rank: Option<Rank>,
+    reach: Option<Vec<Pattern>>,
     ends_within_a_week: bool,
     unreviewed: bool,
     proposed: bool,
@@ -49,6 +52,8 @@ impl From<Row> for ExceptionRow {
             expires_at: row.expires_at,
             ended_at: row.ended_at,
             origin: row.origin,
+            rank: row.rank,
+            reach: row.reach.unwrap_or_default(),
             needs_attention: flags.into_iter().filter_map(|(is, flag)| is.then_some(flag)).collect(),
             package: row.package,
         }
@@ -72,7 +77,7 @@ pub async fn list(
            ), x as (
              (select 'approval' as kind, a.id, a.repository_id, null as repositories, a.environment_id, a.manifest,
                 null as package, a.why as reason, a.by as created_by, a.at as created_at, a.until as expires_at, a.ended_at,
-                a.origin, false as unreviewed, false as proposed
+                a.origin, null as rank, null::text[] as reach, false as unreviewed, false as proposed
               from asked q, approvals a
               where ($3::text is null or $3 = 'approval') and ($1::text is null or a.repository_id = q.repository_id)
                 and ($2::text is null or a.environment_id = q.environment_id)
@@ -82,7 +87,7 @@ pub async fn list(
               order by a.at desc, a.id desc limit $9)
              union all
              (select 'block', b.id, b.repository_id, null, b.environment_id, b.manifest, null, b.why, b.by, b.at, b.until,
-                b.ended_at, b.origin, false, false
+                b.ended_at, b.origin, b.rank, b.repositories, false, false
               from asked q, blocks b
               where ($3::text is null or $3 = 'block')
                 and ($1::text is null or b.repository_id = q.repository_id or exists (
@@ -94,7 +99,7 @@ pub async fn list(
               order by b.at desc, b.id desc limit $9)
              union all
              (select 'hold', h.id, h.repository_id, null, h.environment_id, null, null, h.why, h.by, h.at, h.until,
-                h.ended_at, h.origin, false, false
+                h.ended_at, h.origin, h.rank, null, false, false
               from asked q, holds h
               where ($3::text is null or $3 = 'hold')
                 and ($1::text is null or h.repository_id is null or h.repository_id = q.repository_id)
@@ -105,7 +110,7 @@ pub async fn list(
               order by h.at desc, h.id desc limit $9)
              union all
              (select 'override', o.id, o.repository_id, null, o.environment_id, o.manifest, null, o.reason, o.created_by,
-                o.created_at, o.expires_at, o.ended_at, o.origin, o.reviewed_at is null, false
+                o.created_at, o.expires_at, o.ended_at, o.origin, null, null, o.reviewed_at is null, false
               from asked q, overrides o
               where ($3::text is null or $3 = 'override') and ($1::text is null or o.repository_id = q.repository_id)
                 and ($2::text is null or o.environment_id = q.environment_id)
@@ -115,7 +120,7 @@ pub async fn list(
               order by o.created_at desc, o.id desc limit $9)
              union all
              (select 'waiver', w.id, w.repository_id, w.repositories, w.environment_id, w.manifest, w.package, w.reason,
-                w.created_by, w.created_at, w.expires_at, w.ended_at, w.origin, false,
+                w.created_by, w.created_at, w.expires_at, w.ended_at, w.origin, null, null, false,
                 w.approved_at is null and w.ended_at is null and coalesce(w.expires_at > q.now, true)
               from asked q, waivers w
               where ($3::text is null or $3 = 'waiver')
@@ -129,7 +134,8 @@ pub async fn list(
              x.repositories as "repositories?: Pattern", e.name as "environment?: EnvironmentName",
              x.manifest as "digest?: Digest", x.package as "package?", x.reason as "reason!", p.name as "created_by!",
              x.created_at as "created_at!", x.expires_at as "expires_at?", x.ended_at as "ended_at?",
-             x.origin as "origin!: Origin", x.unreviewed as "unreviewed!", x.proposed as "proposed!",
+             x.origin as "origin!: Origin", x.rank as "rank?: Rank",
+             x.reach as "reach?: Vec<Pattern>", x.unreviewed as "unreviewed!", x.proposed as "proposed!",
              coalesce(x.ended_at is null and x.expires_at > q.now and x.expires_at < q.now + interval '7 days', false)
                as "ends_within_a_week!"
            from x join asked q on true join principals p on p.id = x.created_by

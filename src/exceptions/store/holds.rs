@@ -1,6 +1,7 @@
 //! Rows of `holds`.
 
 use super::end_row;
+use crate::access::Rank;
 use crate::exceptions::target::Target;
 use crate::exceptions::{NewHold, Origin};
 use crate::failure::Failure;
@@ -31,6 +32,9 @@ pub struct HoldRow {
     pub ended_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for it, or a rollback left it.
     pub origin: Origin,
+    /// The rank of the role it was placed with; the same or a higher one lifts it.
+    #[schema(value_type = String)]
+    pub rank: Rank,
 }
 
 /// Rows as they are shown: those that the rest of the statement asks for.
@@ -40,7 +44,7 @@ macro_rules! rows {
             HoldRow,
             r#"select h.id, r.name as "repository?: RepositoryName", e.name as "environment?: EnvironmentName",
                  h.why as reason, h.until, w.name as by, h.at, h.ended_at,
-                 h.origin as "origin: Origin"
+                 h.origin as "origin: Origin", h.rank as "rank: Rank"
                from holds h left join repositories r on r.id = h.repository_id
                left join environments e on e.id = h.environment_id join principals w on w.id = h.by
                "# + $rest,
@@ -74,12 +78,13 @@ pub async fn insert(
     connection: &mut PgConnection,
     target: &Target,
     new: &NewHold,
+    rank: Rank,
     at: DateTime<Utc>,
     by: i64,
 ) -> Result<i64, Failure> {
     sqlx::query_scalar!(
-        r#"insert into holds(repository_id, environment_id, why, until, by, at, origin)
-           values ($1, $2, $3, $4, $5, $6, $7) returning id"#,
+        r#"insert into holds(repository_id, environment_id, why, until, by, at, origin, rank)
+           values ($1, $2, $3, $4, $5, $6, $7, $8) returning id"#,
         target.repository_id(),
         target.environment_id(),
         new.reason.as_str(),
@@ -87,6 +92,7 @@ pub async fn insert(
         by,
         at,
         new.origin.as_str(),
+        rank as Rank,
     )
     .fetch_one(connection)
     .await

@@ -138,6 +138,19 @@ pub struct Given {
     pub reviewed: bool,
 }
 
+/// Whether somebody is an author of what the override is for: pushed it or a part of it, in whichever repository.
+pub async fn is_author(connection: &mut PgConnection, id: i64, principal: i64) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select coalesce(is_author($2, bytes_below(o.repository_id, o.sha256)), false) as "is_author!"
+           from overrides o where o.id = $1"#,
+        id,
+        principal,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for the authors of what an override is for", error))
+}
+
 /// The same, kept as it is until the end of the transaction.
 pub async fn lock(connection: &mut PgConnection, id: i64) -> Result<Option<Given>, Failure> {
     sqlx::query_as!(

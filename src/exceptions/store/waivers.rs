@@ -175,26 +175,11 @@ pub async fn lock(connection: &mut PgConnection, id: i64) -> Result<Option<Propo
     .map_err(|error| Failure::new("reading a waiver to approve it", error))
 }
 
-/// Whether somebody is an author of what the waiver is bound to: pushed it or a part of it, or gave either a tag.
+/// Whether somebody is an author of what the waiver is bound to: pushed it or a part of it, in whichever repository.
 pub async fn is_author(connection: &mut PgConnection, id: i64, principal: i64) -> Result<bool, Failure> {
     sqlx::query_scalar!(
-        r#"with bound as (
-             select m.repository_id, m.digest from waivers w
-             join manifests m on m.repository_id = w.repository_id and m.sha256 = w.sha256 where w.id = $1
-           ), made as (
-             select repository_id, digest from bound
-             union
-             select c.repository_id, c.child from bound b
-             join manifest_children c on c.repository_id = b.repository_id and c.manifest = b.digest
-           )
-           select exists (
-             select from made b join manifests m on m.repository_id = b.repository_id and m.digest = b.digest
-             where m.pushed_by = $2
-               or exists (select from tags t
-                          where t.repository_id = m.repository_id and t.digest = m.digest and t.claimed_by = $2)
-               or exists (select from floating_tags t
-                          where t.repository_id = m.repository_id and t.digest = m.digest and t.moved_by = $2)
-           ) as "is_author!""#,
+        r#"select coalesce(is_author($2, bytes_below(w.repository_id, w.sha256)), false) as "is_author!"
+           from waivers w where w.id = $1"#,
         id,
         principal,
     )

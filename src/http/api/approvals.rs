@@ -6,7 +6,7 @@ use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
 use super::promotions::dry_run_slot;
-use crate::access::{Approve, Lane, Pull};
+use crate::access::{Approve, Lane, Pull, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, ApprovalRow, NewApproval, Reason};
@@ -114,7 +114,7 @@ async fn list_approvals(
     let Some(repository) = asked.repository else {
         return Err(Problem::invalid("name a repository, or ask for pending=true"));
     };
-    let grant = caller.may(&repository)?;
+    let grant = caller.may(&SomeLane(repository))?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = exceptions::approvals(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);

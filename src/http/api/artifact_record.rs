@@ -7,7 +7,7 @@ use super::artifacts::{ArtifactSummary, WhichQuery};
 use super::attestations::AttestationRecord;
 use super::extract::{Json, Path, Query};
 use super::scans::ScanItem;
-use crate::access::{Lane, Pull};
+use crate::access::{Lane, View};
 use crate::app::App;
 use crate::attestation::{self, AttestationFilter};
 use crate::content::{self, Manifest, REFERRERS_BYTES};
@@ -144,7 +144,7 @@ async fn standing(
     let mut standing = Vec::new();
     for environment in promotion::environments(&app.db, "", i64::MAX).await? {
         let lane = Lane { repository: repository.clone(), environment: environment.name.clone() };
-        let Ok(grant) = caller.may::<Pull, _>(&lane) else { continue };
+        let Ok(grant) = caller.may::<View, _>(&lane) else { continue };
         let now = promotion::verify(&app.db, &grant, &what).await?;
         standing.push(ArtifactStanding {
             environment: environment.name,

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::Query;
-use crate::access::{Action, Everything};
+use crate::access::{Action, Everything, SomeLane};
 use crate::app::App;
 use crate::audit::{self, Auditor, Question};
 use crate::clock::Moment;
@@ -102,7 +102,7 @@ async fn events(
 ) -> Result<Response, Problem> {
     let auditor = match &query.repository {
         Some(repository) => Auditor::Repository(
-            caller.may(repository)?,
+            caller.may(&SomeLane(repository.clone()))?,
             caller.authority().environments(Action::Audit, repository),
         ),
         None => Auditor::Everything(caller.may(&Everything)?),

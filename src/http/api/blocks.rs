@@ -5,7 +5,7 @@ use super::approvals::{FactsAsked, Revocation};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane};
+use crate::access::{EveryLane, Lane, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, BlockRow, BlockScope, BlockedDigests, NewBlock, Reason};
@@ -29,7 +29,8 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 struct BlockRequest {
     repository: RepositoryName,
-    /// A manifest of the repository. Its bytes are blocked, wherever they are.
+    /// A manifest of the repository. Its bytes are blocked here, and in every repository where the caller has the
+    /// right to block.
     digest: Option<Digest>,
     /// The same for several manifests, at most 100: all are blocked, or none.
     #[serde(default)]
@@ -99,8 +100,8 @@ async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Res
     once.answer(&app, &caller, act).await
 }
 
-/// Blocks on bytes of a repository, the newest first. A block that was placed in another repository
-/// counts here too; who may not see that one is not told its name, the reason or who placed it. Blocks in
+/// Blocks on bytes of a repository, the newest first. A block that was placed in another repository counts here too
+/// where its author had the right to block here when it was placed; who may not see that one is not told its name, the reason or who placed it. Blocks in
 /// environments that the caller has no right in are left out.
 #[utoipa::path(get, path = "/api/v1/blocks", tag = "promotion", params(FactsAsked),
     responses((status = 200, body = Page<BlockRow>), (status = 404)))]
@@ -109,11 +110,13 @@ async fn list_blocks(
     caller: Caller,
     Query(asked): Query<FactsAsked>,
 ) -> Result<Json<Page<BlockRow>>, Problem> {
-    let grant = caller.may(&asked.repository)?;
+    let grant = caller.may(&SomeLane(asked.repository.clone()))?;
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let items = exceptions::blocks(&app.db, &grant, asked.ended, before, limit).await?;
     let mut page = Page::of(items, limit, |row| row.id);
-    page.items.retain(|block| caller.sees(&asked.repository, block.environment.as_ref()));
+    page.items.retain(|block| {
+        block.counts_in(&asked.repository) && caller.sees(&asked.repository, block.environment.as_ref())
+    });
     page.items = page
         .items
         .into_iter()
@@ -125,9 +128,10 @@ async fn list_blocks(
     Ok(Json(page))
 }
 
-/// Lifts a block.
+/// Lifts a block. This needs the right to block, by a role of its rank or a higher one.
 #[utoipa::path(post, path = "/api/v1/blocks/{id}/revocation", tag = "promotion", params(("id" = i64, Path)),
-    request_body = Revocation, responses((status = 200, body = BlockRow), (status = 404)))]
+    request_body = Revocation, responses((status = 200, body = BlockRow),
+        (status = 403, description = "`forbidden`; `rank-too-low`: it was placed with a higher rank"), (status = 404)))]
 async fn end_block(
     State(app): State<App>,
     caller: Caller,

@@ -3,7 +3,7 @@
 use super::Problem;
 use super::extract::{Json, Path, Query};
 use super::page::{Page, PageOf};
-use crate::access::Administer;
+use crate::access::{Action, Administer};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{EnvironmentName, Pattern, RepositoryName};
@@ -64,7 +64,7 @@ async fn list_environments(
     let (after, limit) = page.bounds::<String>()?;
     let found = promotion::environments(&app.db, after.as_deref().unwrap_or_default(), limit).await?;
     let mut page = Page::of(found, limit, |environment| environment.name.clone());
-    page.items.retain(|environment| caller.authority().is_in(&environment.name));
+    page.items.retain(|environment| caller.authority().is_in(Action::Pull, &environment.name));
     Ok(Json(page))
 }
 
@@ -107,7 +107,7 @@ async fn list_releases(
     if caller.is_anonymous() {
         return Err(Problem::unauthenticated());
     }
-    if !caller.authority().is_in(&name) {
+    if !caller.authority().is_in(Action::Pull, &name) {
         return Err(Problem::not_found());
     }
     let (after, limit) = PageOf { cursor: wanted.cursor, limit: wanted.limit }.bounds::<RepositoryName>()?;

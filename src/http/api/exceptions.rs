@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Matching, Pull};
+use crate::access::{Action, Matching, Pull, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, ExceptionFilter, ExceptionKind, ExceptionRow, Reason, Refused};
@@ -45,7 +45,7 @@ impl Remark {
 pub(super) fn may_list(caller: &Caller, repository: Option<&RepositoryName>) -> Result<(), Problem> {
     match repository {
         Some(repository) => {
-            caller.may::<Pull, _>(repository)?;
+            caller.may::<Pull, _>(&SomeLane(repository.clone()))?;
             Ok(())
         }
         None if caller.is_anonymous() => Err(Problem::unauthenticated()),
@@ -123,7 +123,7 @@ fn shown(caller: &Caller, asked: Option<&RepositoryName>, row: ExceptionRow) -> 
             sees.then(|| row.from_elsewhere())
         }
         (Some(_), _) => None,
-        (None, Some(environment)) => caller.authority().is_in(environment).then_some(row),
+        (None, Some(environment)) => caller.authority().is_in(Action::Pull, environment).then_some(row),
         (None, None) => Some(row),
     }
 }
@@ -140,12 +140,14 @@ impl From<Refused> for Problem {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request")
             }
             Refused::NotOverridable { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "gate-not-overridable"),
+            Refused::RankTooLow { .. } => (StatusCode::FORBIDDEN, "rank-too-low"),
             Refused::NotOpen(_) => (StatusCode::CONFLICT, "not-open"),
             Refused::AlreadyApproved(_) => (StatusCode::CONFLICT, "already-approved"),
             Refused::AlreadyReviewed(_) => (StatusCode::CONFLICT, "already-reviewed"),
             Refused::ApproverIsCreator => (StatusCode::CONFLICT, "approver-is-creator"),
             Refused::ApproverIsAuthor => (StatusCode::CONFLICT, "approver-is-author"),
             Refused::ReviewerIsCreator => (StatusCode::CONFLICT, "reviewer-is-creator"),
+            Refused::ReviewerIsAuthor => (StatusCode::CONFLICT, "reviewer-is-author"),
         };
         Self::new(status, code, detail)
     }

@@ -6,7 +6,7 @@ use super::exceptions::may_list;
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane};
+use crate::access::{Action, EveryLane, Lane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, HoldRow, HoldScope, NewHold, Origin, Reason};
@@ -112,14 +112,15 @@ async fn list_holds(
 fn is_shown(caller: &Caller, hold: &HoldRow) -> bool {
     match (&hold.repository, &hold.environment) {
         (Some(repository), environment) => caller.sees(repository, environment.as_ref()),
-        (None, Some(environment)) => caller.authority().is_in(environment),
+        (None, Some(environment)) => caller.authority().is_in(Action::Pull, environment),
         (None, None) => true,
     }
 }
 
-/// Lifts a hold.
+/// Lifts a hold. This needs the right to hold, by a role of its rank or a higher one.
 #[utoipa::path(post, path = "/api/v1/holds/{id}/revocation", tag = "promotion", params(("id" = i64, Path)),
-    request_body = Revocation, responses((status = 200, body = HoldRow), (status = 404)))]
+    request_body = Revocation, responses((status = 200, body = HoldRow),
+        (status = 403, description = "`forbidden`; `rank-too-low`: it was placed with a higher rank"), (status = 404)))]
 async fn end_hold(
     State(app): State<App>,
     caller: Caller,

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::extract::Query;
-use crate::access::{Lane, Pull};
+use crate::access::{Action, Lane, Pull, View};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::{Caller, matches_etag};
@@ -71,7 +71,8 @@ enum Format {
 /// The version that is known to be good in an environment, judged again now; nothing is recorded.
 ///
 /// The newest promotion that today's policies still allow, with every gate's outcome and the
-/// verification summary that was signed at its promotion. The ETag changes when the answer does.
+/// verification summary that was signed at its promotion. The ETag changes when the answer does. A caller whose right
+/// to pull is limited to environments, or to viewing, is told a reference of the environment's view.
 #[utoipa::path(get, path = "/api/v1/known-good", tag = "deployers",
     params(KnownGoodAsked, ("If-None-Match" = Option<String>, Header, description = "the ETag of an earlier answer")),
     responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
@@ -89,7 +90,7 @@ async fn known_good(
     Query(asked): Query<KnownGoodAsked>,
 ) -> Result<Response, Problem> {
     let lane = Lane { repository: asked.repository.clone(), environment: asked.environment.clone() };
-    let grant = caller.may::<Pull, _>(&lane)?;
+    let grant = caller.may::<View, _>(&lane)?;
     let question = Question {
         purpose: match asked.r#for {
             Wanted::Deploy => Purpose::Deploy,
@@ -99,7 +100,10 @@ async fn known_good(
         registry: app.config.public_url.authority(),
     };
     let good = promotion::known_good(&app.db, &grant, &question).await;
-    let good = good.map_err(|none| refusal(none, &caller, &asked))?;
+    let mut good = good.map_err(|none| refusal(none, &caller, &asked))?;
+    if caller.may::<Pull, _>(&lane.repository).is_err() {
+        good.name_by_view(question.registry, &lane);
+    }
     if asked.at_risk == OnRisk::Deny && !good.at_risk.is_empty() {
         let detail = format!("{} is at risk in {}", good.reference, asked.environment);
         return Err(Problem::new(StatusCode::CONFLICT, "at-risk", detail)
@@ -116,6 +120,8 @@ async fn known_good(
     let headers_out = [
         (header::ETAG, etag.as_str()),
         (header::CACHE_CONTROL, "private, no-cache"),
+        // Who may pull from the repository is told another reference than who may view only.
+        (header::VARY, "authorization"),
         (HeaderName::from_static("proofmark-evaluated-at"), evaluated_at.as_str()),
     ];
     if matches_etag(&headers, &etag) {
@@ -133,7 +139,7 @@ fn refusal(none: NoKnownGood, caller: &Caller, asked: &KnownGoodAsked) -> Proble
     let candidates = match none {
         NoKnownGood::Failed(failure) => return failure.into(),
         // Who has no role there does not learn which environments there are.
-        NoKnownGood::UnknownEnvironment(known) if caller.authority().is_in(environment) => {
+        NoKnownGood::UnknownEnvironment(known) if caller.authority().is_in(Action::View, environment) => {
             return unknown_environment(caller, environment, known);
         }
         NoKnownGood::UnknownEnvironment(_) => Vec::new(),
@@ -159,7 +165,7 @@ fn unknown_environment(
     environment: &EnvironmentName,
     mut known: Vec<EnvironmentName>,
 ) -> Problem {
-    known.retain(|known| caller.authority().is_in(known));
+    known.retain(|known| caller.authority().is_in(Action::View, known));
     let names = known.iter().map(EnvironmentName::as_str).collect::<Vec<_>>().join(", ");
     let others = if known.is_empty() { String::new() } else { format!("; there are {names}") };
     let detail = format!("there is no environment {environment}{others}");

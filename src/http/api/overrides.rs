@@ -142,7 +142,7 @@ async fn get_override(
 #[utoipa::path(post, path = "/api/v1/overrides/{id}/review", tag = "exceptions", request_body = Remark,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 200, body = OverrideRow), (status = 403), (status = 404),
-        (status = 409, description = "`reviewer-is-creator`, `already-reviewed`")))]
+        (status = 409, description = "`reviewer-is-creator`, `reviewer-is-author`, `already-reviewed`")))]
 async fn review_override(
     State(app): State<App>,
     caller: Caller,

@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Document, Json, Path, Query};
 use super::page::{Page, PageOf};
 use super::promotions::dry_run_slot;
-use crate::access::{Action, Administer, Everything, Pull, Scope};
+use crate::access::{Action, Administer, Everything, Pull, Scope, SomeLane};
 use crate::app::App;
 use crate::http::Caller;
 use crate::json;
@@ -124,7 +124,7 @@ async fn list_policies(
     Query(asked): Query<PoliciesAsked>,
 ) -> Result<Json<Page<PolicyRow>>, Problem> {
     if let Some(repository) = &asked.repository {
-        caller.may::<Pull, _>(repository)?;
+        caller.may::<Pull, _>(&SomeLane(repository.clone()))?;
     } else if !caller.allows(Action::Audit, Everything.place()) {
         return Err(Problem::not_found());
     }

@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Lane, Promote, Pull};
+use crate::access::{Lane, Promote, Pull, SomeLane};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::Caller;
@@ -179,7 +179,7 @@ async fn list_promotions(
     caller: Caller,
     Query(asked): Query<PromotionsAsked>,
 ) -> Result<Json<Page<PromotionRow>>, Problem> {
-    let grant = caller.may::<Pull, _>(&asked.repository)?;
+    let grant = caller.may::<Pull, _>(&SomeLane(asked.repository.clone()))?;
     if let Some(environment) = &asked.environment {
         let lane = Lane { repository: asked.repository.clone(), environment: environment.clone() };
         caller.may::<Pull, _>(&lane)?;

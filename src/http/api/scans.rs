@@ -4,7 +4,7 @@ use super::Problem;
 use super::approvals::Revocation;
 use super::extract::{Json, Path, Query, Unread};
 use super::idempotency::Once;
-use crate::access::{Action, Administer, InEnvironment, Lane, Place, Pull};
+use crate::access::{Action, InEnvironment, Lane, Place, Pull, Revoke};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::content;
@@ -202,7 +202,7 @@ async fn list(
 
 /// Retracts a scan that should not count, and keeps its record. It makes no image scanned any more, and the
 /// scans whose place it took count again. What it found counts until a newer scan of the same kind and target
-/// by the same scanner takes its place. Administrators only.
+/// by the same scanner takes its place. This needs the right to revoke: administrators and `security` have it.
 #[utoipa::path(post, path = "/api/v1/scans/{id}/revocation", tag = "evidence",
     request_body = Revocation,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
@@ -217,7 +217,7 @@ async fn retract(
     let request: Revocation = once.json()?;
     let repository = evidence::repository_of(&mut *app.db.acquire().await?, id).await?;
     let repository = repository.ok_or_else(Problem::not_found)?;
-    let grant = caller.may::<Administer, _>(&repository)?;
+    let grant = caller.may::<Revoke, _>(&repository)?;
     let act = |db: Db| async move {
         let run = intake::retract_scan(&db, &grant, id, request.reason.as_str()).await?;
         Ok::<_, Problem>((StatusCode::OK, ScanItem::from(run)))
@@ -326,9 +326,14 @@ async fn among(
 ) -> Result<Among, Problem> {
     let mut connection = app.db.acquire().await?;
     if let Some(name) = repository {
-        caller.may::<Pull, _>(name)?;
-        if let Some(environment) = environment {
-            caller.may::<Pull, _>(&Lane { repository: name.clone(), environment: environment.clone() })?;
+        match environment {
+            Some(environment) => {
+                caller
+                    .may::<Pull, _>(&Lane { repository: name.clone(), environment: environment.clone() })?;
+            }
+            None => {
+                caller.may::<Pull, _>(name)?;
+            }
         }
         let found = content::repository(&mut connection, name).await?;
         return Ok(Among::These(vec![found.ok_or_else(Problem::not_found)?.id]));
@@ -341,7 +346,8 @@ async fn among(
         return Ok(Among::Everything);
     }
     let patterns = caller.authority().patterns(Action::Pull);
-    let visible = |name: &RepositoryName| caller.sees(name, environment);
+    let visible =
+        |name: &RepositoryName| caller.allows(Action::Pull, Place { repository: Some(name), ..everywhere });
     let visible = content::visible_repositories(&mut connection, &patterns, visible, "", usize::MAX).await?;
     Ok(Among::These(visible.into_iter().map(|repository| repository.id).collect()))
 }

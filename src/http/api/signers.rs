@@ -3,7 +3,7 @@
 use super::Problem;
 use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
-use crate::access::{Administer, Audit, Everything, Grant};
+use crate::access::{Administer, Audit, Everything, Grant, Revoke};
 use crate::app::App;
 use crate::attestation::{self, Entered};
 use crate::clock::Moment;
@@ -394,7 +394,8 @@ async fn add_key(
 }
 
 /// Revokes a signer or one of its keys: from a time on, or wholly when the key is in other hands. Of several
-/// revocations the strictest counts; one that is not stricter than what is in force is refused.
+/// revocations the strictest counts; one that is not stricter than what is in force is refused. This needs the right
+/// to revoke, on all repositories: administrators and `security` have it.
 #[utoipa::path(post, path = "/api/v1/signers/{name}/revocation", tag = "attestations",
     params(("name" = String, Path), RevocationQuery), request_body = SignerRevocation,
     responses((status = 200, body = RevocationAnswer, description = "With `dry_run=true`"),
@@ -408,7 +409,7 @@ async fn revoke_signer(
     Query(RevocationQuery { dry_run }): Query<RevocationQuery>,
     body: Unread,
 ) -> Result<(StatusCode, Json<RevocationAnswer>), Problem> {
-    let grant = caller.may::<Administer, _>(&Everything)?;
+    let grant = caller.may::<Revoke, _>(&Everything)?;
     let SignerRevocation { reason, key_id, at, compromised } = body.json().await?;
     let revocation = NewRevocation { key_id, at: at.map(Into::into), compromised, reason };
     if dry_run {
@@ -429,7 +430,7 @@ async fn revoke_signer(
 /// not.
 async fn rests_on(
     db: Db,
-    grant: Grant<Administer, Everything>,
+    grant: Grant<Revoke, Everything>,
     effect: Effect,
     time: Duration,
 ) -> Option<Resting> {

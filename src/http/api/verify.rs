@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use super::known_good::OnRisk;
 use super::promotions::what;
-use crate::access::{Lane, Pull};
+use crate::access::{Action, Lane, View};
 use crate::app::App;
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, ImageReference, Reference, RepositoryName, Tag};
@@ -67,21 +67,23 @@ async fn verify(
     Json(request): Json<VerifyRequest>,
 ) -> Result<Json<Verification>, Problem> {
     let (environment, wanted) = wanted(request, &app.config.hosts())?;
-    let may_pull = |repository: RepositoryName| {
-        caller.may::<Pull, _>(&Lane { repository, environment: environment.clone() })
+    let may_view = |repository: RepositoryName| {
+        caller.may::<View, _>(&Lane { repository, environment: environment.clone() })
     };
     let mut answer = match wanted {
-        Wanted::Of(repository, what) => promotion::verify(&app.db, &may_pull(repository)?, &what).await?,
+        Wanted::Of(repository, what) => promotion::verify(&app.db, &may_view(repository)?, &what).await?,
         Wanted::InView(repository, reference) => {
-            promotion::verify_in_view(&app.db, &may_pull(repository)?, &reference).await?
+            promotion::verify_in_view(&app.db, &may_view(repository)?, &reference).await?
         }
         // Who has no role there learns nothing, as with a repository.
-        Wanted::Anywhere(_) | Wanted::InAnotherRegistry(_) if !caller.authority().is_in(&environment) => {
+        Wanted::Anywhere(_) | Wanted::InAnotherRegistry(_)
+            if !caller.authority().is_in(Action::View, &environment) =>
+        {
             return Err(Problem::not_found());
         }
         Wanted::Anywhere(digest) => {
-            let may_pull = |repository: &RepositoryName| may_pull(repository.clone()).ok();
-            promotion::verify_anywhere(&app.db, &environment, &digest, may_pull).await?
+            let may_view = |repository: &RepositoryName| may_view(repository.clone()).ok();
+            promotion::verify_anywhere(&app.db, &environment, &digest, may_view).await?
         }
         Wanted::InAnotherRegistry(host) => promotion::in_another_registry(&app.db, &host).await?,
     };

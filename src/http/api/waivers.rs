@@ -6,10 +6,10 @@ use super::exceptions::{Remark, may_list, paged};
 use super::extract::{Json, Path, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Administer, Denied, Matching, Waive};
+use crate::access::{Accept, Denied, Matching, Waive};
 use crate::app::App;
 use crate::clock::Moment;
-use crate::exceptions::{self, NewWaiver, Reason, WaiverFilter, WaiverRow, WaiverState};
+use crate::exceptions::{self, NewWaiver, Reason, WaiverEnd, WaiverFilter, WaiverRow, WaiverState};
 use crate::http::Caller;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
 use crate::policy::{Justification, WaiverStatus, canonical_package, canonical_vulnerability};
@@ -197,7 +197,7 @@ async fn get_waiver(
 
 /// Approves a waiver that another person proposed. It counts from then on.
 ///
-/// This needs the right to administer its repositories, in its environment.
+/// This needs the right to accept in all its repositories, in its environment: administrators and `security` have it.
 #[utoipa::path(post, path = "/api/v1/waivers/{id}/approval", tag = "exceptions", request_body = Remark,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 200, body = WaiverRow), (status = 403), (status = 404),
@@ -210,7 +210,7 @@ async fn approve_waiver(
 ) -> Result<Response, Problem> {
     let reason = Remark::of(&once)?;
     let scope = visible(&app, &caller, id).await?.scope();
-    let grant = caller.may::<Administer, _>(&scope).map_err(|denied| not_covered(&caller, denied, &scope))?;
+    let grant = caller.may::<Accept, _>(&scope).map_err(|denied| not_covered(&caller, denied, &scope))?;
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::approve_waiver(&db, &grant, id, &reason).await?))
     };
@@ -229,7 +229,13 @@ async fn revoke_waiver(
 ) -> Result<Response, Problem> {
     let request: Revocation = once.json()?;
     let scope = visible(&app, &caller, id).await?.scope();
-    let grant = caller.may::<Waive, _>(&scope).map_err(|denied| not_covered(&caller, denied, &scope))?;
+    let grant = match caller.may(&scope) {
+        Ok(grant) => WaiverEnd::Waive(grant),
+        Err(denied) => {
+            let accepts = caller.may(&scope);
+            WaiverEnd::Accept(accepts.map_err(|_| not_covered(&caller, denied, &scope))?)
+        }
+    };
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::revoke_waiver(&db, &grant, id, &request.reason).await?))
     };

@@ -2,7 +2,7 @@
 //! OCI and follow promotion. Read only; every question is judged now.
 
 use super::{Code, OciError, OciPath, Viewed, Visit, blobs, manifests, referrers, tags};
-use crate::access::{Grant, Lane, Pull};
+use crate::access::{Grant, Lane, View};
 use crate::app::App;
 use crate::names::Reference;
 use crate::promotion::{self, NotShown, ViewTags, Views};
@@ -16,7 +16,7 @@ const PAGE: usize = 100;
 
 /// GET and HEAD of everything that a view has.
 pub async fn get(visit: Visit, lane: Lane, viewed: Viewed) -> Result<Response, OciError> {
-    let grant = visit.may_on::<Pull, Lane>(&lane)?;
+    let grant = visit.may_on::<View, Lane>(&lane)?;
     match viewed {
         Viewed::Tags => list(visit, &grant).await,
         Viewed::Manifest(reference) => {
@@ -59,7 +59,7 @@ fn views(app: &App) -> Views<'_> {
 }
 
 /// `current` and the versions that are good there now.
-async fn list(visit: Visit, grant: &Grant<Pull, Lane>) -> Result<Response, OciError> {
+async fn list(visit: Visit, grant: &Grant<View, Lane>) -> Result<Response, OciError> {
     let lane = grant.scope();
     let (n, last) = tags::asked_page(&visit)?;
     let n = n.min(PAGE);

@@ -112,7 +112,7 @@ impl Visit {
 /// The actions of docker's token scopes that stand for ours.
 fn docker_actions(denied: Denied) -> &'static str {
     match denied.action {
-        Action::Pull => "pull",
+        Action::View | Action::Pull => "pull",
         Action::Delete => "delete",
         Action::Push
         | Action::Attest
@@ -127,6 +127,8 @@ fn docker_actions(denied: Denied) -> &'static str {
         | Action::Rollback
         | Action::Deploy
         | Action::Audit
+        | Action::Revoke
+        | Action::Accept
         | Action::Administer => "pull,push",
     }
 }

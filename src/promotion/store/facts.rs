@@ -46,9 +46,7 @@ pub struct Row {
     pub later_kind: Option<String>,
     /// A rollback went back over it.
     pub skipped: bool,
-    /// Who pushed it, or a part of it, or gave either a version.
-    pub authors: Json<BTreeSet<String>>,
-    pub blocks: Json<BTreeSet<Block>>,
+    pub blocks: Json<Vec<BlockSeen>>,
     /// One for each of the bytes that a statement is about.
     pub attestations: Json<Vec<Attestation>>,
     pub verifying: Json<Vec<VerifyingSeen>>,
@@ -59,6 +57,15 @@ pub struct Row {
     pub overrides: Json<BTreeSet<Override>>,
     /// The policies in force in the environment.
     pub policies: Vec<Digest>,
+}
+
+/// An open block on these bytes, which may count elsewhere only.
+#[derive(Debug, Deserialize)]
+pub struct BlockSeen {
+    #[serde(flatten)]
+    pub block: Block,
+    pub is_own: bool,
+    pub repositories: Vec<Pattern>,
 }
 
 /// A run that counts for an image, with what it found of the aspects for which it counts.
@@ -94,6 +101,8 @@ pub struct ApprovalSeen {
     pub id: i64,
     pub by: String,
     pub until: Option<DateTime<Utc>>,
+    /// Who gave it pushed the bytes, or a part of them, somewhere.
+    pub is_author: bool,
     pub grants: Vec<GrantSeen>,
 }
 
@@ -166,21 +175,15 @@ pub async fn gather(
           coalesce(later.id is not null and exists (select from promotions b
             where b.repository_id = q.repository_id and b.environment_id = q.environment_id and b.kind = 'rollback'
               and b.id > later.id and b.target_id < q.promotion_id), false) as "skipped!",
-          -- Not by the index of all manifests of the repository.
-          (select coalesce(json_agg(w.name), '[]') from manifests m
-            cross join lateral (
-              select m.pushed_by as id union all
-              select t.claimed_by from tags t where t.repository_id = m.repository_id and t.digest = m.digest) author
-            join principals w on w.id = author.id
-            where m.sha256 = any(q.bytes) and m.repository_id + 0 = q.repository_id) as "authors!: Json<BTreeSet<String>>",
           (select coalesce(json_agg(json_build_object('id', b.id, 'sha256', b.sha256, 'environment', (
                 select e.name from environments e where e.id = b.environment_id),
               'why', case when b.repository_id = q.repository_id then b.why
                 else 'see block ' || b.id || ' among the blocks of this repository' end,
               'until', b.until, 'by', case when b.repository_id = q.repository_id then (
-                select w.name from principals w where w.id = b.by) else 'those of another repository' end)), '[]')
+                select w.name from principals w where w.id = b.by) else 'those of another repository' end,
+              'is_own', b.repository_id = q.repository_id, 'repositories', b.repositories)), '[]')
             from blocks b
-            where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<BTreeSet<Block>>",
+            where b.sha256 = any(q.bytes) and b.ended_at is null) as "blocks!: Json<Vec<BlockSeen>>",
           (select coalesce(json_agg(json_build_object('id', a.id, 'envelope', a.envelope,
               case when s.former then 'formerly_about' else 'about' end,
                 json_build_array(q.about_of[array_position(q.about, s.digest)]), 'predicate_type', (
@@ -250,7 +253,7 @@ pub async fn gather(
           coalesce(stays_in(q.repository_id, q.sha256, nullif(
             q.environments || array(select unnest(p.earlier_environments) from policy p), '{}')), '[]') as "stays!: Json<BTreeSet<Stay>>",
           (select coalesce(json_agg(json_build_object('id', y.id, 'by', (select w.name from principals w where w.id = y.by),
-              'until', y.until, 'grants', (
+              'until', y.until, 'is_author', is_author(y.by, q.bytes), 'grants', (
               select coalesce(json_agg(json_build_object('role', g.role, 'repositories', g.repositories,
                 'environments', g.environments)), '[]')
               from grants g where g.principal_id = y.by and g.ended_at is null))), '[]')

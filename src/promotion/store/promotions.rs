@@ -298,9 +298,11 @@ pub async fn carrying(
              select q.id from promotions q where q.repository_id = l.repository_id
                and q.environment_id = l.environment_id and q.sha256 = m.sha256
              order by q.id desc limit 1) p
-           group by p.id, m.sha256, l.environment_id
-           -- Those of blocked bytes come last: they take no place from one that may allow.
+           group by p.id, m.sha256, l.repository_id, l.environment_id
+           -- Those of blocked bytes come last: they take no place from one that may allow. A block from elsewhere that
+           -- counts here by a wider pattern is found when they are evaluated.
            order by exists (select from blocks b where b.sha256 = m.sha256 and b.ended_at is null
+               and (b.repository_id = l.repository_id or b.repositories && array['**', $1])
                and (b.environment_id is null or b.environment_id = l.environment_id)
                and (b.until is null or b.until > (select decision_time()))), p.id desc
            limit $4"#,

@@ -2,30 +2,32 @@
 //! What could run is no document about what it refers to: every caller with the right to push could say so.
 
 use crate::access::Lane;
+use crate::exceptions::block_counts;
 use crate::failure::Failure;
-use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
+use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName, Tag};
 use sqlx::PgConnection;
 
-/// Whether a block on the manifest's bytes counts in the environment now.
+/// Whether a block on the manifest's bytes counts in the release channel now.
 pub async fn is_blocked(
     connection: &mut PgConnection,
     lane: &Lane,
     digest: &Digest,
 ) -> Result<bool, Failure> {
-    sqlx::query_scalar!(
-        r#"select exists (select from repositories r
-             join manifests m on m.repository_id = r.id and m.digest = $2
-             join blocks b on b.sha256 = m.sha256 and b.ended_at is null
-             where r.name = $1 and (b.until is null or b.until > (select decision_time()))
-               and (b.environment_id is null
-                 or b.environment_id = (select id from environments where name = $3))) as "blocked!""#,
+    let open = sqlx::query!(
+        r#"select b.repository_id = r.id as "is_own!", b.repositories as "repositories: Vec<Pattern>"
+           from repositories r
+           join manifests m on m.repository_id = r.id and m.digest = $2
+           join blocks b on b.sha256 = m.sha256 and b.ended_at is null
+           where r.name = $1 and (b.until is null or b.until > (select decision_time()))
+             and (b.environment_id is null or b.environment_id = (select id from environments where name = $3))"#,
         &lane.repository as &RepositoryName,
         digest as &Digest,
         &lane.environment as &EnvironmentName,
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await
-    .map_err(|error| Failure::new("looking for a block on what refers to a release", error))
+    .map_err(|error| Failure::new("looking for a block on what refers to a release", error))?;
+    Ok(open.iter().any(|block| block_counts(block.is_own, &block.repositories, &lane.repository)))
 }
 
 /// What the manifest refers to, where it is none that could run.
