@@ -1,12 +1,13 @@
 //! The service put together: what every request can reach, and the loops beside the requests.
 
 use crate::access::Lane;
-use crate::config::{Config, Database};
+use crate::audit::{self, Repair, SecurityEvents};
+use crate::config::{self, Config, Database};
 use crate::content::uploads::Bounds;
 use crate::content::{Bodies, Collected, CollectionRules, Texts, Uploads};
 use crate::evidence::SeverityOrder;
 use crate::failure::Failure;
-use crate::identity::Callers;
+use crate::identity::{Callers, Secret};
 use crate::intake::ScanReading;
 use crate::jobs::{
     self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained,
@@ -14,12 +15,17 @@ use crate::jobs::{
 };
 use crate::keys::{self, Keys, Source, Sources};
 use crate::ledger::LogListener;
+use crate::names::Digest;
+use crate::postgres::roles::{self, RuntimeRole};
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
 use crate::storage::{Room, Slots, Store};
-use crate::{attestation, evidence, identity, ledger, telemetry, trust};
+use crate::{attestation, evidence, identity, ledger, secret_files, telemetry, trust};
+use axum_server::tls_rustls::RustlsConfig;
+use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +68,18 @@ pub struct Parts {
     log_position: Growing,
     /// Dry runs of promotions that are under way.
     pub dry_runs: Slots,
+    /// Security events that are not written yet.
+    pub security: SecurityEvents,
+    /// The token without which /metrics is not answered.
+    pub metrics_token: RwLock<Option<Secret>>,
+    /// The certificate that is served, once it is.
+    pub tls: OnceLock<RustlsConfig>,
+    /// Damaged blobs that are being read again.
+    looked_at: Mutex<BTreeSet<Digest>>,
+    /// What the role of the service may do in Postgres.
+    pub runtime_role: RuntimeRole,
+    /// What the last reload found unusable and left as it was.
+    pub kept_at_reload: Mutex<Vec<&'static str>>,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -89,6 +107,10 @@ const RETRY_DEAD_JOBS_EVERY: Duration = Duration::from_mins(5);
 const QUEUE_EVERY: Duration = Duration::from_secs(2);
 /// How often the queue is looked at while the log grows.
 const QUEUE_REST: Duration = Duration::from_millis(100);
+/// How often security events are written. A crash loses those since the last time.
+const WRITE_SECURITY_EVENTS_EVERY: Duration = Duration::from_mins(1);
+/// How often security events are deleted that are too old or too many.
+const FORGET_SECURITY_EVENTS_EVERY: Duration = Duration::from_hours(1);
 /// Dry runs at once; one principal has half of them.
 const CONCURRENT_DRY_RUNS: usize = 16;
 
@@ -126,20 +148,24 @@ impl App {
         // Before anything is written: the database may be somebody else's.
         let key_source = key_source(&config)?;
         may_be_a_first_start(&db, &config, &key_source).await?;
-        let ((), store) = tokio::try_join!(db.migrate(), Store::open(&config.storage))?;
+        let (runtime_role, store) = tokio::try_join!(migrate(&db, &config), Store::open(&config.storage))?;
         if config.blob_redirect.is_some() && !store.can_redirect() {
             let why = "clients cannot be sent to files: unset it, or keep blobs in an object store";
             return Err(Failure::new("reading PROOFMARK_BLOB_REDIRECT_SECONDS", why));
         }
         let clocks = ClockWatch::default();
         clocks.measure(&db).await?;
+        for path in store_secrets(&config.storage) {
+            secret_files::read(&path, config.secret_file_mode)
+                .map_err(|unusable| Failure::new("reading the object store's credentials", unusable))?;
+        }
         let keys = open_keys(&db, &config, &key_source, &store).await?;
         trust::take_over(&db).await?;
         attestation::enqueue_verifying(&db, Duration::ZERO).await?;
         evidence::enqueue_settling(&db, Duration::ZERO).await?;
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), Some(keys.began()));
         if let Some(path) = &config.admin_token_file {
-            identity::ensure_admin_token(&db, path)
+            identity::ensure_admin_token(&db, path, config.secret_file_mode)
                 .await
                 .map_err(|refused| Failure::new("reading the administrator's token file", refused))?;
         }
@@ -158,6 +184,8 @@ impl App {
         let downloads = Slots::new(config.limits.concurrent_downloads);
         let dry_runs = Slots::new(CONCURRENT_DRY_RUNS);
         let metrics = telemetry::start_metrics()?;
+        let security = SecurityEvents::new(config.security_events_per_minute);
+        let metrics_token = RwLock::new(metrics_token(&config)?);
         Ok(Self(Arc::new(Parts {
             config,
             db,
@@ -175,6 +203,12 @@ impl App {
             job_statuses: JobStatuses::default(),
             log_position: Growing::default(),
             dry_runs,
+            security,
+            metrics_token,
+            tls: OnceLock::new(),
+            looked_at: Mutex::default(),
+            runtime_role,
+            kept_at_reload: Mutex::default(),
             metrics,
         })))
     }
@@ -229,6 +263,51 @@ impl App {
     /// a notification may be missed. It may lag behind the log, and never runs ahead of it.
     pub fn log_position(&self) -> &Growing {
         &self.log_position
+    }
+
+    /// A read found bytes that are not those of their digest. They are read again, and the blob is marked if they are
+    /// still wrong: it is unknown until somebody pushes it again, as after `fsck --repair`.
+    pub fn report_damaged(&self, digest: Digest) {
+        metrics::counter!("proofmark_damaged_reads_total").increment(1);
+        tracing::error!(%digest, "the bytes of a blob in the store are not those of its digest");
+        // Many may read the same wrong bytes; they are read again once.
+        let is_first = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+        if !is_first {
+            return;
+        }
+        let app = self.clone();
+        tokio::spawn(async move {
+            let repair = Repair::Blob { digest: digest.clone() };
+            match audit::repair(&app.db, &app.store, &repair, &identity::service()).await {
+                Ok(true) => tracing::error!(%digest, "the damaged blob is unknown until it is pushed again"),
+                Ok(false) => {
+                    tracing::warn!(%digest, "the blob was read again and is whole, or marked already");
+                }
+                Err(failure) => {
+                    tracing::error!(error = failure.chain(), %digest, "a damaged blob is not marked; run fsck");
+                }
+            }
+            app.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        });
+    }
+
+    /// Reads the token files again. One that cannot be used is named, and what was read before stays.
+    pub async fn reload_tokens(&self) -> Vec<(&'static str, Failure)> {
+        let mut kept = Vec::new();
+        match metrics_token(&self.config) {
+            Ok(token) => *self.metrics_token.write().unwrap_or_else(PoisonError::into_inner) = token,
+            Err(failure) => kept.push(("the metrics token", failure)),
+        }
+        if let Some(path) = &self.config.admin_token_file {
+            let read = identity::ensure_admin_token(&self.db, path, self.config.secret_file_mode).await;
+            if let Err(refused) = read {
+                kept.push((
+                    "the administrator's token",
+                    Failure::new("reading the administrator's token file", refused),
+                ));
+            }
+        }
+        kept
     }
 
     /// What handles each kind of queued job.
@@ -292,12 +371,31 @@ impl App {
                 evidence::enqueue_settling(&app.db, RETRY_DEAD_JOBS_EVERY).await
             }
         });
+        self.start_security_events(&mut jobs);
         let metrics = self.metrics.clone();
         jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {
             metrics.run_upkeep();
             std::future::ready(Ok(()))
         });
         jobs
+    }
+
+    /// Writes the security events that are pending; how many records.
+    pub async fn write_security_events(&self) -> Result<usize, Failure> {
+        self.security.write(&self.db).await
+    }
+
+    fn start_security_events(&self, jobs: &mut Jobs) {
+        let app = self.clone();
+        jobs.run("security-events", Schedule::every(WRITE_SECURITY_EVENTS_EVERY), move || {
+            let app = app.clone();
+            async move { app.write_security_events().await.map(|_| ()) }
+        });
+        let schedule = Schedule::every(FORGET_SECURITY_EVENTS_EVERY);
+        self.start_while_clocks_agree(jobs, "security-event-retention", schedule, |app, _| async move {
+            let (days, most) = (app.config.security_event_days, app.config.max_security_events);
+            audit::forget_security_events(&app.db, days, most.into()).await.map(|_| ())
+        });
     }
 
     fn worker(&self) -> Arc<Worker> {
@@ -373,6 +471,29 @@ impl App {
     }
 }
 
+/// Brings the schema up to date, as the role that owns it where there is one, and says what the service's own may do.
+async fn migrate(db: &Db, config: &Config) -> Result<RuntimeRole, Failure> {
+    let (name, _) = roles::current(&mut *db.acquire().await?).await?;
+    match &config.migration_database_url {
+        Some(url) => roles::migrate_as(url, &name).await?,
+        None => db.migrate().await?,
+    }
+    let (_, role) = roles::current(&mut *db.acquire().await?).await?;
+    if role == RuntimeRole::Unlimited {
+        tracing::warn!(
+            role = name,
+            "the service's role owns its tables: set PROOFMARK_MIGRATION_DATABASE_URL, so that it cannot change events"
+        );
+    }
+    Ok(role)
+}
+
+fn metrics_token(config: &Config) -> Result<Option<Secret>, Failure> {
+    let path = config.metrics_token_file.as_deref();
+    let secret = path.map(|path| identity::chosen_secret(path, config.secret_file_mode)).transpose();
+    secret.map_err(|refused| Failure::new("reading PROOFMARK_METRICS_TOKEN_FILE", refused))
+}
+
 fn key_source(config: &Config) -> Result<Source, Failure> {
     match (&config.keys, &config.database) {
         (Some(path), _) => Ok(Source::Given(path.clone())),
@@ -408,6 +529,7 @@ async fn may_be_a_first_start(db: &Db, config: &Config, source: &Source) -> Resu
 async fn open_keys(db: &Db, config: &Config, source: &Source, store: &Store) -> Result<Keys, Failure> {
     let sources = Sources {
         keys: source,
+        secret_file_mode: config.secret_file_mode,
         trust: config.trust_file.as_deref(),
         home: matches!(config.database, Database::Private(_)).then_some(config.data.as_path()),
         public_name: (config.public_name.as_deref(), config.public_url.authority()),
@@ -470,6 +592,19 @@ pub async fn must_be_its_store(
              line in it: {id}"
         )),
     }
+}
+
+/// The files in which the store's library finds credentials.
+fn store_secrets(url: &str) -> Vec<PathBuf> {
+    let names: &[&str] = match url.split("://").next() {
+        Some("s3") => &["AWS_WEB_IDENTITY_TOKEN_FILE"],
+        Some("gs") => {
+            &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_APPLICATION_CREDENTIALS"]
+        }
+        Some("az") => &["AZURE_FEDERATED_TOKEN_FILE"],
+        Some(_) | None => &[],
+    };
+    names.iter().filter_map(|name| config::variable(name)).map(PathBuf::from).collect()
 }
 
 fn bounds(config: &Config) -> Bounds {

@@ -24,12 +24,19 @@ pub struct Settings {
     /// Address and port for /metrics instead of the main one
     #[arg(long, env = "PROOFMARK_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
+    /// A file with a token, without which /metrics answers 401 [default: anybody may read it]
+    #[arg(long, env = "PROOFMARK_METRICS_TOKEN_FILE", value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
     /// Data directory: private Postgres, file storage, keys [default: $XDG_DATA_HOME/proofmark]
     #[arg(long, env = "PROOFMARK_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// A Postgres (15 or newer) to use instead of the private one
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// The URL of the same database for the role that owns its tables: it migrates, and gives the role of DATABASE_URL
+    /// the few rights that the service needs [default: DATABASE_URL migrates, and /readyz says degraded]
+    #[arg(long, env = "PROOFMARK_MIGRATION_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub migration_database_url: Option<String>,
     /// Connections to Postgres at the most [default: 32]
     #[arg(long, env = "PROOFMARK_DATABASE_CONNECTIONS", value_name = "N")]
     pub database_connections: Option<u32>,
@@ -79,6 +86,20 @@ pub struct Settings {
     /// name different clients is refused]
     #[arg(long, env = "PROOFMARK_PROXY_HEADER", value_name = "HEADER")]
     pub proxy_header: Option<ProxyHeader>,
+    /// What is done about files with keys and tokens that every user of the machine may read or change: refuse, or warn
+    /// and take them [default: refuse]
+    #[arg(long, env = "PROOFMARK_SECRET_FILE_MODE", value_name = "RULE")]
+    pub secret_file_mode: Option<SecretFileMode>,
+    /// Days for which security events are kept [default: 90]
+    #[arg(long, env = "PROOFMARK_SECURITY_EVENT_DAYS", value_name = "DAYS")]
+    pub security_event_days: Option<u32>,
+    /// Maximum number of security events of each kind that are kept [default: 1000000]
+    #[arg(long, env = "PROOFMARK_MAX_SECURITY_EVENTS", value_name = "N")]
+    pub max_security_events: Option<u32>,
+    /// Maximum number of security events that a replica writes in a minute, each with its count; half of them for those
+    /// without a credential, and further ones are counted together [default: 400]
+    #[arg(long, env = "PROOFMARK_SECURITY_EVENTS_PER_MINUTE", value_name = "N")]
+    pub security_events_per_minute: Option<usize>,
     /// Log lines as json or text [default: json, or text on a terminal]
     #[arg(long, env = "PROOFMARK_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -181,7 +202,8 @@ pub struct Settings {
     /// Percent of the time that collection and retention may work, each on one connection [default: 20]
     #[arg(long, env = "PROOFMARK_BACKGROUND_PERCENT", value_name = "PERCENT")]
     pub background_percent: Option<u32>,
-    /// Seconds for which a presigned URL holds that a GET of a large blob is redirected to; 0 redirects nothing [default: 0]
+    /// Seconds for which a presigned URL holds that a GET of a large blob is redirected to, whose bytes the client alone
+    /// checks; 0 redirects nothing [default: 0]
     #[arg(long, env = "PROOFMARK_BLOB_REDIRECT_SECONDS", value_name = "SECONDS")]
     pub blob_redirect_seconds: Option<u64>,
     /// Seconds after which an idle upload session is collected [default: 86400]
@@ -213,6 +235,25 @@ pub enum ProxyHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
+}
+
+/// What is done about secret files that others may read or change.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretFileMode {
+    /// They are not taken.
+    #[default]
+    Refuse,
+    /// They are taken with a warning, as where Kubernetes mounts them.
+    Warn,
+}
+
+impl SecretFileMode {
+    /// As the environment says, for commands that have no settings.
+    pub fn of_environment() -> Self {
+        let text = variable("PROOFMARK_SECRET_FILE_MODE").unwrap_or_default();
+        if text.eq_ignore_ascii_case("warn") { Self::Warn } else { Self::Refuse }
+    }
 }
 
 /// Where the database is.
@@ -307,8 +348,10 @@ impl Limits {
 pub struct Config {
     pub listen: SocketAddr,
     pub metrics_listen: Option<SocketAddr>,
+    pub metrics_token_file: Option<PathBuf>,
     pub data: PathBuf,
     pub database: Database,
+    pub migration_database_url: Option<String>,
     pub database_connections: u32,
     pub reserved_connections: u32,
     pub statement_time: Duration,
@@ -322,6 +365,10 @@ pub struct Config {
     pub transport: Transport,
     pub trusted_proxies: Vec<IpNet>,
     pub proxy_header: Option<ProxyHeader>,
+    pub secret_file_mode: SecretFileMode,
+    pub security_event_days: u32,
+    pub max_security_events: u32,
+    pub security_events_per_minute: usize,
     pub log_format: Option<LogFormat>,
     pub log: String,
     pub severity_order: Option<String>,
@@ -371,8 +418,10 @@ impl Settings {
         fill!(
             listen,
             metrics_listen,
+            metrics_token_file,
             data,
             database_url,
+            migration_database_url,
             database_connections,
             reserved_connections,
             statement_seconds,
@@ -388,6 +437,10 @@ impl Settings {
             insecure_http,
             trusted_proxies,
             proxy_header,
+            secret_file_mode,
+            security_event_days,
+            max_security_events,
+            security_events_per_minute,
             log_format,
             log,
             max_manifest_bytes,
@@ -478,10 +531,12 @@ impl Settings {
         Ok(Config {
             listen,
             metrics_listen: self.metrics_listen,
+            metrics_token_file: self.metrics_token_file,
             database: match self.database_url {
                 Some(url) => Database::Given(url),
                 None => Database::Private(data.join("postgres")),
             },
+            migration_database_url: self.migration_database_url,
             database_connections,
             reserved_connections: reserved(self.reserved_connections, database_connections)?,
             statement_time: seconds(self.statement_seconds, 30),
@@ -498,6 +553,10 @@ impl Settings {
             transport,
             trusted_proxies: ranges(self.trusted_proxies.as_deref().unwrap_or_default())?,
             proxy_header: self.proxy_header,
+            secret_file_mode: self.secret_file_mode.unwrap_or_default(),
+            security_event_days: self.security_event_days.unwrap_or(90),
+            max_security_events: self.max_security_events.unwrap_or(1_000_000),
+            security_events_per_minute: self.security_events_per_minute.unwrap_or(400),
             log_format: self.log_format,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             severity_order: self.severity_order,

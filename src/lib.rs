@@ -25,6 +25,7 @@ pub mod names;
 pub mod policy;
 pub mod postgres;
 pub mod promotion;
+pub mod secret_files;
 pub mod server;
 pub mod storage;
 pub mod telemetry;

@@ -22,6 +22,30 @@ enum AuditCommand {
   proofmark audit events --repository payments/api --kind promotion.allowed
   proofmark audit events --export ndjson > trail.ndjson")]
     Events(Events),
+    /// List security events, the newest first: refused credentials and access, and who read the audit trail
+    #[command(after_help = "Examples:
+  proofmark audit security --since 24h
+  proofmark audit security --kind authentication.failed")]
+    Security(Security),
+}
+
+#[derive(clap::Args, Debug)]
+struct Security {
+    /// Only of this kind: authentication.failed, access.refused, audit.read or audit.exported
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only by this principal
+    #[arg(long)]
+    principal: Option<String>,
+    /// Only those of which the last happened at or after this time, e.g. 12h (ago) or 2026-12-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    since: Option<Moment>,
+    /// Only those of which the first happened before this time
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    until: Option<Moment>,
+    /// Maximum number of security events
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
 }
 
 #[derive(clap::Args, Debug)]
@@ -65,7 +89,40 @@ const PATH: &str = "/api/v1/audit/events";
 impl Audit {
     /// Runs the command.
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
-        let AuditCommand::Events(events) = self.command;
+        match self.command {
+            AuditCommand::Events(events) => events.run(registry, output).await,
+            AuditCommand::Security(security) => security.run(registry, output).await,
+        }
+    }
+}
+
+impl Security {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let (since, until) = (self.since.map(Moment::to_rfc3339), self.until.map(Moment::to_rfc3339));
+        let query = [
+            ("kind", self.kind.as_deref()),
+            ("principal", self.principal.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+        ];
+        let items = registry.list("/api/v1/security-events", &query, self.limit.saturating_add(1)).await?;
+        let columns = [
+            ("last at", "/last_at"),
+            ("kind", "/kind"),
+            ("count", "/count"),
+            ("by", "/principal"),
+            ("from", "/client_address"),
+            ("action", "/action"),
+            ("repository", "/repository"),
+        ];
+        output.part(items, self.limit, &columns, "Nothing happened");
+        Ok(())
+    }
+}
+
+impl Events {
+    async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
+        let events = self;
         let since = events.since.map(Moment::to_rfc3339);
         let until = events.until.map(Moment::to_rfc3339);
         let format = events.export.map(|export| match export {

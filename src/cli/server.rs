@@ -22,23 +22,48 @@ pub struct Serve {
 
 /// Bring the database's schema up to date and stop
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  proofmark migrate --database-url postgres://owner@db/proofmark --grant-to proofmark_runtime
+  proofmark migrate --print-grants proofmark_runtime
+
+With PROOFMARK_MIGRATION_DATABASE_URL that role migrates, and the role of DATABASE_URL gets its rights.")]
 pub struct Migrate {
     #[command(flatten)]
     settings: Settings,
+    /// Give this role the rights that the service needs while it runs, and take all others on its tables
+    #[arg(long, value_name = "ROLE")]
+    grant_to: Option<String>,
+    /// Print the statements that would give them, and stop
+    #[arg(long, value_name = "ROLE", conflicts_with = "grant_to")]
+    print_grants: Option<String>,
 }
 
 impl Serve {
     /// Serves until told to stop.
     pub async fn run(self) -> Result<(), Stop> {
-        Ok(server::run(self.settings.resolve()?).await?)
+        let config = self.settings.clone().resolve()?;
+        Ok(server::run(self.settings, config).await?)
     }
 }
 
 impl Migrate {
     /// Migrates.
     pub async fn run(self, output: Output) -> Result<(), Stop> {
-        let host = Host::open(self.settings.resolve()?).await?;
+        if let Some(role) = &self.print_grants {
+            output.print(postgres::roles::grants(role).trim_end());
+            return Ok(());
+        }
+        let config = self.settings.resolve()?;
+        let runtime = match (&config.database, &config.migration_database_url) {
+            (Database::Given(url), Some(_)) => postgres::roles::user_of(url),
+            (Database::Given(_), None) | (Database::Private(_), _) => None,
+        };
+        let role = self.grant_to.or(runtime);
+        let host = Host::open(config).await?;
         host.db.migrate().await?;
+        if let Some(role) = &role {
+            postgres::roles::grant(&mut *host.db.acquire().await?, role).await?;
+        }
         let private = host.private.clone();
         host.close().await?;
         output.answer(&json!({ "migrated": true, "private_postgres": private }), || match &private {
@@ -75,7 +100,10 @@ impl Host {
     /// Connects to the given Postgres or to the private one, which is started when no service runs.
     pub async fn open(config: Config) -> Result<Self, Stop> {
         let (url, private, started) = match &config.database {
-            Database::Given(url) => (url.clone(), None, None),
+            // Who has the server in hand works as the role that owns the tables.
+            Database::Given(url) => {
+                (config.migration_database_url.as_ref().unwrap_or(url).clone(), None, None)
+            }
             Database::Private(directory) => {
                 if let Some(url) = postgres::local::connect_url(directory)? {
                     (url.clone(), Some(url), None)

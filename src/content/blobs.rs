@@ -11,11 +11,15 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Digest;
 use crate::postgres::{Db, Generation, act, agreed_time, constraint, refusal};
-use crate::storage::{ByteStream, Location, OwnRoom, Store, StoredBlob};
+use crate::storage::{
+    ByteStream, Checked, Described, Location, OwnRoom, PIECE_BYTES, PieceDigests, Store, StoredBlob,
+    TouchedPieces,
+};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde_json::json;
 use sqlx::PgConnection;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A blob as a repository has it.
@@ -27,6 +31,9 @@ pub struct Blob {
     pub size_bytes: u64,
     /// Where they lie.
     pub location: Location,
+    /// Whether ranges of it are checked by the digests of its pieces. Those that an earlier version stored have none
+    /// until they are read whole.
+    pub has_pieces: bool,
 }
 
 /// What linking changed.
@@ -127,9 +134,55 @@ pub async fn find(
 }
 
 impl Blob {
-    /// Its bytes as a stream.
-    pub async fn read(&self, store: &Store) -> Result<ByteStream, Failure> {
-        store.read(&self.location, 0..self.size_bytes).await
+    /// Its bytes as a stream, which ends in an error if they are not those of its digest. `found` is told what was
+    /// found, with the digests of its pieces where it has none yet.
+    pub async fn read<F>(&self, store: &Store, found: F) -> Result<ByteStream, Failure>
+    where
+        F: FnOnce(Checked) + Send + 'static,
+    {
+        let wants_pieces = !self.has_pieces && matches!(self.location, Location::Object(_));
+        store.read_checked(self.described(), wants_pieces, found).await
+    }
+
+    /// A range of its bytes that is not empty, checked by the digests of its pieces, where it has them. `found` is told
+    /// of damage.
+    pub async fn read_range<F>(
+        &self,
+        db: &Db,
+        store: &Store,
+        range: Range<u64>,
+        found: F,
+    ) -> Result<ByteStream, Failure>
+    where
+        F: FnOnce(Checked) + Send + 'static,
+    {
+        let touched = TouchedPieces::of(&range, self.size_bytes);
+        let digests = match &self.location {
+            Location::Inline(_) => Some(PieceDigests::new(Vec::new())),
+            Location::Object(key) if self.has_pieces => {
+                store::pieces(&mut *db.acquire().await?, &self.digest, key, &touched.digests).await?
+            }
+            Location::Object(_) => None,
+        };
+        match digests {
+            Some(digests) => store.read_range_checked(self.described(), range, digests, found).await,
+            None => store.read(&self.location, range).await,
+        }
+    }
+
+    /// Memory that a range of it takes while it is read: the piece that is checked, and the one that goes out.
+    pub fn range_memory_bytes(&self, range: &Range<u64>) -> u64 {
+        match self.location {
+            Location::Object(_) if self.has_pieces => {
+                let touched = TouchedPieces::of(range, self.size_bytes).bytes;
+                (touched.end - touched.start).min(2 * PIECE_BYTES)
+            }
+            Location::Object(_) | Location::Inline(_) => 0,
+        }
+    }
+
+    fn described(&self) -> Described<'_> {
+        Described { digest: &self.digest, size_bytes: self.size_bytes, location: &self.location }
     }
 
     /// Its bytes in memory, where there is room for them; `None` when they are more than `limit_bytes`.
@@ -146,11 +199,27 @@ impl Blob {
         let full = taken.grow(self.size_bytes).await;
         full.map_err(|full| Failure::new("holding a blob in memory", full))?;
         let mut read = BytesMut::new();
-        let mut stream = self.read(store).await?;
+        // Who reads it is refused; what is done about damage is for downloads and fsck.
+        let mut stream = self.read(store, |_| ()).await?;
         while let Some(chunk) = stream.next().await {
             read.extend_from_slice(&chunk.map_err(|error| Failure::new("reading a blob", error))?);
         }
         Ok(Some(taken.hold(read.freeze())))
+    }
+}
+
+/// How many blobs are known to be damaged, which are unknown to clients until they are pushed again.
+pub async fn damaged_blobs(connection: &mut PgConnection) -> Result<i64, Failure> {
+    store::damaged(connection).await
+}
+
+/// Keeps the digests of the pieces of a blob that has none.
+pub async fn keep_pieces(db: &Db, blob: &Blob, pieces: &PieceDigests) -> Result<(), Failure> {
+    match &blob.location {
+        Location::Object(key) => {
+            store::keep_pieces(&mut *db.acquire().await?, &blob.digest, key, pieces).await
+        }
+        Location::Inline(_) => Ok(()),
     }
 }
 

@@ -118,7 +118,7 @@ impl Texts {
 
 async fn read(store: &Store, blob: &Blob) -> Result<bool, Failure> {
     let mut text = Text::default();
-    let mut stream = blob.read(store).await?;
+    let mut stream = blob.read(store, |_| ()).await?;
     while let Some(chunk) = stream.next().await {
         if !text.takes(&chunk.map_err(|error| Failure::new("reading a document", error))?) {
             return Ok(false);

@@ -6,7 +6,7 @@
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::body::{self, NotTaken};
-use crate::http::{Caller, request_id};
+use crate::http::{Caller, note_failed_credential, request_id};
 use crate::identity::{self, Requested, Secret, TooManyScopes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -92,7 +92,10 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     };
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
-    let caller = Caller::by_secret(&app, &secret).await?.ok_or(Refused::Credential)?;
+    let caller = Caller::by_secret(&app, &secret).await?.ok_or_else(|| {
+        note_failed_credential();
+        Refused::Credential
+    })?;
     caller.is_sender_of(&mut extensions);
     answer(&app, &caller, Requested::parse(form.scopes.iter().map(String::as_str))?)
 }

@@ -3,7 +3,7 @@
 
 use crate::config::Limits;
 use crate::failure::Overloaded;
-use crate::storage::{ByteStream, OwnRoom, Slot, Taken};
+use crate::storage::{OwnRoom, Taken};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -48,11 +48,6 @@ where
 pub fn described(headers: &HeaderMap) -> HeaderMap {
     let described = [header::CONTENT_LENGTH, header::CONTENT_TYPE];
     described.into_iter().filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
-}
-
-/// A blob on its way out, which has its slot until it is there or its client is gone.
-pub fn outgoing(bytes: ByteStream, slot: Slot) -> Body {
-    Body::from_stream(bytes.inspect(move |_| _ = &slot))
 }
 
 /// Why a body was not read whole into memory.

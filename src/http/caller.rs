@@ -2,6 +2,7 @@
 
 use super::api::Problem;
 use super::connections::Connection;
+use super::{note_asked, note_failed_credential};
 use crate::access::{
     Act, Action, Authority, Denied, Grant, InEnvironment, Place, Principal, PrincipalId, Scope,
 };
@@ -30,7 +31,10 @@ pub struct Caller {
 impl Caller {
     /// A grant of the action on the scope, or why not; decided from the names alone.
     pub fn may<A: Act, S: Scope>(&self, scope: &S) -> Result<Grant<A, S>, Denied> {
-        self.known.authority.may(scope)
+        self.known
+            .authority
+            .may(scope)
+            .inspect_err(|denied| note_asked(denied.action, scope.place().repository))
     }
 
     /// Whether some binding allows the action at the place.
@@ -88,8 +92,9 @@ impl Caller {
     /// Authenticates a request, and lets those know who asked for its sender, and its connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
         let caller = Self::authenticate(app, &parts.headers).await?;
-        if let Some(caller) = &caller {
-            caller.is_sender_of(&mut parts.extensions);
+        match &caller {
+            Some(caller) => caller.is_sender_of(&mut parts.extensions),
+            None => note_failed_credential(),
         }
         Ok(caller)
     }
@@ -148,6 +153,11 @@ impl Sender {
     pub fn caller(&self) -> Option<&KnownSender> {
         self.0.get()
     }
+}
+
+/// The secret among headers, where there is one that can be read.
+pub(super) fn secret_of(headers: &HeaderMap) -> Option<Secret> {
+    headers.get(AUTHORIZATION).and_then(|header| secret(header.to_str().ok()?))
 }
 
 /// `Bearer <token>` or `Basic <user:token>`; the user's name decides nothing.

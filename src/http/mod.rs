@@ -7,12 +7,15 @@ mod address;
 pub mod api;
 mod auth;
 pub mod body;
+mod browsers;
 mod caller;
 mod clocks;
 mod connections;
+mod cross_site;
 mod deadline;
 pub mod oci;
 mod operations;
+mod outgoing;
 mod range;
 mod request;
 mod serve;
@@ -21,7 +24,8 @@ mod trust;
 pub use address::ClientAddress;
 pub use caller::{Caller, Sender};
 pub use request::{bounded_message, part_of_request, request_id};
-pub use serve::{serve, serve_on};
+use request::{note_asked, note_audit, note_denied, note_failed_credential};
+pub use serve::{reload_certificate, serve, serve_on};
 
 use crate::app::App;
 use api::Problem;
@@ -30,12 +34,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 
 /// Every route of the service.
-pub fn router(app: App) -> Router {
+pub fn router(app: &App) -> Router {
     let router = Router::new()
-        .merge(operations::routes(&app))
+        .merge(operations::routes(app))
         .merge(auth::routes())
         .merge(trust::routes())
-        .merge(api::routes(&app))
+        .merge(api::routes(app))
         .merge(oci::routes())
         .method_not_allowed_fallback(async || {
             let detail = "this path does not answer to this method; /api/v1/openapi.json lists what does";
@@ -46,9 +50,10 @@ pub fn router(app: App) -> Router {
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", detail)
         })
         .layer(from_fn_with_state(app.clone(), clocks::refuse_writes))
+        .layer(from_fn_with_state(app.clone(), cross_site::refuse_writes))
         .layer(from_fn_with_state(app.clone(), deadline::answer_in_time))
         .with_state(app.clone());
-    request::layers(router, &app.config)
+    request::layers(router, app)
 }
 
 /// Whether a client has the answer with this ETag (RFC 9110, If-None-Match).

@@ -5,6 +5,7 @@ use super::{operations, request, router};
 use crate::app::App;
 use crate::config::{Limits, Transport};
 use crate::failure::Failure;
+use crate::secret_files;
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum_server::accept::NoDelayAcceptor;
@@ -13,6 +14,7 @@ use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +25,7 @@ pub async fn serve(app: App) -> Result<(), Failure> {
     let handle = Handle::new();
     tokio::spawn(stop_on_signal(handle.clone(), app.config.shutdown));
     if let Some(address) = app.config.metrics_listen {
-        let metrics = request::layers(operations::metrics().with_state(app.clone()), &app.config);
+        let metrics = request::layers(operations::metrics().with_state(app.clone()), &app);
         let (handle, limits) = (handle.clone(), app.config.limits);
         let listener = bind(address).await?;
         tokio::spawn(async move {
@@ -41,22 +43,44 @@ pub async fn serve(app: App) -> Result<(), Failure> {
 pub async fn serve_on(listener: TcpListener, app: App, handle: Handle<SocketAddr>) -> Result<(), Failure> {
     let limits = app.config.limits;
     let served = match app.config.transport.clone() {
-        Transport::Plain => plain(listener, router(app), handle, &limits).await,
+        Transport::Plain => plain(listener, router(&app), handle, &limits).await,
         Transport::Tls { cert, key } => {
             // The first provider installed wins; a second call only says so.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-            let tls = RustlsConfig::from_pem_file(cert, key)
+            let (cert, key) = pem(&app, &cert, &key)?;
+            let tls = RustlsConfig::from_pem(cert, key)
                 .await
                 .map_err(|error| Failure::new("reading the TLS certificate and key", error))?;
+            let _ = app.tls.set(tls.clone());
             let acceptor = RustlsAcceptor::new(tls)
                 .handshake_timeout(limits.header_timeout)
                 .acceptor(NoDelayAcceptor::new());
             let server = bounded(listener, handle, &limits);
             let doorkeeper = Doorkeeper::new(acceptor, limits.connections, patience(&limits));
-            server.acceptor(doorkeeper).serve(addressed(router(app))).await
+            server.acceptor(doorkeeper).serve(addressed(router(&app))).await
         }
     };
     served.map_err(|error| Failure::new("serving", error))
+}
+
+/// Serves new connections with the certificate and key as their files are now. Those that cannot be used change
+/// nothing.
+pub async fn reload_certificate(app: &App) -> Result<(), Failure> {
+    let (Transport::Tls { cert, key }, Some(tls)) = (&app.config.transport, app.tls.get()) else {
+        return Ok(());
+    };
+    let (cert, key) = pem(app, cert, key)?;
+    let reloaded = tls.reload_from_pem(cert, key).await;
+    reloaded.map_err(|error| Failure::new("reading the TLS certificate and key", error))
+}
+
+fn pem(app: &App, cert: &Path, key: &Path) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+    let cert = std::fs::read(cert).map_err(|error| {
+        Failure::new("reading PROOFMARK_TLS_CERT", format!("{}: {error}", cert.display()))
+    })?;
+    let key = secret_files::read(key, app.config.secret_file_mode)
+        .map_err(|unusable| Failure::new("reading PROOFMARK_TLS_KEY", unusable))?;
+    Ok((cert, key.to_vec()))
 }
 
 async fn plain(

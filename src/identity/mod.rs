@@ -14,7 +14,7 @@ mod tokens;
 pub use callers::{Caller, Callers};
 pub use docker::{DockerToken, MAX_SCOPES, Made, Requested, TooManyScopes, issue};
 pub use grants::{Given, GrantRow, give, grants, take_back};
-pub use secret::{Secret, without_secrets};
+pub use secret::{NoSecret, Secret, chosen_secret, without_secrets};
 pub use store::tokens::TokenRow;
 pub use tokens::{
     Issued, NewToken, Refused, create_first_token, create_token, ensure_admin_token, revoke_token, tokens,

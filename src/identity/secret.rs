@@ -1,17 +1,24 @@
 //! A bearer secret: shown once, kept as a hash.
 
+use crate::config::SecretFileMode;
+use crate::secret_files::{self, Unusable};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// What stands before every secret that we make, so that scanners of leaked secrets find it.
 const PREFIX: &str = "pmk_";
 
-/// Characters of a secret that an operator chose, at the least.
-pub const MIN_CHOSEN_LEN: usize = 20;
+/// Characters of a secret that an operator chose, at the least, and different ones among them: 20 letters of one kind
+/// are guessed at once.
+const MIN_CHOSEN_LEN: usize = 20;
+const MIN_DIFFERENT: usize = 8;
 
 /// A secret as its holder shows it; never printed by accident.
 #[derive(Clone)]
@@ -74,6 +81,38 @@ fn decoded(segment: &str) -> String {
 /// A token, or a docker token: a JWT begins with `{"` in base64.
 fn holds_secret(text: &str) -> bool {
     text.contains(PREFIX) || text.split_once("eyJ").is_some_and(|(_, rest)| rest.matches('.').count() >= 2)
+}
+
+impl Secret {
+    /// Whether it is the other one; how long that takes tells nothing of where they differ.
+    pub fn is(&self, other: &Self) -> bool {
+        self.sha256().ct_eq(&other.sha256()).into()
+    }
+}
+
+/// Why a secret that an operator chose is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSecret {
+    /// It is too easy to guess.
+    #[error(
+        "a chosen token has at least {MIN_CHOSEN_LEN} characters, {MIN_DIFFERENT} different ones among them and no \
+         spaces: take one of `openssl rand -base64 32`"
+    )]
+    Weak,
+    /// Its file cannot be taken.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+}
+
+/// The secret that an operator wrote into a file.
+pub fn chosen_secret(path: &Path, rule: SecretFileMode) -> Result<Secret, NoSecret> {
+    let text = secret_files::read_text(path, rule)?;
+    let text = text.trim();
+    let different = text.chars().collect::<BTreeSet<_>>().len();
+    if text.len() < MIN_CHOSEN_LEN || different < MIN_DIFFERENT || text.contains(char::is_whitespace) {
+        return Err(NoSecret::Weak);
+    }
+    Ok(Secret::new(text))
 }
 
 impl fmt::Debug for Secret {

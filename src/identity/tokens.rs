@@ -1,8 +1,9 @@
 //! Making and revoking tokens.
 
-use super::secret::{MIN_CHOSEN_LEN, Secret};
+use super::secret::{NoSecret, Secret, chosen_secret};
 use super::store::{self, tokens::TokenRow};
 use crate::access::{Administer, Binding, Everything, Grant, Principal, Role};
+use crate::config::SecretFileMode;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Pattern;
@@ -10,7 +11,7 @@ use crate::postgres::{Db, Generation, Tx, act, agreed_time, database_time, refus
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -66,9 +67,9 @@ pub enum Refused {
         "the secret in the administrator's token file belongs to a token that was revoked or has expired; write another one"
     )]
     Ended,
-    /// A chosen secret that is too short.
-    #[error("a chosen administrator's token has at least {MIN_CHOSEN_LEN} characters, none of them spaces")]
-    Weak,
+    /// A chosen secret that cannot be taken.
+    #[error(transparent)]
+    NoSecret(#[from] NoSecret),
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -173,16 +174,11 @@ pub async fn tokens(
 ///
 /// The file is written before the row: a crash between the two leaves a file whose content the next
 /// start takes.
-pub async fn ensure_admin_token(db: &Db, path: &Path) -> Result<(), Refused> {
-    let secret = match fs::read_to_string(path) {
-        Ok(text) => Secret::new(text.trim()),
-        Err(error) if error.kind() == ErrorKind::NotFound => write_new(path)?,
-        Err(error) => return Err(Failure::new("reading the administrator's token file", error).into()),
+pub async fn ensure_admin_token(db: &Db, path: &Path, rule: SecretFileMode) -> Result<(), Refused> {
+    let secret = match chosen_secret(path, rule) {
+        Err(NoSecret::Unusable(unusable)) if unusable.is_missing() => write_new(path)?,
+        chosen => chosen?,
     };
-    let text = secret.reveal();
-    if text.len() < MIN_CHOSEN_LEN || text.contains(char::is_whitespace) {
-        return Err(Refused::Weak);
-    }
     let mut connection = db.pool().acquire().await?;
     match store::tokens::by_secret(&mut connection, &secret.sha256()).await? {
         Some(live) if live.valid => return Ok(()),

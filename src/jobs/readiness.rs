@@ -1,6 +1,7 @@
 //! Whether the service is ready, and what an operator should look at though it is.
 
 use super::status::{JobStatus, JobStatuses};
+use crate::content::blobs;
 use crate::failure::Failure;
 use crate::postgres::{Clocks, Db, MAX_CLOCK_DIFFERENCE, queue};
 use crate::storage::Store;
@@ -47,10 +48,16 @@ pub struct Readiness {
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Readiness {
-    /// Asks Postgres, the object store and the jobs of this replica.
-    pub async fn of(db: &Db, store: &Store, statuses: &JobStatuses) -> Self {
+    /// Asks Postgres, the object store and the jobs of this replica, which adds what it knows of itself.
+    pub async fn of(
+        db: &Db,
+        store: &Store,
+        statuses: &JobStatuses,
+        own: impl IntoIterator<Item = ReadyReason>,
+    ) -> Self {
         let jobs = statuses.all();
-        let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).collect();
+        let own = own.into_iter().map(|reason| (ReadyStatus::Degraded, reason));
+        let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).chain(own).collect();
         // A Postgres that is frozen keeps the connection open and says nothing.
         let facts = tokio::time::timeout(ANSWERS_WITHIN, facts(db)).await;
         let facts =
@@ -77,6 +84,20 @@ impl Readiness {
 }
 
 impl ReadyReason {
+    /// The service's role in Postgres owns the tables.
+    pub fn unlimited_role() -> Self {
+        let message = "the service's role in Postgres owns its tables, so that who has its credentials may change \
+                       everything: set PROOFMARK_MIGRATION_DATABASE_URL to the owner's URL and DATABASE_URL to another \
+                       role's";
+        Self::new("database-role-unlimited", message)
+    }
+
+    /// A reload found these unusable and left them as they were.
+    pub fn kept_at_reload(what: &[&str]) -> Self {
+        let what = what.join(", ");
+        Self::new("reload-failed", format!("the last reload left as it was: {what}; the log says why"))
+    }
+
     fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -92,7 +113,13 @@ async fn facts(db: &Db) -> Result<(Clocks, Vec<Found>), Failure> {
         let message = format!("{} queued jobs of the kind {} failed too often", count.jobs, count.kind);
         (ReadyStatus::Degraded, ReadyReason::new("dead-jobs", message))
     });
-    Ok((clocks, dead.collect()))
+    let damaged = Some(blobs::damaged_blobs(&mut connection).await?).filter(|damaged| *damaged > 0);
+    let damaged = damaged.map(|number| {
+        let message =
+            format!("the bytes of {number} blobs are damaged; push them again (`proofmark fsck` names them)");
+        (ReadyStatus::Degraded, ReadyReason::new("damaged-blobs", message))
+    });
+    Ok((clocks, dead.chain(damaged).collect()))
 }
 
 fn job_reason(status: &JobStatus) -> Option<Found> {

@@ -3,16 +3,15 @@
 use super::durable::{Existing, write};
 use super::private::{PrivateKeys, PublicKey, PublicKeys, generate};
 use super::{KeyRole, OPENING};
+use crate::config::SecretFileMode;
 use crate::failure::Failure;
+use crate::secret_files;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::Permissions;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -55,7 +54,11 @@ pub fn init(path: &Path) -> Result<PublicKeys, Failure> {
 /// Brings a key file of the first form over to the present one: the keys that it has stay, and the role attestation
 /// gets a new one. `false` where there is nothing to do.
 pub fn upgrade(path: &Path) -> Result<bool, Failure> {
-    let Some(first) = read_any(path)?.old else { return Ok(false) };
+    upgrade_by(path, SecretFileMode::of_environment())
+}
+
+pub(super) fn upgrade_by(path: &Path, rule: SecretFileMode) -> Result<bool, Failure> {
+    let Some(first) = read_any(path, rule)?.old else { return Ok(false) };
     let [summary, token, webhook, log] = *first;
     // In the order of the roles.
     let keys = PrivateKeys([summary, generate()?, token, webhook, log]);
@@ -67,7 +70,9 @@ pub fn upgrade(path: &Path) -> Result<bool, Failure> {
 pub fn public(path: &Path) -> Result<PublicKeys, Failure> {
     let failed = |why: String| Failure::new("reading public keys", format!("{}: {why}", path.display()));
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
-    let Ok(document) = serde_json::from_str::<PublicDocument>(&text) else { return Ok(read(path)?.public()) };
+    let Ok(document) = serde_json::from_str::<PublicDocument>(&text) else {
+        return Ok(read(path, SecretFileMode::of_environment())?.public());
+    };
     KeyRole::ALL
         .into_iter()
         .map(|role| {
@@ -107,8 +112,8 @@ struct AnyForm {
 }
 
 /// Reads the file.
-pub(super) fn read(path: &Path) -> Result<PrivateKeys, Failure> {
-    read_any(path)?.keys.ok_or_else(|| {
+pub(super) fn read(path: &Path, rule: SecretFileMode) -> Result<PrivateKeys, Failure> {
+    read_any(path, rule)?.keys.ok_or_else(|| {
         let path = path.display();
         Failure::new(
             OPENING,
@@ -121,11 +126,11 @@ pub(super) fn read(path: &Path) -> Result<PrivateKeys, Failure> {
     })
 }
 
-fn read_any(path: &Path) -> Result<AnyForm, Failure> {
+fn read_any(path: &Path, rule: SecretFileMode) -> Result<AnyForm, Failure> {
     let failed = |why: String| Failure::new(OPENING, format!("the key file {}: {why}", path.display()));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+    let text = match secret_files::read_text(path, rule) {
+        Ok(text) => text,
+        Err(unusable) if unusable.is_missing() => {
             return Err(failed(
                 "is missing. If this registry has run before, restore its key file from a backup: what it \
                  signed can only be continued with the same keys. For a new registry `proofmark key init` \
@@ -133,9 +138,8 @@ fn read_any(path: &Path) -> Result<AnyForm, Failure> {
                     .into(),
             ));
         }
-        Err(error) => return Err(failed(error.to_string())),
+        Err(unusable) => return Err(Failure::new(OPENING, unusable)),
     };
-    warn_when_open(path);
     // Serde's message may quote what it found; only its place is told.
     let document: Document<'_> = serde_json::from_str(&text).map_err(|error| {
         failed(format!(
@@ -167,18 +171,10 @@ fn read_any(path: &Path) -> Result<AnyForm, Failure> {
     }
 }
 
-/// Secrets mounted by an orchestrator are often readable by a group: said, not refused.
-pub(super) fn warn_when_open(path: &Path) {
-    if let Ok(metadata) = path.metadata()
-        && Permissions::mode(&metadata.permissions()) & 0o077 != 0
-    {
-        tracing::warn!(file = %path.display(), "the key file can be read by other users than its owner");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_key_file_round_trips_is_private_and_is_never_overwritten() {
@@ -186,7 +182,7 @@ mod tests {
         let path = directory.path().join("below/keys.json");
         let made = init(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read(&path).unwrap().public(), made);
+        assert_eq!(read(&path, SecretFileMode::Refuse).unwrap().public(), made);
         assert!(init(&path).unwrap_err().chain().contains("never overwritten"));
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left behind");
         let written = directory.path().join("public.json");
@@ -205,10 +201,10 @@ mod tests {
         assert!(upgrade(&path).is_err(), "version 1 has no attestation key");
         old.as_object_mut().unwrap().remove("attestation");
         std::fs::write(&path, old.to_string()).unwrap();
-        let Err(refused) = read(&path) else { panic!("it was read") };
+        let Err(refused) = read(&path, SecretFileMode::Refuse) else { panic!("it was read") };
         assert!(refused.chain().contains("proofmark key upgrade"), "{}", refused.chain());
         assert!(upgrade(&path).unwrap() && !upgrade(&path).unwrap());
-        let now = read(&path).unwrap().public();
+        let now = read(&path, SecretFileMode::Refuse).unwrap().public();
         for role in KeyRole::ALL {
             assert_eq!(now[&role] == made[&role], role != KeyRole::Attestation, "{role}");
         }
@@ -220,7 +216,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.json");
         std::fs::write(&path, r#"{"version":1,"summary":"hunter2","secret":"hunter2"}"#).unwrap();
-        let Err(failure) = read(&path) else { panic!("it was read") };
+        let Err(failure) = read(&path, SecretFileMode::Warn) else { panic!("it was read") };
         let said = failure.chain();
         assert!(said.contains("line 1") && !said.contains("hunter2"), "{said}");
     }

@@ -30,6 +30,7 @@ pub use signed::{Draft, MAX_TRUST_BYTES, TrustFile, TrustRefused};
 pub use store::verifier_id;
 pub use trust::{KeyRole, Root, TRUST_FORMAT, Trust, TrustedKey, TrustedScheme, signed_at_field};
 
+use crate::config::SecretFileMode;
 use crate::failure::Failure;
 use chrono::{DateTime, Utc};
 use private::PrivateKeys;
@@ -53,6 +54,8 @@ pub enum Source {
 pub struct Sources<'a> {
     /// The private keys.
     pub keys: &'a Source,
+    /// Whether a key file is taken that others may read.
+    pub secret_file_mode: SecretFileMode,
     /// The trust file that the operator gives: the rows of the database must contain it or be followed by it.
     pub trust: Option<&'a Path>,
     /// Beside the private Postgres, where the first start makes a root key and a trust file.

@@ -12,6 +12,7 @@ use super::signed::{Draft, TrustFile};
 use super::store::{self, Stored};
 use super::trust::{KeyRole, Names, Root};
 use super::{Keys, OPENING, Opened, Source, Sources, file};
+use crate::config::SecretFileMode;
 use crate::failure::Failure;
 use crate::postgres::database_time;
 use chrono::{DateTime, Utc};
@@ -42,7 +43,7 @@ pub(super) async fn open(connection: &mut PgConnection, sources: &Sources<'_>) -
         store::lock(connection).await?;
         stored = store::read(connection).await?;
     }
-    let private = private_keys(sources.keys, stored.as_ref())?;
+    let private = private_keys(sources.keys, stored.as_ref(), sources.secret_file_mode)?;
     let at = database_time(connection).await?;
     let mut added = Vec::new();
     let in_database = stored.as_ref().map(chain_of).transpose()?.flatten();
@@ -112,16 +113,20 @@ fn adds_something(stored: Option<&Stored>, given: &[Given]) -> bool {
     newest.is_none() || given.iter().any(|given| Some(given.file.version()) > newest)
 }
 
-fn private_keys(source: &Source, stored: Option<&Stored>) -> Result<PrivateKeys, Failure> {
+fn private_keys(
+    source: &Source,
+    stored: Option<&Stored>,
+    rule: SecretFileMode,
+) -> Result<PrivateKeys, Failure> {
     match source {
-        Source::Given(path) => file::read(path),
+        Source::Given(path) => file::read(path, rule),
         Source::Made(path) => {
             if stored.is_none() && !path.exists() {
                 file::init(path)?;
-            } else if path.exists() && file::upgrade(path)? {
+            } else if path.exists() && file::upgrade_by(path, rule)? {
                 tracing::info!(file = %path.display(), "the key file has a key for the role attestation now");
             }
-            file::read(path)
+            file::read(path, rule)
         }
     }
 }

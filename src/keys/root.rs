@@ -2,7 +2,9 @@
 
 use super::durable::{Existing, write};
 use super::private::{PublicKey, generate, pkcs8};
+use crate::config::SecretFileMode;
 use crate::failure::Failure;
+use crate::secret_files;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
@@ -43,8 +45,8 @@ impl RootKey {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let failed = |why: String| Failure::new(READING, format!("the root file {}: {why}", path.display()));
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
-        super::file::warn_when_open(path);
+        let text = secret_files::read_text(path, SecretFileMode::of_environment())
+            .map_err(|unusable| Failure::new(READING, unusable))?;
         let other = || failed("it is not what `proofmark key root init` writes".into());
         let document: Document<'_> = serde_json::from_str(&text).map_err(|_| other())?;
         if document.version != 1 {

@@ -126,6 +126,14 @@ impl Hasher {
         }
     }
 
+    /// The same, as bytes.
+    pub fn finish_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Sha256(h) => h.finalize().to_vec(),
+            Self::Sha512(h) => h.finalize().to_vec(),
+        }
+    }
+
     /// The state, for another process to resume.
     pub fn suspend(&self) -> Resumable {
         match self {

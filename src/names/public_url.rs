@@ -27,6 +27,11 @@ impl PublicUrl {
         if reachable && plain { Ok(()) } else { Err(InvalidPublicUrl) }
     }
 
+    /// Whether clients come over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
     /// The host, with its port where the URL names one: what stands before a repository in a
     /// reference.
     pub fn authority(&self) -> &str {

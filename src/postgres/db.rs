@@ -94,7 +94,7 @@ pub fn takes_from_the_reserve() -> bool {
     FROM_THE_RESERVE.try_with(|()| ()).is_ok()
 }
 
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+pub(super) static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// What Postgres does where a replica's host dies or freezes without a word: the locks of its transactions are free
 /// when it does not answer for half a minute, or does not go on with one. Whoever waits for a lock holds a

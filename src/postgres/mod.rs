@@ -11,6 +11,7 @@ mod generations;
 pub mod local;
 mod names;
 pub mod queue;
+pub mod roles;
 mod scopes;
 mod tx;
 mod wake;

@@ -4,10 +4,9 @@ use super::chunks::{CHUNK_BYTES, Chunks, End};
 use super::files::FileSink;
 use super::parts::PartSink;
 use super::share::UnderWay;
-use super::staged::{Staged, staging_name};
+use super::staged::{Hashing, Staged, staging_name};
 use super::store::{Kind, Store};
 use crate::failure::Failure;
-use crate::names::Hasher;
 use bytes::Bytes;
 use futures::Stream;
 use std::fmt::Display;
@@ -97,9 +96,9 @@ impl Store {
         }
         staged.offset_bytes += bytes.len() as u64;
         if bytes.len() > super::INLINE_BYTES {
-            staged.hasher = finished(hash(staged.hasher.clone(), bytes.clone())).await?;
+            staged.hashing = finished(hash(staged.hashing.clone(), bytes.clone())).await?;
         } else {
-            staged.hasher.update(&bytes);
+            staged.hashing.update(&bytes);
         }
         staged.tail =
             if staged.tail.is_empty() { bytes } else { Bytes::from([&staged.tail[..], &bytes].concat()) };
@@ -143,24 +142,24 @@ where
             Some(chunk) => chunk,
             None => chunks.take(sink.step_bytes(under_way)).await,
         };
-        let hasher = match hashing.take() {
+        let hashed = match hashing.take() {
             Some(hashing) => finished(hashing).await?,
-            None => staged.hasher.clone(),
+            None => staged.hashing.clone(),
         };
         if chunk.is_empty() {
-            staged.hasher = hasher;
+            staged.hashing = hashed;
             return Ok(());
         }
         staged.offset_bytes += chunk.len() as u64;
-        hashing = Some(hash(hasher, chunk.clone()));
+        hashing = Some(hash(hashed, chunk.clone()));
         sink.push(chunk).await?;
     }
 }
 
-fn hash(mut hasher: Hasher, chunk: Bytes) -> JoinHandle<Hasher> {
+fn hash(mut hashing: Hashing, chunk: Bytes) -> JoinHandle<Hashing> {
     spawn_blocking(move || {
-        hasher.update(&chunk);
-        hasher
+        hashing.update(&chunk);
+        hashing
     })
 }
 

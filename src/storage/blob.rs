@@ -1,5 +1,6 @@
 //! A blob that is durable.
 
+use super::pieces::PieceDigests;
 use crate::names::Digest;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -10,6 +11,7 @@ pub struct StoredBlob {
     digest: Digest,
     size_bytes: u64,
     location: Location,
+    pieces: Option<PieceDigests>,
 }
 
 /// Where a blob's bytes lie.
@@ -23,11 +25,11 @@ pub enum Location {
 
 impl StoredBlob {
     pub(super) fn inline(digest: Digest, bytes: Bytes) -> Self {
-        Self { digest, size_bytes: bytes.len() as u64, location: Location::Inline(bytes) }
+        Self { digest, size_bytes: bytes.len() as u64, location: Location::Inline(bytes), pieces: None }
     }
 
-    pub(super) fn object(digest: Digest, size_bytes: u64, key: String) -> Self {
-        Self { digest, size_bytes, location: Location::Object(key) }
+    pub(super) fn object(digest: Digest, size_bytes: u64, key: String, pieces: Option<PieceDigests>) -> Self {
+        Self { digest, size_bytes, location: Location::Object(key), pieces }
     }
 
     /// The blob `{}`, the config of artifacts that have nothing to configure. So small that it lies
@@ -50,6 +52,11 @@ impl StoredBlob {
     /// Where its bytes lie.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The digests of its pieces; `None` of what lies in Postgres, and where an earlier version took the first bytes.
+    pub fn pieces(&self) -> Option<&PieceDigests> {
+        self.pieces.as_ref()
     }
 }
 

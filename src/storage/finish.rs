@@ -3,6 +3,7 @@
 use super::INLINE_BYTES;
 use super::blob::{Location, StoredBlob, key_of};
 use super::objects::Objects;
+use super::pieces::PieceHasher;
 use super::staged::{Pieces, Staged};
 use super::store::{Kind, Store};
 use crate::failure::Failure;
@@ -31,7 +32,7 @@ impl Store {
     /// Makes a blob of an upload. May be repeated after a crash, by any replica, from the same state:
     /// what was done already is found done.
     pub async fn finish(&self, staged: &Staged) -> Result<StoredBlob, Failure> {
-        let digest = staged.hasher.clone().finish();
+        let digest = staged.hashing.whole.clone().finish();
         self.place(staged, digest).await
     }
 
@@ -39,7 +40,7 @@ impl Store {
     /// the bytes came in, they are read again.
     pub async fn finish_as(&self, staged: &Staged, digest: &Digest) -> Result<StoredBlob, FinishRefused> {
         if digest.algorithm() == staged.algorithm() {
-            let actual = staged.hasher.clone().finish();
+            let actual = staged.hashing.whole.clone().finish();
             if actual != *digest {
                 return Err(FinishRefused::WrongDigest { actual });
             }
@@ -86,7 +87,8 @@ impl Store {
                 files.finish(staged, &digest).await?
             }
         };
-        Ok(StoredBlob::object(digest, size_bytes, key))
+        let pieces = staged.hashing.pieces.clone().map(PieceHasher::finish);
+        Ok(StoredBlob::object(digest, size_bytes, key, pieces))
     }
 
     async fn hash_object(&self, key: String, size_bytes: u64, mut hasher: Hasher) -> Result<Hasher, Failure> {

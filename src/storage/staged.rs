@@ -3,6 +3,7 @@
 use super::INLINE_BYTES;
 use super::blob::key_of_parts;
 use super::parts::MOST_PARTS;
+use super::pieces::{PieceHasher, SuspendedPieces};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Hasher, Resumable};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 pub struct Staged {
     pub(super) upload: Uuid,
     pub(super) offset_bytes: u64,
-    pub(super) hasher: Hasher,
+    pub(super) hashing: Hashing,
     pub(super) pieces: Pieces,
     /// What is smaller than the store's least piece: kept with the state itself.
     pub(super) tail: Bytes,
@@ -58,8 +59,31 @@ pub(super) struct Multipart {
 struct Row {
     algorithm: String,
     hash: String,
+    /// None in a state of an earlier version.
+    piece_hashes: Option<SuspendedPieces>,
     offset_bytes: u64,
     pieces: Pieces,
+}
+
+/// The hashes of what has come.
+#[derive(Clone, Debug)]
+pub(super) struct Hashing {
+    pub whole: Hasher,
+    /// None where an earlier version took the first bytes.
+    pub pieces: Option<PieceHasher>,
+}
+
+impl Hashing {
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self { whole: Hasher::new(algorithm), pieces: Some(PieceHasher::default()) }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.whole.update(bytes);
+        if let Some(pieces) = &mut self.pieces {
+            pieces.update(bytes);
+        }
+    }
 }
 
 impl Staged {
@@ -79,7 +103,7 @@ impl Staged {
         Self {
             upload,
             offset_bytes: 0,
-            hasher: Hasher::new(algorithm),
+            hashing: Hashing::new(algorithm),
             pieces: Pieces::None,
             tail: Bytes::new(),
         }
@@ -97,7 +121,7 @@ impl Staged {
 
     /// The algorithm that runs while bytes come in.
     pub fn algorithm(&self) -> Algorithm {
-        match self.hasher {
+        match self.hashing.whole {
             Hasher::Sha256(_) => Algorithm::Sha256,
             Hasher::Sha512(_) => Algorithm::Sha512,
         }
@@ -107,7 +131,8 @@ impl Staged {
     pub fn save(&self) -> Result<(Value, &[u8]), Failure> {
         let row = Row {
             algorithm: self.algorithm().as_str().to_owned(),
-            hash: hex::encode(self.hasher.suspend().0),
+            hash: hex::encode(self.hashing.whole.suspend().0),
+            piece_hashes: self.hashing.pieces.as_ref().map(PieceHasher::suspend),
             offset_bytes: self.offset_bytes,
             pieces: self.pieces.clone(),
         };
@@ -122,9 +147,10 @@ impl Staged {
         let row: Row = serde_json::from_value(document).map_err(|error| Failure::new(unreadable, error))?;
         let algorithm = row.algorithm.parse().map_err(|error| Failure::new(unreadable, error))?;
         let hash = hex::decode(&row.hash).map_err(|error| Failure::new(unreadable, error))?;
-        let hasher = Hasher::resume(algorithm, &Resumable(hash))
+        let whole = Hasher::resume(algorithm, &Resumable(hash))
             .ok_or_else(|| Failure::new(unreadable, "the hash's state is of another version"))?;
-        Ok(Self { upload, offset_bytes: row.offset_bytes, hasher, pieces: row.pieces, tail: tail.into() })
+        let hashing = Hashing { whole, pieces: row.piece_hashes.as_ref().and_then(PieceHasher::resume) };
+        Ok(Self { upload, offset_bytes: row.offset_bytes, hashing, pieces: row.pieces, tail: tail.into() })
     }
 
     pub(super) fn parts_key(&self) -> String {

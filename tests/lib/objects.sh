@@ -62,6 +62,8 @@ start_seaweedfs() {
   export AWS_ENDPOINT=http://127.0.0.1:${ports[6]} AWS_REGION=us-east-1
   export AWS_ACCESS_KEY_ID=tests AWS_SECRET_ACCESS_KEY=tests-only PROOFMARK_TEST_S3_URL=s3://proofmark/tests
   until_made s3 make_s3_bucket proofmark && until_made s3 make_s3_bucket google || return 1
+  # The service refuses credentials that others may read.
+  install -m 600 /dev/null "$OBJECTS_DIRECTORY/account.json"
   export PROOFMARK_TEST_GOOGLE_URL=gs://google/tests GOOGLE_SERVICE_ACCOUNT=$OBJECTS_DIRECTORY/account.json
   openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$OBJECTS_DIRECTORY/account.pem" &&
     python3 - "$OBJECTS_DIRECTORY/account.pem" > "$GOOGLE_SERVICE_ACCOUNT" <<< '

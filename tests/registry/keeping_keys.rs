@@ -4,7 +4,7 @@ use crate::harness::{MadeKeys, Registry, fresh_database, make_keys, sha256};
 use proofmark::app::App;
 use proofmark::attestation::IN_TOTO;
 use proofmark::attestation::summary::{self, Expectations, Input, SubjectKind, SummarySubject, Verification};
-use proofmark::config::Settings;
+use proofmark::config::{SecretFileMode, Settings};
 use proofmark::keys::{self, Keys, ROOT_FILE, Source, Sources, TRUST_FILE, TrustFile};
 use proofmark::postgres::{Db, Options};
 use serde_json::{Value, json};
@@ -35,14 +35,26 @@ async fn open(db: &Db, sources: &Sources<'_>) -> Result<keys::Opened, String> {
 /// A start beside the private Postgres, which keeps everything in one directory.
 async fn open_at_home(db: &Db, home: &Path, name: &str) -> Result<keys::Opened, String> {
     let source = Source::Made(home.join("keys.json"));
-    let sources = Sources { keys: &source, trust: None, home: Some(home), public_name: (None, name) };
+    let sources = Sources {
+        secret_file_mode: SecretFileMode::Refuse,
+        keys: &source,
+        trust: None,
+        home: Some(home),
+        public_name: (None, name),
+    };
     open(db, &sources).await
 }
 
 /// A start beside a Postgres that was given.
 async fn open_given(db: &Db, made: &MadeKeys, trust: Option<&Path>) -> Result<keys::Opened, String> {
     let source = Source::Given(made.keys.clone());
-    let sources = Sources { keys: &source, trust, home: None, public_name: (None, "127.0.0.1:8470") };
+    let sources = Sources {
+        secret_file_mode: SecretFileMode::Refuse,
+        keys: &source,
+        trust,
+        home: None,
+        public_name: (None, "127.0.0.1:8470"),
+    };
     open(db, &sources).await
 }
 
@@ -74,8 +86,13 @@ async fn replicas_that_start_at_once_write_one_identity() {
         let (db, source, trust) = (db.clone(), source.clone(), made.trust.clone());
         tokio::spawn(async move {
             let name = format!("replica-{n}.example");
-            let sources =
-                Sources { keys: &source, trust: Some(&trust), home: None, public_name: (None, &name) };
+            let sources = Sources {
+                secret_file_mode: SecretFileMode::Refuse,
+                keys: &source,
+                trust: Some(&trust),
+                home: None,
+                public_name: (None, &name),
+            };
             open(&db, &sources).await.unwrap()
         })
     });

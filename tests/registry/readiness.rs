@@ -1,6 +1,6 @@
 //! `/readyz` and the wake-ups: what an operator sees of jobs and clocks, and who hears of new log entries.
 
-use crate::harness::{Registry, eventually};
+use crate::harness::{Registry, as_limited_role, eventually};
 use proofmark::ledger::{self, LogListener};
 use proofmark::postgres::Growing;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 async fn readiness(registry: &Registry) -> (u16, Value) {
     let answer = registry.anyone().get("/readyz").send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    (answer.status().as_u16(), as_limited_role(answer.json().await.unwrap()))
 }
 
 /// The codes of the reasons.

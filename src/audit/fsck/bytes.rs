@@ -6,7 +6,7 @@ use crate::audit::store::bytes::{self as rows, ObjectRow};
 use crate::audit::store::repairs::BlobRow;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, Hasher};
-use crate::storage::{Found, Location, Place, Store};
+use crate::storage::{Found, Location, PieceDigests, PieceHasher, Place, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// Rows of one page.
@@ -32,8 +32,15 @@ impl Audit<'_> {
             while let Some((hashed, row)) = read.next().await {
                 let again = Some(Repair::Blob { digest: row.digest.clone() });
                 let wrong = match hashed {
-                    Ok(digest) if digest == row.digest => None,
-                    Ok(digest) => Some((format!("the bytes of blob {} hash to {digest}", row.digest), again)),
+                    Ok((digest, pieces)) if digest == row.digest => {
+                        let differ = row.pieces.as_deref().is_some_and(|kept| kept != pieces.as_bytes());
+                        let what =
+                            || format!("the pieces of blob {digest} have other digests than its row says");
+                        differ.then(|| (what(), None))
+                    }
+                    Ok((digest, _)) => {
+                        Some((format!("the bytes of blob {} hash to {digest}", row.digest), again))
+                    }
                     Err(failure) if failure.is_overloaded() => return Err(failure),
                     Err(failure) => {
                         // What is not given for another reason may be whole.
@@ -127,13 +134,13 @@ pub(in crate::audit) async fn is_whole(store: &Store, blob: &BlobRow) -> Result<
         }
     };
     match hashed {
-        Ok(digest) => Ok(digest == blob.digest),
+        Ok((digest, _)) => Ok(digest == blob.digest),
         Err(failure) if failure.is_of_missing_bytes() => Ok(false),
         Err(failure) => Err(failure),
     }
 }
 
-async fn hash(store: &Store, row: &ObjectRow) -> Result<Digest, Failure> {
+async fn hash(store: &Store, row: &ObjectRow) -> Result<(Digest, PieceDigests), Failure> {
     let location = Location::Object(row.object_key.clone());
     hash_at(store, &location, row.size_bytes.unsigned_abs(), row.digest.algorithm()).await
 }
@@ -143,13 +150,14 @@ async fn hash_at(
     location: &Location,
     size_bytes: u64,
     algorithm: Algorithm,
-) -> Result<Digest, Failure> {
+) -> Result<(Digest, PieceDigests), Failure> {
     let mut bytes = store.read(location, 0..size_bytes).await?;
-    let mut hasher = Hasher::new(algorithm);
+    let (mut hasher, mut pieces) = (Hasher::new(algorithm), PieceHasher::default());
     while let Some(chunk) =
         bytes.try_next().await.map_err(|error| Failure::new("reading an object", error))?
     {
         hasher.update(&chunk);
+        pieces.update(&chunk);
     }
-    Ok(hasher.finish())
+    Ok((hasher.finish(), pieces.finish()))
 }

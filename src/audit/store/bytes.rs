@@ -11,6 +11,8 @@ pub struct ObjectRow {
     pub digest: Digest,
     pub size_bytes: i64,
     pub object_key: String,
+    /// The digests of its pieces, where it has them.
+    pub pieces: Option<Vec<u8>>,
 }
 
 /// A page of blobs in the object store, by digest.
@@ -21,7 +23,7 @@ pub async fn objects(
 ) -> Result<Vec<ObjectRow>, Failure> {
     sqlx::query_as!(
         ObjectRow,
-        r#"select digest as "digest: Digest", size_bytes, object_key as "object_key!"
+        r#"select digest as "digest: Digest", size_bytes, object_key as "object_key!", pieces
            from blobs
            where object_key is not null and damaged_at is null and digest > $1 order by digest limit $2"#,
         last,

@@ -6,4 +6,5 @@ pub(super) mod kept;
 pub(super) mod log;
 pub(super) mod promotions;
 pub(super) mod repairs;
+pub(super) mod security;
 pub(super) mod trust;

@@ -3,8 +3,9 @@
 use crate::content::blobs::Blob;
 use crate::failure::Failure;
 use crate::names::Digest;
-use crate::storage::{Location, StoredBlob};
+use crate::storage::{Location, PieceDigests, StoredBlob};
 use sqlx::PgConnection;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Inserts the blob's row; `false` when there is one, committed.
@@ -14,12 +15,13 @@ pub async fn insert(connection: &mut PgConnection, blob: &StoredBlob) -> Result<
         Location::Object(key) => (Some(key.as_str()), None),
     };
     let done = sqlx::query!(
-        "insert into blobs(digest, size_bytes, object_key, bytes) values ($1, $2, $3, $4)
+        "insert into blobs(digest, size_bytes, object_key, bytes, pieces) values ($1, $2, $3, $4, $5)
          on conflict (digest) do nothing",
         blob.digest() as &Digest,
         i64::try_from(blob.size_bytes()).map_err(|error| Failure::new("storing a blob's row", error))?,
         key,
         bytes,
+        blob.pieces().map(PieceDigests::as_bytes),
     )
     .execute(connection)
     .await
@@ -51,7 +53,7 @@ pub async fn heal(connection: &mut PgConnection, blob: &StoredBlob) -> Result<bo
              select digest, object_key, size_bytes from blobs
              where digest = $1 and damaged_at is not null for no key update),
            healed as (
-             update blobs b set object_key = $2, bytes = $3, damaged_at = null from old
+             update blobs b set object_key = $2, bytes = $3, pieces = $4, damaged_at = null from old
              where b.digest = old.digest returning true),
            doomed as (
              insert into doomed_objects(object_key, size_bytes)
@@ -59,7 +61,8 @@ pub async fn heal(connection: &mut PgConnection, blob: &StoredBlob) -> Result<bo
            select true as "healed!" from healed"#,
         blob.digest() as &Digest,
         key,
-        bytes
+        bytes,
+        blob.pieces().map(PieceDigests::as_bytes)
     )
     .fetch_optional(connection)
     .await
@@ -155,8 +158,9 @@ pub async fn find(
     digest: &Digest,
 ) -> Result<Option<Blob>, Failure> {
     let row = sqlx::query!(
-        "select b.size_bytes, b.object_key, b.bytes from blob_links l join blobs b on b.digest = l.digest
-         where l.repository_id = $1 and l.digest = $2 and b.damaged_at is null",
+        r#"select b.size_bytes, b.object_key, b.bytes, b.pieces is not null as "has_pieces!"
+           from blob_links l join blobs b on b.digest = l.digest
+           where l.repository_id = $1 and l.digest = $2 and b.damaged_at is null"#,
         repository_id,
         digest as &Digest,
     )
@@ -166,6 +170,7 @@ pub async fn find(
     Ok(row.map(|row| Blob {
         digest: digest.clone(),
         size_bytes: row.size_bytes.unsigned_abs(),
+        has_pieces: row.has_pieces,
         location: match row.object_key {
             Some(key) => Location::Object(key),
             None => Location::Inline(row.bytes.unwrap_or_default().into()),
@@ -204,4 +209,55 @@ pub async fn manifests_using(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("finding who needs a blob", error))
+}
+
+/// Some digests of the pieces of a blob, by where they stand among all; `None` when the blob lies elsewhere by now.
+pub async fn pieces(
+    connection: &mut PgConnection,
+    digest: &Digest,
+    key: &str,
+    among: &Range<u64>,
+) -> Result<Option<PieceDigests>, Failure> {
+    let failed = |error| Failure::new("reading the digests of a blob's pieces", error);
+    let number =
+        |number: u64| i32::try_from(number).map_err(|error| Failure::new("finding a blob's pieces", error));
+    let bytes = sqlx::query_scalar!(
+        r#"select substring(pieces from $3 for $4) as "pieces!" from blobs
+           where digest = $1 and object_key = $2 and pieces is not null"#,
+        digest as &Digest,
+        key,
+        number(among.start + 1)?,
+        number(among.end - among.start)?,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)?;
+    Ok(bytes.map(PieceDigests::new))
+}
+
+/// Keeps the digests of the pieces of a blob that has none, if its bytes lie where they were read.
+pub async fn keep_pieces(
+    connection: &mut PgConnection,
+    digest: &Digest,
+    key: &str,
+    pieces: &PieceDigests,
+) -> Result<(), Failure> {
+    sqlx::query!(
+        "update blobs set pieces = $3 where digest = $1 and object_key = $2 and pieces is null and damaged_at is null",
+        digest as &Digest,
+        key,
+        pieces.as_bytes()
+    )
+    .execute(connection)
+    .await
+    .map(|_| ())
+    .map_err(|error| Failure::new("keeping the digests of a blob's pieces", error))
+}
+
+/// How many blobs are known to be damaged.
+pub async fn damaged(connection: &mut PgConnection) -> Result<i64, Failure> {
+    sqlx::query_scalar!(r#"select count(*) as "count!" from blobs where damaged_at is not null"#)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| Failure::new("counting damaged blobs", error))
 }

@@ -6,9 +6,9 @@ use super::extract::{Path, Query};
 use crate::access::{Grant, Pull};
 use crate::app::App;
 use crate::content::{self, Found, Manifest, blobs};
-use crate::http::Caller;
-use crate::http::body::{self, NotTaken};
+use crate::http::body::NotTaken;
 use crate::http::range::{self, Wanted};
+use crate::http::{Caller, outgoing};
 use crate::names::{Digest, Reference};
 use crate::storage::Taken;
 use axum::extract::State;
@@ -56,11 +56,12 @@ async fn download(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let size = blob.size_bytes;
-    let (status, part) = match range::wanted(&headers, &etag, size) {
-        Wanted::Whole => (StatusCode::OK, 0..size),
-        Wanted::Range(part) => (StatusCode::PARTIAL_CONTENT, part),
+    let range = match range::wanted(&headers, &etag, size) {
+        Wanted::Whole => None,
+        Wanted::Range(part) => Some(part),
         Wanted::Unsatisfiable => return Err(unsatisfiable(size)),
     };
+    let part = range.clone().unwrap_or(0..size);
     let described = [
         (header::CONTENT_LENGTH, (part.end - part.start).to_string()),
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -74,11 +75,13 @@ async fn download(
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-downloads", why)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     })?;
-    let body = body::outgoing(app.store.read(&blob.location, part).await?, slot);
-    if status == StatusCode::PARTIAL_CONTENT {
-        return Ok((status, described, [(header::CONTENT_RANGE, content_range)], body).into_response());
+    let is_range = range.is_some();
+    let body = outgoing::blob(&app, &caller, blob, range, slot).await?;
+    if is_range {
+        let range = [(header::CONTENT_RANGE, content_range)];
+        return Ok((StatusCode::PARTIAL_CONTENT, described, range, body).into_response());
     }
-    Ok((status, described, body).into_response())
+    Ok((StatusCode::OK, described, body).into_response())
 }
 
 /// A manifest with its bytes, and the caller's room that they take.

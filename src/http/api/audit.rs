@@ -4,10 +4,10 @@ use super::Problem;
 use super::extract::Query;
 use crate::access::{Action, Everything, SomeLane};
 use crate::app::App;
-use crate::audit::{self, Auditor, Question};
+use crate::audit::{self, Auditor, Question, SecurityEventKind};
 use crate::clock::Moment;
 use crate::failure::Failure;
-use crate::http::Caller;
+use crate::http::{Caller, note_audit};
 use crate::ledger::{Kind, Logged};
 use crate::names::{Digest, RepositoryName};
 use axum::Json;
@@ -111,6 +111,11 @@ async fn events(
     if limit.is_some_and(|limit| limit < 1) {
         return Err(Problem::invalid("a limit is a number of events from 1 on"));
     }
+    let read = match format {
+        Format::Json => SecurityEventKind::AuditRead,
+        Format::Ndjson | Format::Csv => SecurityEventKind::AuditExported,
+    };
+    note_audit(read, query.repository.as_ref());
     let question = query.question()?;
     match format {
         Format::Json => page(&audit::page(&app.db, &auditor, question, limit.unwrap_or(100)).await?),

@@ -67,15 +67,17 @@ impl Unread {
 
     /// A request as JSON, bounded in depth too (128, serde_json's own).
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Problem> {
-        let said = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if essence != "application/json" && !essence.ends_with("+json") {
-            return Err(rejected(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body is JSON, with `Content-Type: application/json`".to_owned(),
-            ));
+        if !self.says_json() {
+            return Err(not_json());
         }
         json(&self.request().await?)
+    }
+
+    /// Whether its sender says that it is JSON.
+    pub fn says_json(&self) -> bool {
+        let said = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == "application/json" || essence.ends_with("+json")
     }
 
     async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
@@ -91,6 +93,12 @@ impl Unread {
         room.wait_to_read(bytes.len() as u64).await.map_err(body::NotTaken::from)?;
         Ok(room.hold(bytes))
     }
+}
+
+/// The refusal of a body that is not said to be JSON: what a form of another site's page sends is none.
+pub fn not_json() -> Problem {
+    let message = "the body is JSON, with `Content-Type: application/json`";
+    rejected(StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned())
 }
 
 /// Bytes as JSON.

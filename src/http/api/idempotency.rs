@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a POST that is repeated under the same key is done once.
 
 use super::Problem;
-use super::extract::{Unread, json};
+use super::extract::{Unread, json, not_json};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::{Caller, part_of_request};
@@ -31,7 +31,12 @@ impl FromRequest<App> for Once {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let name = request.headers().get("idempotency-key").map(key_name).transpose()?;
         let target = format!("{} {}\n", request.method(), request.uri());
-        let body = Unread::from_request(request, app).await?.request().await?;
+        let unread = Unread::from_request(request, app).await?;
+        let says_json = unread.says_json();
+        let body = unread.request().await?;
+        if !says_json && !body.is_empty() {
+            return Err(not_json());
+        }
         let key = name.map(|name| (name, Digest::sha256(&[target.as_bytes(), &body].concat())));
         Ok(Self { body, key })
     }

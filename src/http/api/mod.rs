@@ -29,6 +29,7 @@ pub mod repositories;
 pub mod retention;
 pub mod rollbacks;
 pub mod scans;
+pub mod security_events;
 pub mod signers;
 pub mod tags;
 pub mod tokens;
@@ -81,6 +82,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(retention::routes())
         .merge(rollbacks::routes())
         .merge(scans::routes())
+        .merge(security_events::routes())
         .merge(build_types::routes())
         .merge(signers::routes())
         .merge(tags::routes())

@@ -2,7 +2,7 @@
 
 use crate::access::Denied;
 use crate::failure::{ClocksDiffer, Failure};
-use crate::http::{bounded_message, clocks, request_id};
+use crate::http::{bounded_message, clocks, note_denied, request_id};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -105,6 +105,7 @@ impl From<Failure> for Problem {
 impl From<Denied> for Problem {
     /// 403 only where the caller may see the place; otherwise the same as what does not exist.
     fn from(denied: Denied) -> Self {
+        note_denied(denied);
         if denied.visible {
             Self::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string())
         } else {

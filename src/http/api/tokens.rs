@@ -9,7 +9,7 @@ use crate::http::Caller;
 use crate::identity::{self, Given, GrantRow, NewToken, Refused, TokenRow};
 use crate::names::{EnvironmentName, Pattern};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -117,7 +117,7 @@ async fn create_token(
     State(app): State<App>,
     caller: Caller,
     body: Unread,
-) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
+) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<TokenCreated>), Problem> {
     let grant = caller.may(&Everything)?;
     let request: TokenRequest = body.json().await?;
     if request.grants.len() > MAX_GRANTS {
@@ -133,7 +133,7 @@ async fn create_token(
     let token = issued.secret.reveal().to_owned();
     let created =
         TokenCreated { id: issued.id, principal: new.principal, token, expires_at: issued.expires_at };
-    Ok((StatusCode::CREATED, Json(created)))
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(created)))
 }
 
 /// Revokes a token: refused at once here, and within a second by every other replica.
@@ -208,7 +208,7 @@ impl From<Refused> for Problem {
             | Refused::PublicOnlyReads
             | Refused::Life
             | Refused::Ended
-            | Refused::Weak => {
+            | Refused::NoSecret(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "principal-refused", refused.to_string())
             }
         }

@@ -4,7 +4,7 @@ use super::{Code, OciError, Visit};
 use crate::access::{Delete, Grant, Pull};
 use crate::content::{self, blobs};
 use crate::failure::Failure;
-use crate::http::body;
+use crate::http::outgoing;
 use crate::http::range::{self, Wanted};
 use crate::names::{Digest, RepositoryName};
 use axum::body::Body;
@@ -47,25 +47,25 @@ pub(super) async fn show(visit: Visit, grant: &Grant<Pull>, digest: Digest) -> R
         let headers = [(header::LOCATION, url), (header::CACHE_CONTROL, "private, no-store".to_owned())];
         return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
     }
-    let (status, bytes) = match range::wanted(&visit.headers, &etag, blob.size_bytes) {
-        Wanted::Whole => (StatusCode::OK, 0..blob.size_bytes),
-        Wanted::Range(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
-        Wanted::Unsatisfiable => return Err(unsatisfiable(blob.size_bytes)),
+    let size_bytes = blob.size_bytes;
+    let range = match range::wanted(&visit.headers, &etag, size_bytes) {
+        Wanted::Whole => None,
+        Wanted::Range(bytes) => Some(bytes),
+        Wanted::Unsatisfiable => return Err(unsatisfiable(size_bytes)),
     };
-    let content_range = format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), blob.size_bytes);
-    let length = bytes.end - bytes.start;
     let slot = visit.app.downloads.take(visit.caller.principal().id).ok_or_else(|| {
         let message = "as many blobs as this service gives out at once are on their way; try again";
         OciError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     })?;
-    let stream = visit.app.store.read(&blob.location, bytes).await?;
-    let body = body::outgoing(stream, slot);
-    let mut response = (status, described(&digest, length), body).into_response();
-    if let (StatusCode::PARTIAL_CONTENT, Ok(value)) = (status, content_range.try_into()) {
-        response.headers_mut().insert(header::CONTENT_RANGE, value);
-    }
-    Ok(response)
+    let body = outgoing::blob(&visit.app, &visit.caller, blob, range.clone(), slot).await?;
+    let Some(range) = range else {
+        return Ok((StatusCode::OK, described(&digest, size_bytes), body).into_response());
+    };
+    let content_range = format!("bytes {}-{}/{size_bytes}", range.start, range.end.saturating_sub(1));
+    let described = described(&digest, range.end - range.start);
+    Ok((StatusCode::PARTIAL_CONTENT, described, [(header::CONTENT_RANGE, content_range)], body)
+        .into_response())
 }
 
 /// `DELETE`: the repository lets go of the blob, unless one of its manifests needs it.

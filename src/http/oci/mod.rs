@@ -87,6 +87,11 @@ async fn answer(app: App, path: &str, request: Request) -> Result<Response, OciE
     }
 }
 
+/// The refusal of what nobody may do in this way.
+pub fn denied(message: &str) -> Response {
+    stamped(Err(OciError::new(StatusCode::FORBIDDEN, Code::Denied, message)))
+}
+
 /// The refusal of what cannot be written for now.
 pub fn unavailable(message: &str, retry_after: HeaderValue) -> Response {
     let refused = OciError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message);

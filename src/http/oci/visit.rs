@@ -3,9 +3,9 @@
 use super::{Code, OciError};
 use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
-use crate::http::Caller;
 use crate::http::api::SMALL_ANSWER;
 use crate::http::body::{self, NotTaken};
+use crate::http::{Caller, note_denied};
 use crate::names::RepositoryName;
 use crate::storage::{OwnRoom, Taken};
 use axum::body::Body;
@@ -53,6 +53,7 @@ impl Visit {
     /// The same on a scope that docker's tokens have a name for: a repository, or the view of a lane.
     pub fn may_on<A: Act, S: Scope + Display>(&self, scope: &S) -> Result<Grant<A, S>, OciError> {
         self.caller.may::<A, S>(scope).map_err(|denied| {
+            note_denied(denied);
             let scope = format!("repository:{scope}:{}", docker_actions(denied));
             challenge(&self.app, &denied.to_string(), Some(&scope))
         })

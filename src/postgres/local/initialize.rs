@@ -3,7 +3,7 @@
 use super::Unstartable;
 use super::account::{self, Account};
 use super::binaries::Installation;
-use super::layout::{DATABASE, Layout, USER};
+use super::layout::{DATABASE, Layout, RUNTIME_USER, USER};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -95,7 +95,8 @@ fn who_may_connect(layout: &Layout, account: &Account) -> Result<(), Unstartable
         Account::Own | Account::Other { .. } => names.insert("root".to_owned()),
         Account::Namespace { .. } => false,
     };
-    let map: Vec<String> = names.iter().map(|name| format!("proofmark \"{name}\" {USER}")).collect();
+    let line = |name: &String| [USER, RUNTIME_USER].map(|role| format!("proofmark \"{name}\" {role}"));
+    let map: Vec<String> = names.iter().flat_map(line).collect();
     write(&layout.hba(), "local all all peer map=proofmark")?;
     write(&layout.ident(), &map.join("\n"))
 }

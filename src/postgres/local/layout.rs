@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 /// The service's database.
 pub const DATABASE: &str = "proofmark";
 
-/// The cluster's superuser; the only user it has.
+/// The cluster's superuser, who owns the tables.
 pub const USER: &str = "proofmark";
+
+/// The role that the service has while it runs.
+pub const RUNTIME_USER: &str = "proofmark_runtime";
 
 /// A unix socket's name is its directory and this.
 pub const SOCKET: &str = ".s.PGSQL.5432";
@@ -93,10 +96,15 @@ impl Layout {
         PathBuf::from(format!("/tmp/proofmark-{name}"))
     }
 
-    /// A URL through the socket.
+    /// A URL through the socket, for the superuser.
     pub fn url(&self, database: &str) -> String {
+        self.url_for(USER, database)
+    }
+
+    /// A URL through the socket.
+    pub fn url_for(&self, user: &str, database: &str) -> String {
         let socket = self.socket_directory();
-        format!("postgres://{USER}@localhost/{database}?host={}", percent_encoded(&socket.to_string_lossy()))
+        format!("postgres://{user}@localhost/{database}?host={}", percent_encoded(&socket.to_string_lossy()))
     }
 }
 

@@ -84,9 +84,15 @@ pub fn connect_url(directory: &Path) -> Result<Option<String>, Failure> {
 }
 
 impl Cluster {
-    /// How to connect.
+    /// How to connect as the superuser, who migrates.
     pub fn url(&self) -> String {
         self.layout.url(layout::DATABASE)
+    }
+
+    /// The same for the service while it runs, as a role that owns nothing; made where it is missing.
+    pub async fn runtime_url(&self) -> Result<String, Failure> {
+        super::roles::ensure(&self.url(), layout::RUNTIME_USER).await?;
+        Ok(self.layout.url_for(layout::RUNTIME_USER, layout::DATABASE))
     }
 
     /// When Postgres was last started again; connections that are older are broken.

@@ -37,6 +37,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+/// The answer of `/readyz` without what is true of every test: its service's role owns the tables.
+pub fn as_limited_role(mut ready: serde_json::Value) -> serde_json::Value {
+    let reasons = ready["reasons"].as_array_mut().unwrap();
+    reasons.retain(|reason| reason["code"] != "database-role-unlimited");
+    if reasons.is_empty() {
+        ready["status"] = "ready".into();
+    }
+    ready
+}
+
 /// Waits for what has no event to wait for, for a minute at the most.
 pub async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
     let look = async {

@@ -74,9 +74,13 @@ impl Service {
 
     /// Asks it to stop and waits until it has.
     pub fn stop(mut self) -> ExitStatus {
-        let pid = nix::unistd::Pid::from_raw(self.process.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
         self.process.wait().unwrap()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.process.id().try_into().unwrap())
     }
 
     /// The base URL.
