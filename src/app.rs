@@ -109,6 +109,9 @@ const QUEUE_EVERY: Duration = Duration::from_secs(2);
 const QUEUE_REST: Duration = Duration::from_millis(100);
 /// How often security events are written. A crash loses those since the last time.
 const WRITE_SECURITY_EVENTS_EVERY: Duration = Duration::from_mins(1);
+/// How often damaged blobs are read again, and how many: who restored the store's bytes gets them back by that.
+const RESTORE_BLOBS_EVERY: Duration = Duration::from_mins(10);
+const RESTORED_AT_ONCE: i64 = 10;
 /// How often security events are deleted that are too old or too many.
 const FORGET_SECURITY_EVENTS_EVERY: Duration = Duration::from_hours(1);
 /// Dry runs at once; one principal has half of them.
@@ -371,7 +374,7 @@ impl App {
                 evidence::enqueue_settling(&app.db, RETRY_DEAD_JOBS_EVERY).await
             }
         });
-        self.start_security_events(&mut jobs);
+        self.start_audit_jobs(&mut jobs);
         let metrics = self.metrics.clone();
         jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {
             metrics.run_upkeep();
@@ -385,11 +388,21 @@ impl App {
         self.security.write(&self.db).await
     }
 
-    fn start_security_events(&self, jobs: &mut Jobs) {
+    /// Gives out again the damaged blobs whose bytes are right by now; how many.
+    pub async fn restore_blobs(&self) -> Result<u64, Failure> {
+        audit::restore_blobs(&self.db, &self.store, &identity::service(), RESTORED_AT_ONCE).await
+    }
+
+    fn start_audit_jobs(&self, jobs: &mut Jobs) {
         let app = self.clone();
         jobs.run("security-events", Schedule::every(WRITE_SECURITY_EVENTS_EVERY), move || {
             let app = app.clone();
             async move { app.write_security_events().await.map(|_| ()) }
+        });
+        let schedule = Schedule::every(RESTORE_BLOBS_EVERY).may_run_long();
+        self.start_while_clocks_agree(jobs, "restored-blobs", schedule, |app, stop| async move {
+            let restoring = app.restore_blobs();
+            stop.run_until_cancelled(restoring).await.unwrap_or(Ok(0)).map(|_| ())
         });
         let schedule = Schedule::every(FORGET_SECURITY_EVENTS_EVERY);
         self.start_while_clocks_agree(jobs, "security-event-retention", schedule, |app, _| async move {

@@ -30,6 +30,11 @@ pub enum Repair {
         /// The blob.
         digest: Digest,
     },
+    /// Give out a blob again that was damaged and is whole.
+    RestoredBlob {
+        /// The blob.
+        digest: Digest,
+    },
 }
 
 impl fmt::Display for Repair {
@@ -43,32 +48,50 @@ impl fmt::Display for Repair {
                 f,
                 "answer that {digest} is unknown until somebody pushes it again, and keep all that refers to it"
             ),
+            Self::RestoredBlob { digest } => write!(f, "give out {digest} again, whose bytes are right"),
         }
     }
+}
+
+/// Gives out again the damaged blobs that are whole by now, as where the object store was restored; looks at so many at
+/// the most. How many.
+pub async fn restore_blobs(db: &Db, bytes: &Store, by: &Principal, most: i64) -> Result<u64, Failure> {
+    let mut restored = 0;
+    for digest in store::damaged(&mut *db.acquire().await?, most).await? {
+        restored += u64::from(repair(db, bytes, &Repair::RestoredBlob { digest }, by).await?);
+    }
+    Ok(restored)
 }
 
 /// Repairs, and says whether there was still something to repair. One transaction, with its event.
 pub async fn repair(db: &Db, bytes: &Store, repair: &Repair, by: &Principal) -> Result<bool, Failure> {
     // Reading may take long: the row is looked at again by its bytes' place when it is marked.
-    let damaged = match repair {
-        Repair::Blob { digest } => match store::blob(&mut *db.acquire().await?, digest).await? {
-            Some(blob) if super::fsck::is_whole(bytes, &blob).await? => return Ok(false),
-            Some(blob) => Some(blob),
-            None => return Ok(false),
-        },
+    let looked_for = match repair {
+        Repair::Blob { digest } => Some((digest, false)),
+        Repair::RestoredBlob { digest } => Some((digest, true)),
         Repair::Usage { .. } | Repair::HiddenTags => None,
     };
-    act(|| try_repair(db, repair, damaged.as_ref(), by)).await
+    let mut blob = None;
+    if let Some((digest, is_marked)) = looked_for {
+        let Some(found) = store::blob(&mut *db.acquire().await?, digest, is_marked).await? else {
+            return Ok(false);
+        };
+        if super::fsck::is_whole(bytes, &found).await? != is_marked {
+            return Ok(false);
+        }
+        blob = Some(found);
+    }
+    act(|| try_repair(db, repair, blob.as_ref(), by)).await
 }
 
 async fn try_repair(
     db: &Db,
     repair: &Repair,
-    damaged: Option<&BlobRow>,
+    blob: Option<&BlobRow>,
     by: &Principal,
 ) -> Result<bool, Failure> {
     let mut tx = db.begin().await?;
-    let (done, digest, repositories) = match (repair, damaged) {
+    let (done, digest, repositories) = match (repair, blob) {
         (Repair::Usage { repository_id }, _) => {
             (store::count_anew(&mut tx, *repository_id).await?, None, Vec::new())
         }
@@ -76,10 +99,13 @@ async fn try_repair(
             let repositories = store::hide_by_history(&mut tx).await?;
             (!repositories.is_empty(), None, repositories)
         }
-        (Repair::Blob { digest }, Some(blob)) if store::mark_damaged(&mut tx, blob).await? => {
+        (Repair::Blob { digest }, Some(blob)) if store::mark(&mut tx, blob, true).await? => {
             (true, Some(digest), store::having(&mut tx, digest).await?)
         }
-        (Repair::Blob { .. }, _) => (false, None, Vec::new()),
+        (Repair::RestoredBlob { digest }, Some(blob)) if store::mark(&mut tx, blob, false).await? => {
+            (true, Some(digest), store::having(&mut tx, digest).await?)
+        }
+        (Repair::Blob { .. } | Repair::RestoredBlob { .. }, _) => (false, None, Vec::new()),
     };
     if done {
         let event = Event {

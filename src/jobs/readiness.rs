@@ -56,8 +56,7 @@ impl Readiness {
         own: impl IntoIterator<Item = ReadyReason>,
     ) -> Self {
         let jobs = statuses.all();
-        let own = own.into_iter().map(|reason| (ReadyStatus::Degraded, reason));
-        let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).chain(own).collect();
+        let mut reasons: Vec<_> = jobs.iter().filter_map(job_reason).collect();
         // A Postgres that is frozen keeps the connection open and says nothing.
         let facts = tokio::time::timeout(ANSWERS_WITHIN, facts(db)).await;
         let facts =
@@ -78,6 +77,7 @@ impl Readiness {
             let reason = ReadyReason::new("storage-unavailable", "the object store does not answer");
             reasons.push((ReadyStatus::Unavailable, reason));
         }
+        reasons.extend(own.into_iter().map(|reason| (ReadyStatus::Degraded, reason)));
         let status = reasons.iter().map(|(status, _)| *status).max().unwrap_or(ReadyStatus::Ready);
         Self { status, reasons: reasons.into_iter().map(|(_, reason)| reason).collect(), jobs }
     }

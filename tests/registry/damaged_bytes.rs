@@ -142,6 +142,25 @@ async fn a_truncated_object_breaks_the_answer_off_and_is_marked() {
 }
 
 #[tokio::test]
+async fn a_damaged_blob_whose_bytes_the_operator_restored_is_given_out_again() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let bytes = noise(10, 300_000);
+    let digest = ci.push_blob("store/x", &bytes).await;
+    let path = format!("/v2/store/x/blobs/{digest}");
+    let file = file(&registry, &digest).await;
+    flip(&file, 7);
+    assert_eq!(read(&ci, &path, None).await.1, None);
+    eventually("it is marked", async || ci.head_blob("store/x", &digest).await == 404).await;
+    assert_eq!(registry.app.restore_blobs().await.unwrap(), 0, "it is still wrong");
+    flip(&file, 7);
+    assert_eq!(registry.app.restore_blobs().await.unwrap(), 1);
+    assert_eq!(read(&ci, &path, None).await, (200, Some(bytes)));
+    assert!(codes(&registry).await.is_empty());
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn a_blob_of_an_earlier_version_gets_its_pieces_when_it_is_read_whole() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;

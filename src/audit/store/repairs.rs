@@ -12,11 +12,16 @@ pub struct BlobRow {
     pub location: Location,
 }
 
-/// The blob, unless it is known to be damaged.
-pub async fn blob(connection: &mut PgConnection, digest: &Digest) -> Result<Option<BlobRow>, Failure> {
+/// The blob, if it is marked as damaged or if it is not.
+pub async fn blob(
+    connection: &mut PgConnection,
+    digest: &Digest,
+    is_marked: bool,
+) -> Result<Option<BlobRow>, Failure> {
     let row = sqlx::query!(
-        "select size_bytes, object_key, bytes from blobs where digest = $1 and damaged_at is null",
-        digest as &Digest
+        "select size_bytes, object_key, bytes from blobs where digest = $1 and (damaged_at is not null) = $2",
+        digest as &Digest,
+        is_marked
     )
     .fetch_optional(connection)
     .await
@@ -31,19 +36,31 @@ pub async fn blob(connection: &mut PgConnection, digest: &Digest) -> Result<Opti
     }))
 }
 
-/// Marks the blob, if its bytes lie where they were looked at.
-pub async fn mark_damaged(connection: &mut PgConnection, blob: &BlobRow) -> Result<bool, Failure> {
+/// Damaged blobs, those that were found first.
+pub async fn damaged(connection: &mut PgConnection, limit: i64) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select digest as "digest: Digest" from blobs where damaged_at is not null order by damaged_at limit $1"#,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading damaged blobs", error))
+}
+
+/// Marks the blob as damaged, or as whole, if its bytes lie where they were looked at.
+pub async fn mark(connection: &mut PgConnection, blob: &BlobRow, damaged: bool) -> Result<bool, Failure> {
     let (key, bytes) = match &blob.location {
         Location::Object(key) => (Some(key.as_str()), None),
         Location::Inline(bytes) => (None, Some(&bytes[..])),
     };
     sqlx::query!(
-        "update blobs set damaged_at = clock_timestamp()
-         where digest = $1 and damaged_at is null
+        "update blobs set damaged_at = case when $4 then clock_timestamp() end
+         where digest = $1 and (damaged_at is null) = $4
            and object_key is not distinct from $2 and bytes is not distinct from $3",
         &blob.digest as &Digest,
         key,
-        bytes
+        bytes,
+        damaged
     )
     .execute(connection)
     .await
