@@ -93,6 +93,11 @@ impl Deref for App {
 
 /// How often the log is sequenced while this process commits.
 const SEQUENCE_REST: Duration = Duration::from_millis(250);
+/// How often it is looked for tokens whose end is near.
+const ANNOUNCE_ENDS_EVERY: Duration = Duration::from_hours(1);
+/// How often it is written when tokens were used.
+const WRITE_USES_EVERY: Duration = Duration::from_mins(5);
+
 /// How often the sequencer looks for what another process committed and did not sequence.
 const SEQUENCE_EVERY: Duration = Duration::from_secs(1);
 /// The rest between two looks at the connection that listens to the log.
@@ -375,6 +380,7 @@ impl App {
             }
         });
         self.start_audit_jobs(&mut jobs);
+        self.start_token_jobs(&mut jobs);
         let metrics = self.metrics.clone();
         jobs.run("metrics", Schedule::every(SUM_UP_EVERY), move || {
             metrics.run_upkeep();
@@ -408,6 +414,20 @@ impl App {
         self.start_while_clocks_agree(jobs, "security-event-retention", schedule, |app, _| async move {
             let (days, most) = (app.config.security_event_days, app.config.max_security_events);
             audit::forget_security_events(&app.db, days, most.into()).await.map(|_| ())
+        });
+    }
+
+    /// What is written of tokens: when they were used, and that they end soon.
+    fn start_token_jobs(&self, jobs: &mut Jobs) {
+        let app = self.clone();
+        jobs.run("token-uses", Schedule::every(WRITE_USES_EVERY), move || {
+            let app = app.clone();
+            async move { app.callers.write_uses(&app.db).await }
+        });
+        let schedule = Schedule::every(ANNOUNCE_ENDS_EVERY);
+        self.start_while_clocks_agree(jobs, "token-ends", schedule, |app, _| async move {
+            let announced = identity::announce_ends(&app.db).await;
+            announced.map_err(|error| Failure::new("announcing the ends of tokens", error))
         });
     }
 

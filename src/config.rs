@@ -212,6 +212,9 @@ pub struct Settings {
     /// Seconds for which a verification summary is valid [default: 604800]
     #[arg(long, env = "PROOFMARK_SUMMARY_VALIDITY_SECONDS", value_name = "SECONDS")]
     pub summary_validity_seconds: Option<u64>,
+    /// Days that a new token lives whose maker says nothing else, unless it only pulls [default: 90]
+    #[arg(long, env = "PROOFMARK_TOKEN_DAYS", value_name = "DAYS")]
+    pub token_days: Option<u64>,
     /// Seconds that a token of /auth/token lives, at least 60 [default: 300]
     #[arg(long, env = "PROOFMARK_TOKEN_SECONDS", value_name = "SECONDS")]
     pub token_seconds: Option<u64>,
@@ -383,6 +386,7 @@ pub struct Config {
     pub upload_expiry: Duration,
     pub summary_validity: Duration,
     pub token_life: Duration,
+    pub token_default: Duration,
 }
 
 /// A setting that cannot be used, in words for the operator.
@@ -474,6 +478,7 @@ impl Settings {
             blob_redirect_seconds,
             upload_expiry_seconds,
             summary_validity_seconds,
+            token_days,
             token_seconds,
         );
     }
@@ -571,6 +576,7 @@ impl Settings {
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
             summary_validity: seconds(self.summary_validity_seconds, 7 * 86_400),
             token_life: seconds(self.token_seconds, 300).max(Duration::from_mins(1)),
+            token_default: Duration::from_hours(24 * self.token_days.unwrap_or(90).clamp(1, 36_500)),
         })
     }
 }

@@ -50,6 +50,31 @@ impl Action {
         Self::Administer,
     ];
 
+    /// Whether it happens in an environment, rather than regardless of any.
+    pub fn is_of_environments(self) -> bool {
+        match self {
+            Self::View
+            | Self::Approve
+            | Self::Waive
+            | Self::Accept
+            | Self::Promote
+            | Self::Override
+            | Self::Block
+            | Self::Hold
+            | Self::Rollback
+            | Self::Deploy => true,
+            Self::Pull
+            | Self::Push
+            | Self::Delete
+            | Self::Attest
+            | Self::Sign
+            | Self::Scan
+            | Self::Audit
+            | Self::Revoke
+            | Self::Administer => false,
+        }
+    }
+
     /// The action's name as it appears in errors and listings.
     pub fn as_str(self) -> &'static str {
         match self {

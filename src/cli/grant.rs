@@ -23,7 +23,7 @@ enum GrantCommand {
     Give {
         /// Who is given the role; `anonymous` is everybody
         principal: String,
-        /// reader, pusher, attester, scanner, approver, promoter, deployer, auditor or admin
+        /// reader, pusher, attester, scanner, approver, promoter, security, deployer, runner, auditor or admin
         #[arg(long)]
         role: Role,
         /// The repositories it covers
@@ -63,6 +63,7 @@ impl Grant {
                     ("role", "/role"),
                     ("repositories", "/repositories"),
                     ("environments", "/environments"),
+                    ("token", "/token"),
                     ("given", "/created_at"),
                     ("ended", "/ended_at"),
                 ];

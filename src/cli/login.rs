@@ -86,6 +86,10 @@ impl Whoami {
     pub async fn run(self, registry: &Registry, output: Output) -> Result<(), Stop> {
         let who = registry.get("/api/v1/whoami", &[]).await?;
         output.answer(&who, || in_words(&who, registry));
+        if who.get("ends_soon").and_then(Value::as_bool) == Some(true) {
+            let (end, token) = (at(&who, "/expires_at"), at(&who, "/token"));
+            output.remark(&format!("this token ends at {end}: proofmark token rotate {token} --overlap 1h"));
+        }
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod facts;
 mod hashing;
 mod output;
 mod pins;
+mod principal;
 mod signing;
 mod stop;
 mod time;
@@ -107,6 +108,10 @@ enum Command {
     Token(Asked<token::Token>),
     /// Give, list and take back roles
     Grant(Asked<grant::Grant>),
+    /// List principals, disable and enable them
+    Principal(Asked<principal::Principal>),
+    /// Ask whether a principal may do something, and by which grants
+    Access(Asked<principal::Access>),
     /// Push a file as an artifact with a version
     Push(Asked<push::Push>),
     /// Pull an artifact's file and check its digest
@@ -178,6 +183,8 @@ impl Command {
             Self::Logout(logout) => logout.run(output),
             Self::Whoami(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Token(asked) => asked.command.run(&asked.connection, output).await,
+            Self::Principal(asked) => asked.command.run(&asked.connection.open()?, output).await,
+            Self::Access(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Push(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Pull(asked) => asked.command.run(&asked.connection.open()?, output).await,
             Self::Attest(asked) => asked.command.run(&asked.connection.open()?, output).await,

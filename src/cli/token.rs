@@ -25,12 +25,23 @@ enum TokenCommand {
     #[command(after_help = "Examples:
   proofmark token create                       (on the server's own host: an administrator's)
   proofmark token create ci/payments --role pusher --role attester --repositories 'payments/*'
-  proofmark token create cluster-eu --role deployer --environment prod --expires-in 90d
+  proofmark token create cluster-eu --role runner --environment prod --no-expiry
+  proofmark token create ci/payments --role pusher --expires-in 30d --address 10.0.0.0/8
 
 The token alone is printed on standard output: TOKEN=$(proofmark token create ...)")]
     Create(Box<Create>),
     /// List tokens, ended ones included
     List,
+    /// Make a token in place of another, with the same roles; it is shown once
+    #[command(after_help = "Examples:
+  proofmark token rotate 0193... --overlap 1h     (your own token, or any as an administrator)")]
+    Rotate {
+        /// The token's id, as `proofmark whoami` and `proofmark token list` show it
+        id: uuid::Uuid,
+        /// How long the old one goes on, e.g. 1h [default: it ends at once]
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<Lifetime>,
+    },
     /// Revoke a token
     Revoke {
         /// The token's id, as `proofmark token list` shows it
@@ -43,7 +54,8 @@ struct Create {
     /// The principal that the token speaks for; made when it is new
     #[arg(default_value = "admin")]
     principal: String,
-    /// A role that the principal is given with it; may be repeated
+    /// A role of the token; may be repeated. With one, the token has these roles and no others; without, it has those of
+    /// its principal
     #[arg(long, value_name = "ROLE")]
     role: Vec<Role>,
     /// The repositories that the roles cover
@@ -52,9 +64,16 @@ struct Create {
     /// An environment that the roles cover; may be repeated [default: all]
     #[arg(long, value_name = "NAME", requires = "role")]
     environment: Vec<EnvironmentName>,
-    /// How long the token lives, e.g. 12h or 90d [default: until it is revoked]
+    /// How long the token lives, e.g. 12h or 30d [default: what the service says, 90 days; a token whose roles only pull
+    /// has no end]
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<Lifetime>,
+    /// It lives until it is revoked
+    #[arg(long, conflicts_with = "expires_in")]
+    no_expiry: bool,
+    /// A network from which it may be used, e.g. 10.0.0.0/8; may be repeated [default: everywhere]
+    #[arg(long, value_name = "CIDR")]
+    address: Vec<ipnet::IpNet>,
     #[command(flatten)]
     own: OwnHost,
 }
@@ -65,7 +84,7 @@ struct Create {
 struct OwnHost {
     /// Make an administrator's token in the service's own database [default: when no token and no
     /// server is given]
-    #[arg(long, conflicts_with_all = ["role", "expires_in"])]
+    #[arg(long, conflicts_with_all = ["role", "expires_in", "no_expiry", "address"])]
     local: bool,
     /// The service's configuration file
     #[arg(long, env = "PROOFMARK_CONFIG", value_name = "FILE")]
@@ -88,11 +107,25 @@ impl Token {
                 let columns = [
                     ("id", "/id"),
                     ("principal", "/principal"),
+                    ("own roles", "/has_grants"),
+                    ("addresses", "/addresses"),
                     ("created", "/created_at"),
+                    ("used", "/last_used_at"),
                     ("expires", "/expires_at"),
                     ("ended", "/ended_at"),
                 ];
                 output.list(&items, &columns, "There are no tokens");
+                Ok(())
+            }
+            TokenCommand::Rotate { id, overlap } => {
+                let body = json!({ "overlap_seconds": overlap.map_or(0, Lifetime::seconds) });
+                let made = connection.open()?.post(&format!("/api/v1/tokens/{id}/rotation"), &body).await?;
+                output.remark(&format!(
+                    "The new token of {} ({}). It is shown this once and kept as a hash.",
+                    at(&made, "/principal"),
+                    at(&made, "/id"),
+                ));
+                output.answer(&made, || at(&made, "/token"));
                 Ok(())
             }
             TokenCommand::Revoke { id } => {
@@ -110,6 +143,8 @@ impl Create {
         let nothing_given = connection.server.is_none()
             && self.role.is_empty()
             && self.expires_in.is_none()
+            && !self.no_expiry
+            && self.address.is_empty()
             && connection.token()?.is_none();
         let here = self.own.local || nothing_given;
         let (created, may, server) = if here {
@@ -139,6 +174,12 @@ impl Create {
         let mut body = json!({ "principal": self.principal, "grants": grants });
         if let Some(lifetime) = self.expires_in {
             body["expires_in_seconds"] = lifetime.seconds().into();
+        }
+        if self.no_expiry {
+            body["expires"] = "never".into();
+        }
+        if !self.address.is_empty() {
+            body["addresses"] = json!(self.address.iter().map(ToString::to_string).collect::<Vec<_>>());
         }
         connection.open()?.post("/api/v1/tokens", &body).await
     }

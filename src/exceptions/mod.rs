@@ -11,6 +11,7 @@ mod every;
 mod holds;
 mod origin;
 mod overrides;
+mod principals;
 mod reason;
 mod refused;
 mod reviews;
@@ -33,6 +34,7 @@ pub use overrides::{
     MAX_OVERRIDE, NewOverride, OverrideFilter, Reviewer, create_override, find_override, overrides,
     review_override, revoke_override,
 };
+pub use principals::{DisableRefused, Ended, Held, disable_principal};
 pub use reason::{InvalidReason, Reason};
 pub use refused::Refused;
 pub use shown::Page;

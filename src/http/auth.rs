@@ -92,10 +92,12 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     };
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
-    let caller = Caller::by_secret(&app, &secret).await?.ok_or_else(|| {
+    let caller = Caller::by_secret(&app, &secret).await?.filter(|caller| caller.may_come_here(&extensions));
+    let caller = caller.ok_or_else(|| {
         note_failed_credential();
         Refused::Credential
     })?;
+    app.callers.note_use(caller.known());
     caller.is_sender_of(&mut extensions);
     answer(&app, &caller, Requested::parse(form.scopes.iter().map(String::as_str))?)
 }

@@ -1,5 +1,6 @@
 //! Credentials on the wire -> `Caller`; `Caller::may` -> `Grant`.
 
+use super::address::ClientAddress;
 use super::api::Problem;
 use super::connections::Connection;
 use super::{note_asked, note_failed_credential};
@@ -92,11 +93,20 @@ impl Caller {
     /// Authenticates a request, and lets those know who asked for its sender, and its connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
         let caller = Self::authenticate(app, &parts.headers).await?;
+        let caller = caller.filter(|caller| caller.may_come_here(&parts.extensions));
         match &caller {
-            Some(caller) => caller.is_sender_of(&mut parts.extensions),
+            Some(caller) => {
+                app.callers.note_use(&caller.known);
+                caller.is_sender_of(&mut parts.extensions);
+            }
             None => note_failed_credential(),
         }
         Ok(caller)
+    }
+
+    /// Whether the token may be used from where the request comes.
+    pub fn may_come_here(&self, request: &Extensions) -> bool {
+        self.known.may_come_from(request.get::<ClientAddress>().map(|client| client.0))
     }
 
     /// Lets those know who asked for the sender of a request, and its connection.

@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 /// Writes that stop something or end a right.
-const STOPS: [(&str, &str); 11] = [
+const STOPS: [(&str, &str); 12] = [
     ("POST", "/api/v1/approvals/{id}/revocation"),
     ("POST", "/api/v1/blocks"),
     ("POST", "/api/v1/blocks/{id}/revocation"),
@@ -22,13 +22,15 @@ const STOPS: [(&str, &str); 11] = [
     ("POST", "/api/v1/holds"),
     ("POST", "/api/v1/holds/{id}/revocation"),
     ("POST", "/api/v1/overrides/{id}/revocation"),
+    ("POST", "/api/v1/principals/{id}/revocation"),
     ("POST", "/api/v1/signers/{name}/revocation"),
     ("DELETE", "/api/v1/tokens/{id}"),
     ("POST", "/api/v1/waivers/{id}/revocation"),
 ];
 
 /// Requests that write nothing, though their method says so.
-const READS: [(&str, &str); 4] = [
+const READS: [(&str, &str); 5] = [
+    ("POST", "/api/v1/access/check"),
     ("POST", "/api/v1/decisions/{id}/replay"),
     ("POST", "/api/v1/policies/simulate"),
     ("POST", "/api/v1/verify"),
@@ -96,7 +98,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Writes that are refused, listed so that the author of a new route decides about it.
-    const REFUSED: [(&str, &str); 22] = [
+    const REFUSED: [(&str, &str); 24] = [
         ("POST", "/api/v1/approvals"),
         ("PUT", "/api/v1/artifacts"),
         ("POST", "/api/v1/attestations"),
@@ -108,6 +110,7 @@ mod tests {
         ("POST", "/api/v1/overrides/{id}/review"),
         ("PUT", "/api/v1/policies"),
         ("POST", "/api/v1/policies/{environment}/{name}/revocation"),
+        ("POST", "/api/v1/principals/{id}/restoration"),
         ("POST", "/api/v1/promotions"),
         ("PUT", "/api/v1/repositories"),
         ("POST", "/api/v1/rollbacks"),
@@ -117,6 +120,7 @@ mod tests {
         ("POST", "/api/v1/signers/{name}/keys"),
         ("POST", "/api/v1/tags/reservations"),
         ("POST", "/api/v1/tokens"),
+        ("POST", "/api/v1/tokens/{id}/rotation"),
         ("POST", "/api/v1/waivers"),
         ("POST", "/api/v1/waivers/{id}/approval"),
     ];
@@ -138,7 +142,7 @@ mod tests {
         let owned = |(method, path): &(&str, &str)| ((*method).to_owned(), (*path).to_owned());
         let (going_on, refused): (BTreeSet<_>, BTreeSet<_>) = written.iter().partition(allowed);
         println!("while clocks differ\ngoing on: {going_on:#?}\nrefused: {refused:#?}");
-        let listed: BTreeSet<_> = STOPS.iter().chain(&READS[..3]).map(owned).collect();
+        let listed: BTreeSet<_> = STOPS.iter().chain(&READS[..4]).map(owned).collect();
         assert_eq!(going_on, listed.iter().collect(), "a listed route no longer exists");
         assert_eq!(refused, REFUSED.iter().map(owned).collect::<Vec<_>>().iter().collect());
     }

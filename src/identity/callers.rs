@@ -1,6 +1,7 @@
 //! Credentials -> authority, cached while nothing about anybody's authority has changed.
 
 use super::docker::DockerToken;
+use super::principals::Uses;
 use super::secret::Secret;
 use super::store;
 use crate::access::{Authority, Principal};
@@ -9,9 +10,11 @@ use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::postgres::Db;
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use moka::sync::Cache;
 use sqlx::PgConnection;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -35,6 +38,16 @@ pub struct Caller {
     pub token: Option<Uuid>,
     /// When the credential ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
+    /// The networks from which it may be used; everywhere when `None`.
+    pub addresses: Option<Arc<[IpNet]>>,
+}
+
+impl Caller {
+    /// Whether it may come from this address.
+    pub fn may_come_from(&self, address: Option<IpAddr>) -> bool {
+        let Some(networks) = &self.addresses else { return true };
+        address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
+    }
 }
 
 /// A caller with the generation that held before it was looked up.
@@ -49,6 +62,7 @@ struct Known {
 pub struct Callers {
     known: Cache<[u8; 32], Known>,
     read: Mutex<Read>,
+    uses: Mutex<Uses>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +75,20 @@ impl Callers {
     /// A cache that starts empty.
     pub fn new() -> Self {
         let read = Read { generation: -1, at: None };
-        Self { known: Cache::new(MAX_CACHED), read: Mutex::new(read) }
+        Self { known: Cache::new(MAX_CACHED), read: Mutex::new(read), uses: Mutex::default() }
+    }
+
+    /// Notes that the caller's token was used; the next [`Self::write_uses`] writes it.
+    pub fn note_use(&self, caller: &Caller) {
+        if let Some(token) = caller.token {
+            self.uses.lock().unwrap_or_else(PoisonError::into_inner).note(token, clock::now());
+        }
+    }
+
+    /// Writes when tokens were used since the last time.
+    pub async fn write_uses(&self, db: &Db) -> Result<(), Failure> {
+        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        uses.write(db).await
     }
 
     /// Reads the generation, so that this replica's own changes hold for its very next request.
@@ -91,8 +118,8 @@ impl Callers {
         self.cached(db, [0; 32], async {
             let mut connection = db.pool().acquire().await?;
             let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
-            let authority = read_authority(&mut connection, principal).await?;
-            Ok(Some(Caller { authority, token: None, expires_at: None }))
+            let authority = read_authority(&mut connection, principal, None).await?;
+            Ok(Some(Caller { authority, token: None, expires_at: None, addresses: None }))
         })
         .await
         .and_then(|caller| caller.ok_or_else(|| Failure::new("reading the public's grants", "no row")))
@@ -156,33 +183,42 @@ async fn by_secret(db: &Db, secret: &Secret) -> Result<Option<Caller>, Failure> 
         return Ok(None);
     }
     let principal = Principal { id: live.principal_id, name: live.principal };
-    let authority = read_authority(&mut connection, principal).await?;
-    Ok(Some(Caller { authority, token: Some(live.id), expires_at: live.expires_at }))
+    let authority = read_authority(&mut connection, principal, Some(live.id)).await?;
+    let addresses = networks(live.addresses)?;
+    Ok(Some(Caller { authority, token: Some(live.id), expires_at: live.ends_at, addresses }))
 }
 
 /// A docker token holds while the token it was made with does, and can do no more than both.
 async fn by_docker_token(db: &Db, docker: DockerToken) -> Result<Option<Caller>, Failure> {
     let mut connection = db.pool().acquire().await?;
-    let (principal, end) = match docker.token {
-        None => (Principal { id: ANONYMOUS, name: "anonymous".to_owned() }, None),
+    let (principal, end, addresses) = match docker.token {
+        None => (Principal { id: ANONYMOUS, name: "anonymous".to_owned() }, None, None),
         Some(id) => match store::tokens::by_id(&mut connection, id).await? {
             Some(live) if live.valid => {
-                (Principal { id: live.principal_id, name: live.principal }, live.expires_at)
+                let addresses = networks(live.addresses)?;
+                (Principal { id: live.principal_id, name: live.principal }, live.ends_at, addresses)
             }
             _ => return Ok(None),
         },
     };
     let expires_at = end.map_or(docker.expires_at, |end| end.min(docker.expires_at));
-    let authority = read_authority(&mut connection, principal).await?;
+    let authority = read_authority(&mut connection, principal, docker.token).await?;
     let authority = Arc::new(authority.narrowed(docker.narrowing));
-    Ok(Some(Caller { authority, token: docker.token, expires_at: Some(expires_at) }))
+    Ok(Some(Caller { authority, token: docker.token, expires_at: Some(expires_at), addresses }))
+}
+
+/// The networks as they are kept, which is as they were given.
+fn networks(kept: Option<Vec<String>>) -> Result<Option<Arc<[IpNet]>>, Failure> {
+    let read = |all: Vec<String>| all.iter().map(|one| one.parse::<IpNet>()).collect::<Result<Arc<[_]>, _>>();
+    kept.map(read).transpose().map_err(|error| Failure::new("reading the networks of a token", error))
 }
 
 async fn read_authority(
     connection: &mut PgConnection,
     principal: Principal,
+    token: Option<Uuid>,
 ) -> Result<Arc<Authority>, Failure> {
-    let bindings = store::grants::bindings(connection, principal.id).await?;
+    let bindings = store::grants::bindings(connection, principal.id, token).await?;
     Ok(Arc::new(Authority::new(principal, bindings)))
 }
 
@@ -195,7 +231,7 @@ mod tests {
     fn remember(callers: &Callers, generation: i64, expires_at: Option<DateTime<Utc>>) {
         let principal = Principal { id: 3, name: "ci".to_owned() };
         let authority = Arc::new(Authority::new(principal, Vec::new()));
-        let caller = Caller { authority, token: None, expires_at };
+        let caller = Caller { authority, token: None, expires_at, addresses: None };
         callers.known.insert(KEY, Known { caller, generation });
     }
 

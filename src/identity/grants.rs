@@ -1,5 +1,6 @@
 //! Giving roles to principals and taking them back.
 
+use super::principals::Administrators;
 use super::store;
 use super::tokens::Refused;
 use crate::access::{Action, Administer, Binding, Everything, Grant, PrincipalId, Role};
@@ -23,6 +24,8 @@ pub struct GrantRow {
     pub repositories: Pattern,
     /// The environments it covers; null is all.
     pub environments: Option<Vec<EnvironmentName>>,
+    /// The token that it was made with and ends with; the principal's own when null.
+    pub token: Option<uuid::Uuid>,
     /// When it was given.
     pub created_at: DateTime<Utc>,
     /// When it was taken back.
@@ -54,12 +57,16 @@ pub async fn give(
         let mut tx = db.begin().await?;
         let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
         let by = grant.principal().id;
+        store::grants::raise_generation(&mut tx).await?;
+        // After the lock on the generation, which whoever disables the principal takes too.
+        if store::tokens::is_disabled(&mut tx, principal_id).await? {
+            return Err(Refused::Disabled(principal.to_owned()));
+        }
         let at = agreed_time(&mut tx).await?;
-        let Some(id) = store::grants::insert(&mut tx, principal_id, binding, by, at).await? else {
+        let Some(id) = store::grants::insert(&mut tx, (principal_id, None), binding, by, at).await? else {
             let known = store::grants::find(&mut tx, principal_id, binding).await?;
             return known.map(Given::Known).ok_or(Refused::Unknown);
         };
-        store::grants::raise_generation(&mut tx).await?;
         let facts = json!({ "grant": id, "to": principal_id, "to_name": principal, "role": binding.role,
             "repositories": binding.repositories, "environments": binding.environments });
         ledger::append(&mut tx, event(Kind::GrantGiven, at, grant, principal_id, facts)).await?;
@@ -78,10 +85,11 @@ pub async fn take_back(db: &Db, grant: &Grant<Administer, Everything>, id: i64) 
         if role.includes(Action::Approve) {
             Scopes::decisions(Decisions::All).lock(&mut tx).await?;
         }
+        let administrators = Administrators::lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
         let ended = store::grants::end(&mut tx, id, grant.principal().id, at).await?;
         let principal_id = ended.ok_or(Refused::Unknown)?;
-        store::grants::raise_generation(&mut tx).await?;
+        administrators.remain(&mut tx).await?;
         let facts = json!({ "grant": id });
         ledger::append(&mut tx, event(Kind::GrantEnded, at, grant, principal_id, facts)).await?;
         tx.commit().await?;

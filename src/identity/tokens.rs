@@ -1,14 +1,16 @@
 //! Making and revoking tokens.
 
+use super::principals::Administrators;
 use super::secret::{NoSecret, Secret, chosen_secret};
 use super::store::{self, tokens::TokenRow};
-use crate::access::{Administer, Binding, Everything, Grant, Principal, Role};
+use crate::access::{Action, Administer, Binding, Everything, Grant, Principal, Role};
 use crate::config::SecretFileMode;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::Pattern;
-use crate::postgres::{Db, Generation, Tx, act, agreed_time, database_time, refusal};
+use crate::postgres::{Db, Decisions, Generation, Scopes, Tx, act, agreed_time, database_time, refusal};
 use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -20,15 +22,48 @@ use uuid::Uuid;
 /// The longest life of a token that ends by itself.
 const LONGEST_LIFE: Duration = Duration::from_hours(100 * 366 * 24);
 
+/// The longest time that a token lives on beside the one that took its place.
+const LONGEST_OVERLAP: Duration = Duration::from_hours(30 * 24);
+
+/// Networks that one token is bound to.
+const MAX_ADDRESSES: usize = 100;
+
 /// A token to make.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     /// The principal it speaks for, made when it is new.
     pub principal: String,
-    /// Roles that the principal is given with it.
+    /// What it may do. With any of them it has these grants and no others; without, it has those of its principal.
     pub grants: Vec<Binding>,
-    /// How long it lives; for ever when `None`.
-    pub expires_in: Option<Duration>,
+    /// How long it lives.
+    pub expires: Expiry,
+    /// The networks from which it may be used; everywhere when `None`.
+    pub addresses: Option<Vec<IpNet>>,
+}
+
+/// How long a token lives.
+#[derive(Clone, Copy, Debug)]
+pub enum Expiry {
+    /// This long, unless it can do no more than pull: that has no end.
+    Default(Duration),
+    /// This long.
+    In(Duration),
+    /// Until it is revoked.
+    Never,
+}
+
+impl Expiry {
+    /// A token without grants of its own may do more later, when its principal is given more.
+    fn life(self, grants: &[Binding]) -> Option<Duration> {
+        let only_pulls = |one: &Binding| {
+            one.role.actions().iter().all(|action| matches!(action, Action::View | Action::Pull))
+        };
+        match self {
+            Self::Default(_) if !grants.is_empty() && grants.iter().all(only_pulls) => None,
+            Self::Default(life) | Self::In(life) => Some(life),
+            Self::Never => None,
+        }
+    }
 }
 
 /// A token as it is shown, once.
@@ -62,6 +97,40 @@ pub enum Refused {
     /// A life that no calendar can end.
     #[error("a token lives 1 second to 100 years; one that does not end by itself is given no end")]
     Life,
+    /// The principal is disabled.
+    #[error(
+        "{0} is disabled: it gets no token and no grant until it is enabled (proofmark principal enable {0})"
+    )]
+    Disabled(String),
+    /// The public or the service itself.
+    #[error("the public and the service itself are not disabled; take back what was given to anonymous")]
+    BuiltIn,
+    /// It is disabled.
+    #[error("{0} is disabled already")]
+    DisabledAlready(String),
+    /// It is not disabled.
+    #[error("{0} is not disabled")]
+    NotDisabled(String),
+    /// Nobody could administer everything any more.
+    #[error(
+        "this would leave nobody who can administer the registry: no principal would have the role admin on '**', in all \
+         environments, with a token that holds; make another administrator's token first (proofmark token create NAME \
+         --role admin)"
+    )]
+    LastAdministrator,
+    /// Too many or no networks.
+    #[error(
+        "a token is bound to 1 to {MAX_ADDRESSES} networks, such as 10.0.0.0/8; leave addresses out for everywhere"
+    )]
+    Addresses,
+    /// Not a network.
+    #[error(
+        "{0:?} is no network: write an address with its prefix, such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32"
+    )]
+    Address(String),
+    /// An overlap that is too long.
+    #[error("the old token lives on for at most {} days", LONGEST_OVERLAP.as_secs() / 86_400)]
+    Overlap,
     /// A token that was revoked stands in the file.
     #[error(
         "the secret in the administrator's token file belongs to a token that was revoked or has expired; write another one"
@@ -90,72 +159,209 @@ pub async fn create_token(
     grant: &Grant<Administer, Everything>,
     new: &NewToken,
 ) -> Result<Issued, Refused> {
-    create(db, grant.principal(), new, Secret::generate()).await
+    let own = if new.grants.is_empty() { Own::Principal } else { Own::Token };
+    create(db, grant.principal(), new, own, Secret::generate()).await
 }
 
 /// Makes the first administrator's token, for somebody who has the server's own database in hand
 /// and so needs no grant.
 pub async fn create_first_token(db: &Db, principal: &str) -> Result<Issued, Refused> {
-    create(db, &super::service(), &administrator(principal), Secret::generate()).await
+    create(db, &super::service(), &administrator(principal), Own::Principal, Secret::generate()).await
 }
 
 fn administrator(principal: &str) -> NewToken {
     let everything = Binding { role: Role::Admin, repositories: Pattern::everything(), environments: None };
-    NewToken { principal: principal.to_owned(), grants: vec![everything], expires_in: None }
+    NewToken {
+        principal: principal.to_owned(),
+        grants: vec![everything],
+        expires: Expiry::Never,
+        addresses: None,
+    }
 }
 
-async fn create(db: &Db, by: &Principal, new: &NewToken, secret: Secret) -> Result<Issued, Refused> {
+/// Whose grants a token has: its own, which are made with it, or its principal's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Token,
+    Principal,
+}
+
+async fn create(
+    db: &Db,
+    by: &Principal,
+    new: &NewToken,
+    own: Own,
+    secret: Secret,
+) -> Result<Issued, Refused> {
     check_principal(&new.principal)?;
     if new.principal == "anonymous" {
         return Err(Refused::PublicHasNoToken);
     }
-    if new.expires_in.is_some_and(|life| life.is_zero() || life > LONGEST_LIFE) {
+    if new.expires.life(&new.grants).is_some_and(|life| life.is_zero() || life > LONGEST_LIFE) {
         return Err(Refused::Life);
+    }
+    if new.addresses.as_ref().is_some_and(|all| !(1..=MAX_ADDRESSES).contains(&all.len())) {
+        return Err(Refused::Addresses);
     }
     act(|| async {
         let mut tx = db.begin().await?;
-        let issued = insert(&mut tx, by, new, &secret).await?;
+        let issued = insert(&mut tx, by, new, own, &secret).await?;
         tx.commit().await?;
         Ok(issued)
     })
     .await
 }
 
-async fn insert(tx: &mut Tx, by: &Principal, new: &NewToken, secret: &Secret) -> Result<Issued, Refused> {
-    let at = agreed_time(tx).await?;
-    let expires_at = new.expires_in.and_then(|life| TimeDelta::from_std(life).ok()).map(|life| at + life);
+async fn insert(
+    tx: &mut Tx,
+    by: &Principal,
+    new: &NewToken,
+    own: Own,
+    secret: &Secret,
+) -> Result<Issued, Refused> {
     let (principal_id, _) = store::tokens::principal(tx, &new.principal).await?;
-    let id = Uuid::now_v7();
-    store::tokens::insert(tx, id, principal_id, &secret.sha256(), by.id, at, expires_at).await?;
-    for binding in &new.grants {
-        store::grants::insert(tx, principal_id, binding, by.id, at).await?;
-    }
     store::grants::raise_generation(tx).await?;
+    // After the lock on the generation, which whoever disables the principal takes too.
+    if store::tokens::is_disabled(tx, principal_id).await? {
+        return Err(Refused::Disabled(new.principal.clone()));
+    }
+    let at = agreed_time(tx).await?;
+    let life = new.expires.life(&new.grants).and_then(|life| TimeDelta::from_std(life).ok());
+    let expires_at = life.map(|life| at + life);
+    let id = Uuid::now_v7();
+    let has_grants = own == Own::Token;
+    let addresses: Option<Vec<String>> =
+        new.addresses.as_ref().map(|all| all.iter().map(ToString::to_string).collect());
+    let row = store::tokens::NewRow {
+        id,
+        principal_id,
+        secret_sha256: secret.sha256(),
+        has_grants,
+        addresses: addresses.as_deref(),
+        expires_at,
+    };
+    store::tokens::insert(tx, &row, by.id, at).await?;
+    for binding in &new.grants {
+        store::grants::insert(tx, (principal_id, has_grants.then_some(id)), binding, by.id, at).await?;
+    }
     let grants: Vec<_> = new
         .grants
         .iter()
         .map(|b| json!({ "role": b.role, "repositories": b.repositories, "environments": b.environments }))
         .collect();
     let facts = json!({ "token": id, "for": principal_id, "for_name": new.principal, "grants": grants,
-        "expires_at": expires_at });
+        "has_grants": has_grants, "addresses": addresses, "expires_at": expires_at });
     let changes = if new.grants.is_empty() { vec![] } else { vec![Generation::rights(principal_id)] };
     ledger::append(tx, Event { changes, ..event(Kind::TokenCreated, at, by, facts) }).await?;
     Ok(Issued { id, secret: secret.clone(), expires_at })
 }
 
-/// Revokes a token.
+/// Revokes a token, and with it the grants that were made with it. Where its principal's approvals may count by them
+/// no more, no promotion is decided with one once this is answered.
 pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uuid) -> Result<(), Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
+        let roles = store::grants::roles_of_token(&mut tx, id).await?;
+        if roles.iter().any(|role| role.includes(Action::Approve)) {
+            Scopes::decisions(Decisions::All).lock(&mut tx).await?;
+        }
+        let by = grant.principal();
+        let administrators = Administrators::lock(&mut tx).await?;
         let at = database_time(&mut tx).await?;
-        store::tokens::end(&mut tx, id, grant.principal().id, at).await?.ok_or(Refused::Unknown)?;
-        store::grants::raise_generation(&mut tx).await?;
-        ledger::append(&mut tx, event(Kind::TokenRevoked, at, grant.principal(), json!({ "token": id })))
-            .await?;
+        let principal = store::tokens::end(&mut tx, id, by.id, at).await?.ok_or(Refused::Unknown)?;
+        let ended = store::grants::end_of_token(&mut tx, id, by.id, at).await?;
+        administrators.remain(&mut tx).await?;
+        // The right of whom ended with it.
+        let of = (!ended.is_empty()).then_some(principal);
+        let changes = of.map(Generation::rights).into_iter().collect();
+        let event = event(Kind::TokenRevoked, at, by, json!({ "token": id, "of": of }));
+        ledger::append(&mut tx, Event { changes, ..event }).await?;
         tx.commit().await?;
         Ok(())
     })
     .await
+}
+
+/// Makes a token that takes another's place: of the same principal, with the same grants and networks, and as long a
+/// life. The other one ends when the overlap is over.
+pub async fn rotate_token(
+    db: &Db,
+    by: &Principal,
+    id: Uuid,
+    overlap: Duration,
+) -> Result<(String, Issued), Refused> {
+    if overlap > LONGEST_OVERLAP {
+        return Err(Refused::Overlap);
+    }
+    act(|| async {
+        let mut tx = db.begin().await?;
+        store::grants::raise_generation(&mut tx).await?;
+        let old = store::tokens::by_id(&mut tx, id).await?.filter(|live| live.valid);
+        let old = old.ok_or(Refused::Unknown)?;
+        let at = agreed_time(&mut tx).await?;
+        let ends_at = at + TimeDelta::from_std(overlap).map_err(|_| Refused::Overlap)?;
+        let life = store::tokens::life(&mut tx, id).await?.and_then(|life| life.to_std().ok());
+        let grants = if old.has_grants {
+            store::grants::bindings(&mut tx, old.principal_id, Some(id)).await?
+        } else {
+            Vec::new()
+        };
+        let addresses = old
+            .addresses
+            .as_ref()
+            .map(|all| all.iter().map(|one| one.parse()).collect::<Result<Vec<IpNet>, _>>());
+        let addresses = addresses.transpose().map_err(|error| Failure::new("reading a token", error))?;
+        let new = NewToken {
+            principal: old.principal,
+            grants,
+            expires: life.map_or(Expiry::Never, Expiry::In),
+            addresses,
+        };
+        // One whose own grants were all taken back has none, and not its principal's.
+        let own = if old.has_grants { Own::Token } else { Own::Principal };
+        let issued = insert(&mut tx, by, &new, own, &Secret::generate()).await?;
+        // It may end sooner anyway.
+        if old.ends_at.is_none_or(|end| end > ends_at) {
+            store::tokens::end(&mut tx, id, by.id, ends_at).await?;
+        }
+        let facts = json!({ "token": id, "replaced_by": issued.id, "ends_at": ends_at });
+        ledger::append(&mut tx, event(Kind::TokenRotated, at, by, facts)).await?;
+        tx.commit().await?;
+        Ok((new.principal, issued))
+    })
+    .await
+}
+
+/// Before its end the holder of a token is told: by `whoami`, by an event, by a metric.
+pub const ENDS_SOON: TimeDelta = TimeDelta::days(14);
+
+/// Tokens whose ends are announced by one run.
+const ANNOUNCED: i64 = 1000;
+
+/// Announces the ends of tokens that are near, each once, and counts those that hold until then.
+pub async fn announce_ends(db: &Db) -> Result<(), Refused> {
+    let mut connection = db.acquire().await?;
+    let before = database_time(&mut connection).await? + ENDS_SOON;
+    let ending = store::tokens::ending(&mut connection, before, ANNOUNCED).await?;
+    let count = store::tokens::count_ending(&mut connection, before).await?;
+    drop(connection);
+    #[allow(clippy::cast_precision_loss, reason = "nobody has so many tokens")]
+    metrics::gauge!("proofmark_tokens_ending_soon").set(count as f64);
+    for token in ending {
+        act(|| async {
+            let mut tx = db.begin().await?;
+            let at = agreed_time(&mut tx).await?;
+            if store::tokens::announce(&mut tx, token.id, at).await? {
+                let facts = json!({ "token": token.id, "for": token.principal_id, "for_name": token.principal,
+                    "ends_at": token.ends_at });
+                ledger::append(&mut tx, event(Kind::TokenEndAnnounced, at, &super::service(), facts)).await?;
+                tx.commit().await?;
+            }
+            Ok::<_, Refused>(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// A page of the tokens, ended ones included; never a secret.
@@ -186,7 +392,7 @@ pub async fn ensure_admin_token(db: &Db, path: &Path, rule: SecretFileMode) -> R
         None => {}
     }
     drop(connection);
-    match create(db, &super::service(), &administrator("admin"), secret).await {
+    match create(db, &super::service(), &administrator("admin"), Own::Principal, secret).await {
         // Another replica that starts at the same time has just written the same secret.
         Err(Refused::Failed(failure)) if failure.broke("a_secret_belongs_to_one_token") => Ok(()),
         other => other.map(|_| ()),

@@ -111,6 +111,14 @@ kinds! {
     TokenCreated = "token.created",
     /// A token was revoked.
     TokenRevoked = "token.revoked",
+    /// A token took another's place, which ends some time later.
+    TokenRotated = "token.rotated",
+    /// A token ends within 14 days.
+    TokenEndAnnounced = "token.end-announced",
+    /// A principal was disabled: its tokens and grants ended.
+    PrincipalDisabled = "principal.disabled",
+    /// A principal that was disabled can be given tokens and grants again.
+    PrincipalEnabled = "principal.enabled",
     /// A role was given.
     GrantGiven = "grant.given",
     /// A role was taken back.

@@ -87,7 +87,11 @@ impl Happened {
             | Kind::BlobsCollected
             | Kind::PromotionRefused
             | Kind::WaiverCreated
-            | Kind::TokenRevoked => vec![],
+            | Kind::TokenEndAnnounced
+            | Kind::TokenRotated => vec![],
+            Kind::TokenRevoked => self.facts["of"].as_i64().map(Generation::rights).into_iter().collect(),
+            Kind::PrincipalDisabled => vec![Generation::rights(self.facts["disabled"].as_i64().unwrap())],
+            Kind::PrincipalEnabled => vec![Generation::rights(self.facts["enabled"].as_i64().unwrap())],
             Kind::RepositoryCreated | Kind::RepositoryChanged | Kind::BlobDeleted => {
                 vec![Generation::repository(&self.repository())]
             }
@@ -406,7 +410,18 @@ impl Watched {
         for grants in [grants, json!([])] {
             let token = json!({"principal": "ann", "grants": grants});
             let token = self.post("/api/v1/tokens", token, 201).await;
+            let rotation = format!("/api/v1/tokens/{}/rotation", token["id"].as_str().unwrap());
+            let token = self.post(&rotation, json!({}), 201).await;
             self.delete(&format!("/api/v1/tokens/{}", token["id"].as_str().unwrap()), 204).await;
+        }
+        let ending = json!({"principal": "ann", "expires_in_seconds": 3600});
+        self.post("/api/v1/tokens", ending, 201).await;
+        let db = self.registry.app.db.clone();
+        self.act("a token that ends soon", identity::announce_ends(&db)).await.unwrap();
+        let ann = self.admin.document("/api/v1/principals?name=ann").await["items"][0]["id"].clone();
+        for act in ["revocation", "restoration"] {
+            let path = format!("/api/v1/principals/{ann}/{act}");
+            self.post(&path, json!({"reason": "on leave"}), 200).await;
         }
     }
 

@@ -68,6 +68,7 @@ mod stopping;
 mod storing;
 mod tags_never_move;
 mod telling;
+mod tokens;
 mod transferring;
 mod trusting;
 mod unsigned_statements;

@@ -1,7 +1,6 @@
 //! What decides something and the event that tells of it say the same.
 
 use crate::harness::{Client, Found, PROVENANCE, Registry, Signing, expect};
-use proofmark::access::Role;
 use proofmark::audit;
 use proofmark::names::Digest;
 use serde_json::{Value, json};
@@ -13,7 +12,8 @@ async fn count(registry: &Registry, sql: &'static str) -> i64 {
 
 /// Roles that come with a token and alone, tokens and a signer: made, and ended.
 async fn give_and_take_back(registry: &Registry, admin: &Client) {
-    registry.client(Role::Pusher, "team/**").await;
+    let own = json!({"principal": "pusher", "grants": [{"role": "pusher", "repositories": "team/**"}]});
+    admin.post_document("/api/v1/tokens", &own, 201).await;
     let grant = json!({"principal": "ci", "role": "reader", "repositories": "team/**"});
     let given = admin.post_document("/api/v1/grants", &grant, 201).await;
     let made = admin.post_document("/api/v1/tokens", &json!({"principal": "ci"}), 201).await;
@@ -115,7 +115,8 @@ async fn busy() -> Registry {
     expect(admin.promote("app", &digest, "prod").await, 409).await;
     judge(&registry, &admin, &digest).await;
     give_and_take_back(&registry, &admin).await;
-    registry.named("few", Role::Promoter, "app", Some(&["prod"])).await;
+    let few = json!([{"role": "promoter", "repositories": "app", "environments": ["prod"]}]);
+    admin.post_document("/api/v1/tokens", &json!({"principal": "few", "grants": few}), 201).await;
     registry.sequence_all().await;
     registry
 }

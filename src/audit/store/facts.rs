@@ -463,12 +463,17 @@ async fn grants(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx
                  and (e.kind = 'grant.given'
                      and f.facts @> (role || jsonb_build_object('grant', g.id, 'to', g.principal_id))
                    or e.kind = 'token.created'
-                     and f.facts @> jsonb_build_object('for', g.principal_id, 'grants', jsonb_build_array(role))))
+                     and f.facts @> jsonb_build_object('for', g.principal_id, 'grants', jsonb_build_array(role))
+                     and (g.token_id is null
+                       or f.facts @> jsonb_build_object('token', g.token_id, 'has_grants', true))))
                then ' was given by no event that says the same'
              when g.ended_at is not null and not exists (
-               select from events e where e.repository_id is null and e.at = g.ended_at and e.kind = 'grant.ended'
-                 and e.principal_id = g.ended_by
-                 and facts_said(e.leaf) @> jsonb_build_object('grant', g.id))
+               select from events e cross join lateral facts_said(e.leaf) f(facts)
+               where e.repository_id is null and e.at = g.ended_at and e.principal_id = g.ended_by
+                 and (e.kind = 'grant.ended' and f.facts @> jsonb_build_object('grant', g.id)
+                   or e.kind = 'token.revoked' and f.facts @> jsonb_build_object('token', g.token_id)
+                   or e.kind = 'principal.disabled'
+                     and f.facts @> jsonb_build_object('disabled', g.principal_id)))
                then ' was ended by no event' end as untold
            from grants g where g.id > $1 order by g.id limit $2"#
     )
@@ -482,12 +487,21 @@ async fn tokens(connection: &mut PgConnection, behind: &str, limit: i64) -> sqlx
                select from events e where e.repository_id is null and e.at = t.created_at
                  and e.kind = 'token.created' and e.principal_id = t.created_by
                  and facts_said(e.leaf) @> jsonb_build_object('token', t.id, 'for', t.principal_id)
+                 and coalesce(facts_said(e.leaf) -> 'has_grants', 'false') = to_jsonb(t.has_grants)
+                 and coalesce(facts_said(e.leaf) -> 'addresses', 'null') = coalesce(to_jsonb(t.addresses), 'null')
                  and time_is_said(t.expires_at, facts_said(e.leaf), 'expires_at'))
                then ' was made by no event that says the same'
              when t.ended_at is not null and not exists (
-               select from events e where e.repository_id is null and e.at = t.ended_at
-                 and e.kind = 'token.revoked' and e.principal_id = t.ended_by
-                 and facts_said(e.leaf) @> jsonb_build_object('token', t.id))
+               select from events e cross join lateral facts_said(e.leaf) f(facts)
+               where e.repository_id is null and e.at = t.ended_at and e.principal_id = t.ended_by
+                 and (e.kind = 'token.revoked' and f.facts @> jsonb_build_object('token', t.id)
+                   or e.kind = 'principal.disabled' and f.facts @> jsonb_build_object('disabled', t.principal_id)))
+               -- Another took its place some time before.
+               and not exists (
+               select from events e cross join lateral facts_said(e.leaf) f(facts)
+               where e.repository_id is null and e.at <= t.ended_at and e.kind = 'token.rotated'
+                 and e.at >= t.ended_at - interval '31 days' and e.principal_id = t.ended_by
+                 and f.facts @> jsonb_build_object('token', t.id) and time_is_said(t.ended_at, f.facts, 'ends_at'))
                then ' was revoked by no event' end as untold
            from tokens t where t.id > $1 order by t.id limit $2"#,
         behind.parse().unwrap_or(uuid::Uuid::nil()),

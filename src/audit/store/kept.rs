@@ -47,6 +47,17 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
                exists (select from tokens t where t.id = uuid_said(f.facts, 'token') offset 0)
              when e.kind = 'token.revoked' then
                exists (select from tokens t where t.id = uuid_said(f.facts, 'token') and t.ended_at = e.at offset 0)
+             when e.kind = 'token.end-announced' then
+               exists (select from token_ends_announced a where a.token_id = uuid_said(f.facts, 'token') and a.announced_at = e.at offset 0)
+             when e.kind = 'token.rotated' then
+               exists (select from tokens t where t.id = uuid_said(f.facts, 'token') and t.ended_at is not null offset 0)
+                 or exists (select from tokens t where t.id = uuid_said(f.facts, 'token') and t.expires_at is not null offset 0)
+             when e.kind in ('principal.disabled', 'principal.enabled') then
+               exists (select from principals_disabled d
+                       where d.principal_id = id_said(f.facts, substr(e.kind, 11)) offset 0) = (e.kind = 'principal.disabled')
+               or exists (select from events l where l.id > e.id and l.repository_id is null
+                          and l.kind in ('principal.disabled', 'principal.enabled')
+                          and id_said(facts_said(l.leaf), substr(l.kind, 11)) = id_said(f.facts, substr(e.kind, 11)) offset 0)
              when e.kind in ('grant.given', 'grant.ended') then
                exists (select from grants g where g.id = id_said(f.facts, 'grant')
                        and (e.kind = 'grant.given' or g.ended_at = e.at) offset 0)
@@ -154,6 +165,7 @@ pub async fn lost_parts(connection: &mut PgConnection, behind: i64, to: i64) -> 
                when 'token.created' then
                  exists (select from grants g
                          where g.principal_id = id_said(f.facts, 'for')
+                           and (g.token_id is null or g.token_id = uuid_said(f.facts, 'token'))
                            and p.part = jsonb_build_object('role', g.role, 'repositories', g.repositories,
                                                            'environments', g.environments) offset 0)
                else

@@ -98,6 +98,29 @@ pub async fn insert(
     .map_err(|error| Failure::new("giving an approval", error))
 }
 
+/// An open approval.
+pub struct Open {
+    pub id: i64,
+    pub repository: RepositoryName,
+    pub environment: EnvironmentName,
+}
+
+/// The open approvals of somebody.
+pub async fn open_of(connection: &mut PgConnection, principal: i64) -> Result<Vec<Open>, Failure> {
+    sqlx::query_as!(
+        Open,
+        r#"select a.id, r.name as "repository: RepositoryName", e.name as "environment: EnvironmentName"
+           from approvals a join repositories r on r.id = a.repository_id
+           join environments e on e.id = a.environment_id
+           where a.by = $1 and a.ended_at is null and coalesce(a.until > (select decision_time()), true)
+           order by a.id"#,
+        principal,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for the open approvals of a principal", error))
+}
+
 /// Ends it, if it is open: the manifest it was given for.
 pub async fn end(
     connection: &mut PgConnection,

@@ -4,6 +4,7 @@ pub mod approvals;
 pub mod blocks;
 pub mod environments;
 pub mod every;
+pub mod held;
 pub mod holds;
 pub mod overrides;
 pub mod policies;

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod known_good;
 pub mod overrides;
 pub mod policies;
+pub mod principals;
 pub mod promotions;
 pub mod repositories;
 pub mod retention;
@@ -77,6 +78,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(known_good::routes())
         .merge(overrides::routes())
         .merge(policies::routes())
+        .merge(principals::routes())
         .merge(promotions::routes())
         .merge(repositories::routes())
         .merge(retention::routes())

@@ -1,3 +1,4 @@
 pub mod grants;
+pub mod principals;
 pub mod repeats;
 pub mod tokens;

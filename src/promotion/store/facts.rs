@@ -253,10 +253,7 @@ pub async fn gather(
           coalesce(stays_in(q.repository_id, q.sha256, nullif(
             q.environments || array(select unnest(p.earlier_environments) from policy p), '{}')), '[]') as "stays!: Json<BTreeSet<Stay>>",
           (select coalesce(json_agg(json_build_object('id', y.id, 'by', (select w.name from principals w where w.id = y.by),
-              'until', y.until, 'is_author', is_author(y.by, q.bytes), 'grants', (
-              select coalesce(json_agg(json_build_object('role', g.role, 'repositories', g.repositories,
-                'environments', g.environments)), '[]')
-              from grants g where g.principal_id = y.by and g.ended_at is null))), '[]')
+              'until', y.until, 'is_author', is_author(y.by, q.bytes), 'grants', grants_of(y.by))), '[]')
             from approvals y
             where y.repository_id = q.repository_id and y.sha256 = q.sha256 and y.environment_id = q.environment_id
               and y.ended_at is null) as "approvals!: Json<Vec<ApprovalSeen>>",

@@ -176,7 +176,7 @@ impl Registry {
         self.named(&format!("{role}-{}", uuid::Uuid::now_v7().simple()), role, repositories, None).await
     }
 
-    /// A principal with a name, and perhaps with few environments.
+    /// A principal with a name, and perhaps with few environments. What it is given in several calls adds up.
     pub async fn named(
         &self,
         principal: &str,
@@ -184,9 +184,11 @@ impl Registry {
         repositories: &str,
         environments: Option<&[&str]>,
     ) -> Client {
-        let grant =
-            serde_json::json!({ "role": role, "repositories": repositories, "environments": environments });
-        let body = serde_json::json!({ "principal": principal, "grants": [grant] });
+        let grant = serde_json::json!({ "principal": principal, "role": role, "repositories": repositories,
+            "environments": environments });
+        let given = self.admin().post("/api/v1/grants").json(&grant).send().await.unwrap();
+        assert!(given.status().is_success(), "{}", given.text().await.unwrap());
+        let body = serde_json::json!({ "principal": principal });
         let answer = self.admin().post("/api/v1/tokens").json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
         let document: serde_json::Value = answer.json().await.unwrap();
