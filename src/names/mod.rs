@@ -6,6 +6,7 @@
 
 mod digest;
 mod environment;
+mod glob;
 mod image_reference;
 mod media_type;
 mod pattern;
