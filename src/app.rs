@@ -19,6 +19,7 @@ use crate::names::Digest;
 use crate::postgres::roles::{self, RuntimeRole};
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
+use crate::shares::Shares;
 use crate::storage::{Room, Slots, Store};
 use crate::{attestation, evidence, identity, ledger, secret_files, telemetry, trust};
 use axum_server::tls_rustls::RustlsConfig;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub job_statuses: JobStatuses,
     /// The log's size, as this process last heard of it.
     log_position: Growing,
+    /// Requests that are worked at.
+    pub turns: Shares,
     /// Dry runs of promotions that are under way.
     pub dry_runs: Slots,
     /// Security events that are not written yet.
@@ -179,7 +182,7 @@ impl App {
         }
         // This release may read them otherwise than the one before.
         attestation::enqueue_reading(&db).await?;
-        let callers = Callers::new();
+        let callers = Callers::new(config.wrong_credentials_per_minute);
         let severity_order = match &config.severity_order {
             Some(text) => {
                 text.parse().map_err(|why: String| Failure::new("reading PROOFMARK_SEVERITY_ORDER", why))?
@@ -191,6 +194,7 @@ impl App {
         let answer_room = Room::of(config.limits.document_memory_bytes);
         let downloads = Slots::new(config.limits.concurrent_downloads);
         let dry_runs = Slots::new(CONCURRENT_DRY_RUNS);
+        let turns = turns(&config);
         let metrics = telemetry::start_metrics()?;
         let security = SecurityEvents::new(config.security_events_per_minute);
         let metrics_token = RwLock::new(metrics_token(&config)?);
@@ -210,6 +214,7 @@ impl App {
             clocks,
             job_statuses: JobStatuses::default(),
             log_position: Growing::default(),
+            turns,
             dry_runs,
             security,
             metrics_token,
@@ -638,6 +643,14 @@ fn store_secrets(url: &str) -> Vec<PathBuf> {
         Some(_) | None => &[],
     };
     names.iter().filter_map(|name| config::variable(name)).map(PathBuf::from).collect()
+}
+
+/// As many requests as there are connections, of one principal so many percent of them.
+fn turns(config: &Config) -> Shares {
+    let connections = config.database_connections - config.reserved_connections;
+    let share = connections.saturating_mul(config.principal_percent).div_ceil(100);
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    Shares::new(count(connections), count(share))
 }
 
 fn bounds(config: &Config) -> Bounds {

@@ -43,6 +43,14 @@ pub struct Settings {
     /// How many of them only blocks, holds and revocations use [default: 4, at most a quarter]
     #[arg(long, env = "PROOFMARK_RESERVED_CONNECTIONS", value_name = "N")]
     pub reserved_connections: Option<u32>,
+    /// Percent of the connections, and of the requests that are worked at together, that one principal has at the
+    /// most, or the anonymous public; more of them wait for each other, and get 429 [default: 50]
+    #[arg(long, env = "PROOFMARK_PRINCIPAL_PERCENT", value_name = "PERCENT")]
+    pub principal_percent: Option<u32>,
+    /// Wrong credentials in a minute from one address (IPv6: /64) at the most; more get 429, and only credentials that
+    /// held before are looked at [default: 60]
+    #[arg(long, env = "PROOFMARK_WRONG_CREDENTIALS_PER_MINUTE", value_name = "N")]
+    pub wrong_credentials_per_minute: Option<u32>,
     /// Seconds that one statement of Postgres may take; then its request is 503 [default: 30]
     #[arg(long, env = "PROOFMARK_STATEMENT_SECONDS", value_name = "SECONDS")]
     pub statement_seconds: Option<u64>,
@@ -357,6 +365,8 @@ pub struct Config {
     pub migration_database_url: Option<String>,
     pub database_connections: u32,
     pub reserved_connections: u32,
+    pub principal_percent: u32,
+    pub wrong_credentials_per_minute: u32,
     pub statement_time: Duration,
     pub storage: String,
     pub admin_token_file: Option<PathBuf>,
@@ -428,6 +438,8 @@ impl Settings {
             migration_database_url,
             database_connections,
             reserved_connections,
+            principal_percent,
+            wrong_credentials_per_minute,
             statement_seconds,
             storage,
             admin_token_file,
@@ -544,6 +556,8 @@ impl Settings {
             migration_database_url: self.migration_database_url,
             database_connections,
             reserved_connections: reserved(self.reserved_connections, database_connections)?,
+            principal_percent: percent("PROOFMARK_PRINCIPAL_PERCENT", self.principal_percent.unwrap_or(50))?,
+            wrong_credentials_per_minute: self.wrong_credentials_per_minute.unwrap_or(60).max(1),
             statement_time: seconds(self.statement_seconds, 30),
             storage: self
                 .storage
@@ -571,7 +585,10 @@ impl Settings {
             blob_grace: seconds(self.blob_grace_seconds, 86_400),
             collection: seconds(self.collection_seconds, 3600),
             object_delay: seconds(self.object_delay_seconds, 86_400),
-            background_percent: percent(self.background_percent.unwrap_or(20))?,
+            background_percent: percent(
+                "PROOFMARK_BACKGROUND_PERCENT",
+                self.background_percent.unwrap_or(20),
+            )?,
             blob_redirect: Some(seconds(self.blob_redirect_seconds, 0)).filter(|valid| !valid.is_zero()),
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
             summary_validity: seconds(self.summary_validity_seconds, 7 * 86_400),
@@ -597,11 +614,11 @@ fn reserved(given: Option<u32>, connections: u32) -> Result<u32, Unusable> {
     }
 }
 
-fn percent(given: u32) -> Result<u32, Unusable> {
+fn percent(setting: &str, given: u32) -> Result<u32, Unusable> {
     if (1..=100).contains(&given) {
         return Ok(given);
     }
-    Err(Unusable(format!("PROOFMARK_BACKGROUND_PERCENT is 1 to 100, not {given}")))
+    Err(Unusable(format!("{setting} is 1 to 100, not {given}")))
 }
 
 /// The URL that was given, or the address that is listened on.

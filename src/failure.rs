@@ -19,6 +19,14 @@ pub struct Failure {
 #[error("others fill the memory that there is for documents; try again in a moment")]
 pub struct Overloaded;
 
+/// Too many wrong credentials came from one address.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("too many wrong credentials came from this address; try again in {seconds} s")]
+pub struct TooManyWrong {
+    /// When the next one is looked at.
+    pub seconds: u64,
+}
+
 /// Nothing may be dated now.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the clocks of Postgres and of this service differ by more than 60 s; nothing was changed")]
@@ -50,6 +58,11 @@ impl Failure {
     /// is the caller's after all, and nothing was done.
     pub fn is_unstorable(&self) -> bool {
         matches!(self.code().as_deref(), Some("22021" | "22P05" | "22008"))
+    }
+
+    /// In how many seconds the caller may try again, where it sent too many wrong credentials.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.cause.downcast_ref::<TooManyWrong>().map(|wrong| wrong.seconds)
     }
 
     /// Whether this is what caused it.
@@ -141,6 +154,11 @@ impl Failure {
             .and_then(sqlx::Error::as_database_error)
             .and_then(sqlx::error::DatabaseError::constraint)
             == Some(constraint)
+    }
+
+    /// What caused it, where a caller may know.
+    pub fn cause(&self) -> String {
+        self.cause.to_string()
     }
 
     /// The chain of causes on one line.

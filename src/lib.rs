@@ -27,6 +27,7 @@ pub mod postgres;
 pub mod promotion;
 pub mod secret_files;
 pub mod server;
+pub mod shares;
 pub mod storage;
 pub mod telemetry;
 pub mod trust;

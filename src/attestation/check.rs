@@ -86,6 +86,9 @@ fn wrong(
     if row.misplaced || row.message.as_deref() != Some(envelope.message_digest().as_str()) {
         return Some("its message is not the one that its signatures count for");
     }
+    if !row.found {
+        return Some("gates do not find it by all of its signers and subjects");
+    }
     let subjects: BTreeSet<String> = statement.digests().map(|digest| digest.to_string()).collect();
     if subjects != row.subjects.iter().cloned().collect()
         || row.predicate_type.as_ref() != Some(&statement.predicate_type)

@@ -1,4 +1,4 @@
-//! Quotas: how many bytes a repository may hold, its blobs and its manifests.
+//! Quotas: how many bytes a repository may hold, its blobs, its manifests and what its open sessions took in.
 //!
 //! Whoever brings something new looks at the end of its transaction, after taking the repository's
 //! quota for itself: of two pushes that fit alone and not together one is refused. A repository
@@ -10,6 +10,7 @@ use super::store::quotas as store;
 use crate::failure::Failure;
 use crate::names::RepositoryName;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// A push that would bring more than the repository may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,9 +46,14 @@ impl Usage {
     }
 }
 
-/// What the repository holds, if there is a quota on it: for bounding a body while it comes.
-pub async fn usage(connection: &mut PgConnection, name: &RepositoryName) -> Result<Option<Usage>, Failure> {
-    store::usage(connection, name).await
+/// What the repository holds with all open sessions but this one, if there is a quota on it: for bounding a body while
+/// it comes.
+pub async fn usage(
+    connection: &mut PgConnection,
+    name: &RepositoryName,
+    session: Option<Uuid>,
+) -> Result<Option<Usage>, Failure> {
+    store::usage(connection, name, session).await
 }
 
 /// Looks whether what this transaction brought fits; `None` is a yes. Late in the transaction, before

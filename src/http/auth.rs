@@ -6,6 +6,7 @@
 use crate::app::App;
 use crate::failure::Failure;
 use crate::http::body::{self, NotTaken};
+use crate::http::caller::address;
 use crate::http::{Caller, note_failed_credential, request_id};
 use crate::identity::{self, Requested, Secret, TooManyScopes};
 use axum::extract::{Request, State};
@@ -92,7 +93,8 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     };
     let secret =
         Secret::new(&secret.ok_or(Refused::Request("the password or refresh_token is a Proofmark token"))?);
-    let caller = Caller::by_secret(&app, &secret).await?.filter(|caller| caller.may_come_here(&extensions));
+    let caller = Caller::by_secret(&app, &secret, address(&extensions)).await?;
+    let caller = caller.filter(|caller| caller.may_come_here(&extensions));
     let caller = caller.ok_or_else(|| {
         note_failed_credential();
         Refused::Credential
@@ -144,6 +146,7 @@ fn form_urlencoded(query: &str) -> impl Iterator<Item = (String, String)> {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
+        let mut retry_after = HeaderValue::from_static("1");
         let (status, code, message) = match self {
             Self::Credential => (
                 StatusCode::UNAUTHORIZED,
@@ -151,9 +154,13 @@ impl IntoResponse for Refused {
                 "the password is a Proofmark token; this one does not hold".into(),
             ),
             Self::Request(what) => (StatusCode::BAD_REQUEST, "UNSUPPORTED", format!("expected: {what}")),
+            Self::Failed(failure) if let Some(seconds) = failure.retry_after() => {
+                retry_after = HeaderValue::from(seconds);
+                (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", failure.cause())
+            }
             Self::Failed(failure) if failure.is_overloaded() => {
                 tracing::error!(request_id = %request_id(), error = failure.chain(), "overloaded");
-                (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", "try again in a moment".into())
+                (StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", "try again in a moment".to_owned())
             }
             Self::Failed(failure) => {
                 tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
@@ -163,8 +170,8 @@ impl IntoResponse for Refused {
         };
         let body = Json(json!({ "errors": [{ "code": code, "message": message }] }));
         let mut response = (status, body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         if status == StatusCode::UNAUTHORIZED {
             response

@@ -1,6 +1,7 @@
 //! A request's body: as a stream that ends when its sender falls silent, or whole in memory, of which
 //! there is so much for all requests together.
 
+use super::turns::Turn;
 use crate::config::Limits;
 use crate::failure::Overloaded;
 use crate::storage::{OwnRoom, Taken};
@@ -23,9 +24,22 @@ pub enum Broken {
     Cut(#[source] axum::Error),
 }
 
-/// A body as bytes, given up when none comes for `idle`.
+/// A body as bytes, given up when none comes for `idle`. Until it ends, its request has no turn.
 pub fn stream(body: Body, idle: Duration) -> BoxStream<'static, Result<Bytes, Broken>> {
-    watched(body.into_data_stream().map(|frame| frame.map_err(Broken::Cut)).boxed(), idle).boxed()
+    let frames = body.into_data_stream().map(|frame| frame.map_err(Broken::Cut)).boxed();
+    let paused = Turn::current().inspect(Turn::pause);
+    watched(frames, idle).chain(resumed(paused)).boxed()
+}
+
+/// Nothing, once the request has its turn again.
+fn resumed(paused: Option<Turn>) -> impl Stream<Item = Result<Bytes, Broken>> {
+    let resuming = async move {
+        if let Some(turn) = paused {
+            turn.resume().await;
+        }
+        stream::empty()
+    };
+    stream::once(resuming).flatten()
 }
 
 fn watched<S>(frames: S, idle: Duration) -> impl Stream<Item = Result<Bytes, Broken>>

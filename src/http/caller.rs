@@ -8,6 +8,7 @@ use crate::access::{
     Act, Action, Authority, Denied, Grant, InEnvironment, Place, Principal, PrincipalId, Scope,
 };
 use crate::app::App;
+use crate::exceptions::{BlockScope, HoldScope, Reviewer, WaiverEnd};
 use crate::failure::Failure;
 use crate::identity::{self, Secret};
 use crate::names::{EnvironmentName, RepositoryName};
@@ -18,6 +19,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
@@ -54,7 +56,7 @@ impl Caller {
     }
 
     /// Strangers have one room together, with a credential that was made for nobody and without one.
-    fn whose_room(&self) -> Option<PrincipalId> {
+    pub(super) fn whose_room(&self) -> Option<PrincipalId> {
         (!self.is_anonymous()).then(|| self.principal().id)
     }
 
@@ -90,9 +92,46 @@ impl Caller {
         &self.known
     }
 
-    /// Authenticates a request, and lets those know who asked for its sender, and its connection.
+    /// The right to have a body read that says itself what it is about: the caller may do the action somewhere. What
+    /// it says is asked about once it is read.
+    pub fn somewhere<A: Act>(&self) -> Result<Somewhere, Problem> {
+        let may = |action| match self.authority().narrowing() {
+            Some(narrowed) => {
+                let viewed = matches!(action, Action::View | Action::Pull) && !narrowed.views.is_empty();
+                viewed || narrowed.repositories.iter().any(|(_, actions)| actions.contains(&action))
+            }
+            None => !self.authority().patterns(action).is_empty(),
+        };
+        self.proved(A::ACTION, may)
+    }
+
+    /// The same where the body names an environment: the caller may do the action in all repositories of one.
+    pub fn in_some_environment<A: Act>(&self) -> Result<Somewhere, Problem> {
+        let covers_all = |action| self.authority().patterns(action).iter().any(|one| one.is_everything());
+        self.proved(A::ACTION, |action| !self.authority().is_narrowed() && covers_all(action))
+    }
+
+    /// The same where the request is about the caller's own credential, or its right is known.
+    pub fn about_itself(&self) -> Result<Somewhere, Problem> {
+        if self.is_anonymous() { Err(Problem::unauthenticated()) } else { Ok(Somewhere(())) }
+    }
+
+    fn proved(&self, action: Action, may: impl Fn(Action) -> bool) -> Result<Somewhere, Problem> {
+        if may(action) {
+            return Ok(Somewhere(()));
+        }
+        if self.is_anonymous() {
+            return Err(Problem::unauthenticated());
+        }
+        Err(Denied { action, visible: may(Action::Pull) || may(Action::View) }.into())
+    }
+
+    /// Authenticates a request once, and lets those know who asked for its sender, and its connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
-        let caller = Self::authenticate(app, &parts.headers).await?;
+        if let Some(Authenticated(caller)) = parts.extensions.get() {
+            return Ok(caller.clone());
+        }
+        let caller = Self::authenticate(app, &parts.headers, address(&parts.extensions)).await?;
         let caller = caller.filter(|caller| caller.may_come_here(&parts.extensions));
         match &caller {
             Some(caller) => {
@@ -101,6 +140,7 @@ impl Caller {
             }
             None => note_failed_credential(),
         }
+        parts.extensions.insert(Authenticated(caller.clone()));
         Ok(caller)
     }
 
@@ -122,22 +162,41 @@ impl Caller {
     }
 
     /// Authenticates a credential among headers: `Ok(None)` is a credential that does not hold.
-    pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Failure> {
+    async fn authenticate(app: &App, headers: &HeaderMap, from: IpAddr) -> Result<Option<Self>, Failure> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(Some(Self { known: app.callers.anonymous(&app.db).await?, shown: false }));
         };
         match header.to_str().ok().and_then(secret) {
-            Some(secret) => Self::by_secret(app, &secret).await,
+            Some(secret) => Self::by_secret(app, &secret, from).await,
             None => Ok(None),
         }
     }
 
     /// Authenticates a secret alone.
-    pub async fn by_secret(app: &App, secret: &Secret) -> Result<Option<Self>, Failure> {
-        let known = app.callers.authenticate(&app.db, &app.keys, secret).await?;
+    pub async fn by_secret(app: &App, secret: &Secret, from: IpAddr) -> Result<Option<Self>, Failure> {
+        let known = app.callers.authenticate(&app.db, &app.keys, secret, from).await?;
         Ok(known.map(|known| Self { known, shown: true }))
     }
 }
+
+/// What a request's credential turned out to be, among its extensions: it is looked at once.
+#[derive(Clone, Debug)]
+struct Authenticated(Option<Caller>);
+
+/// What was proved before a body is read. No body is read without one.
+pub trait Right {}
+
+impl<A: Act, S: Scope> Right for Grant<A, S> {}
+impl Right for BlockScope {}
+impl Right for HoldScope {}
+impl Right for Reviewer {}
+impl Right for WaiverEnd {}
+
+/// The right to do something somewhere: made by [`Caller::somewhere`] and [`Caller::in_some_environment`] alone.
+#[derive(Debug)]
+pub struct Somewhere(());
+
+impl Right for Somewhere {}
 
 /// Who sends a request, among its extensions: known to all of its copies once a credential of somebody was found to
 /// hold.
@@ -168,6 +227,11 @@ impl Sender {
 /// The secret among headers, where there is one that can be read.
 pub(super) fn secret_of(headers: &HeaderMap) -> Option<Secret> {
     headers.get(AUTHORIZATION).and_then(|header| secret(header.to_str().ok()?))
+}
+
+/// Where a request comes from.
+pub(super) fn address(request: &Extensions) -> IpAddr {
+    request.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
 }
 
 /// `Bearer <token>` or `Basic <user:token>`; the user's name decides nothing.

@@ -20,9 +20,10 @@ mod range;
 mod request;
 mod serve;
 mod trust;
+mod turns;
 
 pub use address::ClientAddress;
-pub use caller::{Caller, Sender};
+pub use caller::{Caller, Right, Sender, Somewhere};
 pub use request::{bounded_message, part_of_request, request_id};
 use request::{note_asked, note_audit, note_denied, note_failed_credential};
 pub use serve::{reload_certificate, serve, serve_on};
@@ -35,12 +36,11 @@ use axum::middleware::from_fn_with_state;
 
 /// Every route of the service.
 pub fn router(app: &App) -> Router {
+    let worked_at = Router::new().merge(auth::routes()).merge(api::routes(app)).merge(oci::routes());
     let router = Router::new()
         .merge(operations::routes(app))
-        .merge(auth::routes())
         .merge(trust::routes())
-        .merge(api::routes(app))
-        .merge(oci::routes())
+        .merge(worked_at.route_layer(from_fn_with_state(app.clone(), turns::in_turn)))
         .method_not_allowed_fallback(async || {
             let detail = "this path does not answer to this method; /api/v1/openapi.json lists what does";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)

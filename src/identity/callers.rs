@@ -4,6 +4,7 @@ use super::docker::DockerToken;
 use super::principals::Uses;
 use super::secret::Secret;
 use super::store;
+use super::wrong::Tries;
 use crate::access::{Authority, Principal};
 use crate::clock;
 use crate::failure::Failure;
@@ -61,6 +62,9 @@ struct Known {
 /// and nothing that was looked up under another one is believed.
 pub struct Callers {
     known: Cache<[u8; 32], Known>,
+    /// Credentials that did not hold, with the generation that held before they were looked up.
+    wrong: Cache<[u8; 32], i64>,
+    tries: Tries,
     read: Mutex<Read>,
     uses: Mutex<Uses>,
 }
@@ -72,10 +76,12 @@ struct Read {
 }
 
 impl Callers {
-    /// A cache that starts empty.
-    pub fn new() -> Self {
+    /// A cache that starts empty, and so many wrong credentials in a minute from one address.
+    pub fn new(wrong_per_minute: u32) -> Self {
         let read = Read { generation: -1, at: None };
-        Self { known: Cache::new(MAX_CACHED), read: Mutex::new(read), uses: Mutex::default() }
+        let (known, wrong) = (Cache::new(MAX_CACHED), Cache::new(MAX_CACHED));
+        let (tries, read, uses) = (Tries::new(wrong_per_minute), Mutex::new(read), Mutex::default());
+        Self { known, wrong, tries, read, uses }
     }
 
     /// Notes that the caller's token was used; the next [`Self::write_uses`] writes it.
@@ -115,49 +121,61 @@ impl Callers {
 
     /// The public.
     pub async fn anonymous(&self, db: &Db) -> Result<Caller, Failure> {
-        self.cached(db, [0; 32], async {
-            let mut connection = db.pool().acquire().await?;
-            let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
-            let authority = read_authority(&mut connection, principal, None).await?;
-            Ok(Some(Caller { authority, token: None, expires_at: None, addresses: None }))
-        })
-        .await
-        .and_then(|caller| caller.ok_or_else(|| Failure::new("reading the public's grants", "no row")))
+        let (key, generation) = ([0; 32], self.generation(db).await?);
+        if let Some(caller) = self.remembered(&key, generation) {
+            return Ok(caller);
+        }
+        let mut connection = db.pool().acquire().await?;
+        let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
+        let authority = read_authority(&mut connection, principal, None).await?;
+        let caller = Caller { authority, token: None, expires_at: None, addresses: None };
+        self.known.insert(key, Known { caller: caller.clone(), generation });
+        Ok(caller)
     }
 
-    /// The caller behind a credential; `None` when it does not hold.
+    /// The caller behind a credential that came from this address; `None` when it does not hold. After too many wrong
+    /// ones only a credential is looked up that held before, or that we signed.
     pub async fn authenticate(
         &self,
         db: &Db,
         keys: &Keys,
         secret: &Secret,
+        from: IpAddr,
     ) -> Result<Option<Caller>, Failure> {
-        self.cached(db, secret.sha256(), async {
-            match DockerToken::read(keys, secret) {
-                Some(token) => by_docker_token(db, token).await,
-                None => by_secret(db, secret).await,
-            }
-        })
-        .await
+        let (key, generation) = (secret.sha256(), self.generation(db).await?);
+        if let Some(caller) = self.remembered(&key, generation) {
+            return Ok(Some(caller));
+        }
+        let docker = DockerToken::read(keys, secret);
+        let is_ours = docker.is_some() || self.known.contains_key(&key);
+        if !is_ours {
+            self.tries.take(from)?;
+        }
+        if self.wrong.get(&key) == Some(generation) {
+            return Ok(None);
+        }
+        let found = match docker {
+            Some(token) => by_docker_token(db, token).await,
+            None => by_secret(db, secret).await,
+        };
+        if !is_ours && !matches!(found, Ok(None)) {
+            self.tries.give_back(from);
+        }
+        match &found {
+            Ok(Some(caller)) => self.known.insert(key, Known { caller: caller.clone(), generation }),
+            Ok(None) => self.wrong.insert(key, generation),
+            Err(_) => {}
+        }
+        found
     }
 
-    async fn cached(
-        &self,
-        db: &Db,
-        key: [u8; 32],
-        look_up: impl Future<Output = Result<Option<Caller>, Failure>>,
-    ) -> Result<Option<Caller>, Failure> {
+    /// The generation that is believed now.
+    async fn generation(&self, db: &Db) -> Result<i64, Failure> {
         let fresh = self.read()?.at.is_some_and(|at| at.elapsed() < BELIEVED_FOR);
         if !fresh {
             self.refresh(db).await?;
         }
-        let generation = self.read()?.generation;
-        if let Some(caller) = self.remembered(&key, generation) {
-            return Ok(Some(caller));
-        }
-        let Some(caller) = look_up.await? else { return Ok(None) };
-        self.known.insert(key, Known { caller: caller.clone(), generation });
-        Ok(Some(caller))
+        Ok(self.read()?.generation)
     }
 
     /// A caller that was looked up under this generation and has not ended since. What is looked up
@@ -166,12 +184,6 @@ impl Callers {
     fn remembered(&self, key: &[u8; 32], generation: i64) -> Option<Caller> {
         let known = self.known.get(key).filter(|known| known.generation == generation)?;
         known.caller.expires_at.is_none_or(|end| end > clock::now()).then_some(known.caller)
-    }
-}
-
-impl Default for Callers {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -237,7 +249,7 @@ mod tests {
 
     #[test]
     fn who_was_looked_up_before_a_change_is_forgotten_whenever_that_was_put_in_the_cache() {
-        let callers = Callers::new();
+        let callers = Callers::new(60);
         let asked = Instant::now();
         callers.believe(1, asked).unwrap();
         remember(&callers, 1, None);
@@ -253,7 +265,7 @@ mod tests {
 
     #[test]
     fn who_has_ended_is_not_remembered() {
-        let callers = Callers::new();
+        let callers = Callers::new(60);
         for (seconds, remembered) in [(-1, false), (60, true)] {
             remember(&callers, 1, Some(clock::now() + chrono::TimeDelta::seconds(seconds)));
             assert_eq!(callers.remembered(&KEY, 1).is_some(), remembered);

@@ -11,6 +11,7 @@ pub mod repeats;
 mod secret;
 mod store;
 mod tokens;
+mod wrong;
 
 pub use callers::{Caller, Callers};
 pub use docker::{DockerToken, MAX_SCOPES, Made, Requested, TooManyScopes, issue};

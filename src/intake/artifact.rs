@@ -138,7 +138,7 @@ where
 
 /// What the repository holds, if there is a quota on it.
 async fn usage(db: &Db, grant: &Grant<Push>) -> Result<Option<Usage>, Failure> {
-    content::usage(&mut *db.acquire().await?, grant.repository()).await
+    content::usage(&mut *db.acquire().await?, grant.repository(), None).await
 }
 
 /// What a taken version names: an artifact that the body may still turn out to be.

@@ -1,8 +1,9 @@
 //! A policy as it is written: YAML or JSON, parsed once, named by the digest of its canonical form.
 
 use super::gate::{Attested, Scanned, TestResult};
+use super::gates::origin::missing_signers;
 use super::results;
-use super::{Gate, Mode, Severity, Span};
+use super::{Facts, Gate, Mode, Severity, Span};
 use crate::failure::Failure;
 use crate::json;
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName, never_matches};
@@ -285,6 +286,25 @@ impl Policy {
             Gate::PromotedIn(_) | Gate::Approvals(_) | Gate::MinAge(_) => None,
         });
         named.flatten().cloned().collect()
+    }
+
+    /// The statements that some gate asks for, by predicate type and signer, so that only those are gathered.
+    pub fn asked(&self) -> BTreeSet<(&str, Option<&str>)> {
+        self.gates.iter().flat_map(Gate::asked).collect()
+    }
+
+    /// The signers of whom some gate may miss a signature.
+    pub fn missing_signers(&self, facts: &Facts) -> BTreeSet<&str> {
+        let signed_by = self.gates.iter().filter_map(|gate| match gate {
+            Gate::SignedBy(gate) => Some(gate),
+            Gate::Provenance(_)
+            | Gate::Attestation(_)
+            | Gate::Scan(_)
+            | Gate::PromotedIn(_)
+            | Gate::Approvals(_)
+            | Gate::MinAge(_) => None,
+        });
+        signed_by.flat_map(|gate| missing_signers(gate, facts)).collect()
     }
 
     /// The environments that some gate asks about, so that only those are gathered.

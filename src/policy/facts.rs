@@ -4,7 +4,7 @@ use super::{Aspect, Override, Severity, Signature, Waiver};
 use crate::names::{self, Digest, EnvironmentName, RepositoryName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All that a decision is made of, beside the policies and the time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +15,13 @@ pub struct Facts {
     pub blocks: BTreeSet<Block>,
     /// Open holds on the repository, the environment, or both.
     pub holds: BTreeSet<Hold>,
-    /// Statements about the bytes that some registered key signed.
+    /// Statements about the bytes that some registered key signed, of those that the gates ask for and of results of
+    /// tests of which one is FAILED.
     pub attestations: BTreeSet<Attestation>,
+    /// By signers of whom a gate misses a signature: the types of their other statements about the bytes, for its
+    /// message.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_statements: BTreeMap<String, BTreeSet<String>>,
     /// Signers that are believed for the repository and of which a key does not count yet: pending envelopes are
     /// being verified by it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

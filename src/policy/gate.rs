@@ -2,6 +2,7 @@
 //! not built (sbom, window, budget, requires, expr; kev, epss, levels) are unknown here, so a policy
 //! that asks for them is refused when it is saved, never passed by.
 
+use super::gates::origin::{PROVENANCE, SIGNATURE};
 use super::{Aspect, Severity, Span, Target};
 use crate::names::{EnvironmentName, Pattern};
 use chrono::{DateTime, Utc};
@@ -461,6 +462,23 @@ impl Gate {
             | Self::Approvals(_)
             | Self::MinAge(_) => None,
         }
+    }
+
+    /// The statements that it asks for: their predicate types, and their signer where it names some.
+    pub(super) fn asked(&self) -> Vec<(&str, Option<&str>)> {
+        let (kinds, by) = match self {
+            Self::SignedBy(gate) => {
+                (vec![gate.predicate.as_deref().unwrap_or(SIGNATURE)], Some(&gate.any_of))
+            }
+            Self::Provenance(gate) => (PROVENANCE.to_vec(), gate.by.as_ref()),
+            Self::Attestation(gate) => (vec![gate.predicate_type.as_str()], gate.by.as_ref()),
+            Self::Scan(_) | Self::PromotedIn(_) | Self::Approvals(_) | Self::MinAge(_) => return Vec::new(),
+        };
+        let of_kind = |kind| match by {
+            None => vec![(kind, None)],
+            Some(names) => names.0.iter().map(|name| (kind, Some(name.as_str()))).collect(),
+        };
+        kinds.into_iter().flat_map(of_kind).collect()
     }
 
     /// Whether it asks where the version comes from.

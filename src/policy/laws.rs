@@ -4,7 +4,7 @@ use super::*;
 use crate::names::{Digest, EnvironmentName, Pattern};
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 const STRICT: &str = r#"
@@ -106,6 +106,7 @@ pub(super) fn good() -> Facts {
         approvals: [approval(1, "ann"), approval(2, "bob")].into(),
         waivers: BTreeSet::new(),
         overrides: BTreeSet::new(),
+        other_statements: BTreeMap::new(),
     }
 }
 

@@ -58,6 +58,15 @@ pub struct Recorded {
     pub accepted: Option<Accepted>,
 }
 
+impl Recorded {
+    /// The envelopes of recorded signatures: those of earlier releases may be statements of any type.
+    pub fn signatures(&self) -> BTreeSet<&str> {
+        let of_signatures = self.gates.iter().filter(|gate| gate.gate == "signed_by");
+        let evidence = of_signatures.flat_map(|gate| &gate.evidence);
+        evidence.filter(|one| one.kind == EvidenceKind::Attestation).map(|one| one.id.as_str()).collect()
+    }
+}
+
 /// A gate as a decision recorded it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedGate {

@@ -16,6 +16,7 @@ use std::str::FromStr;
 pub const PRIVILEGES: &[(&str, &str)] = &[
     ("access_generation", "update"),
     ("approvals", "insert, update"),
+    ("attestation_evidence", "insert"),
     ("attestation_materials", "insert"),
     ("attestation_receipts", "insert"),
     ("attestation_signatures", "insert"),
@@ -56,6 +57,7 @@ pub const PRIVILEGES: &[(&str, &str)] = &[
     ("predicate_types", "insert"),
     ("principals", "insert"),
     ("principals_disabled", "insert, delete"),
+    ("promotion_refusals", "insert, update"),
     ("promotions", "insert"),
     ("provenance_origins", "insert, update"),
     ("registry_identity", "insert"),

@@ -35,6 +35,8 @@ pub struct StoredDecision {
     pub decided_by: String,
     /// When.
     pub decided_at: DateTime<Utc>,
+    /// Of a refusal, how often the same was asked for by the same caller, and refused, within an hour; null of others.
+    pub refused_times: Option<i64>,
 }
 
 /// A decision made again.
@@ -83,6 +85,7 @@ pub async fn decision(db: &Db, id: &Digest) -> Result<Option<StoredDecision>, Fa
         inputs,
         decided_by: row.decided_by,
         decided_at: row.decided_at,
+        refused_times: row.refused_times,
     }))
 }
 

@@ -1,7 +1,7 @@
 //! Facts as `policy` wants them. What never changes is remembered; what may have changed is gathered
 //! in one statement at every question.
 
-use super::store::facts::{self as store, Row};
+use super::store::facts::{self as store, Asked, Row};
 use super::store::{holds, policies, releases};
 use crate::access::{Approve, Authority, Binding, Lane, Principal};
 use crate::clock;
@@ -167,11 +167,69 @@ async fn look(
     let severities = severities(&recorded, wanted.also);
     let environments: Vec<&EnvironmentName> =
         wanted.also.map(|policy| policy.earlier_environments().into_iter().collect()).unwrap_or_default();
-    let row = store::gather(connection, &release, &severities, &environments).await?;
-    let mut in_force = documents(connection, row.policies.clone()).await?;
-    in_force.retain(|_, policy| policy.covers(wanted.repository, wanted.environment));
+    let signatures = release.promotion.as_ref().map(|promotion| promotion.recorded.signatures());
+    let envelopes: Vec<&str> = signatures.into_iter().flatten().collect();
+    let expected = IN_FORCE.get(wanted.environment).unwrap_or_default();
+    let mut in_force = covering(connection, wanted, expected).await?;
+    let (row, in_force) = loop {
+        let asked = statements(&recorded, &in_force, wanted.also);
+        let (types, signers): (Vec<&str>, Vec<Option<&str>>) = asked.iter().copied().unzip();
+        let asked_for = Asked {
+            severities: &severities,
+            environments: &environments,
+            types: &types,
+            signers: &signers,
+            envelopes: &envelopes,
+        };
+        let row = store::gather(connection, &release, &asked_for).await?;
+        let found = covering(connection, wanted, row.policies.clone()).await?;
+        // Otherwise others are in force than were expected: what is gathered depends on nothing but the policies.
+        if statements(&recorded, &found, wanted.also) == asked {
+            break (row, found);
+        }
+        IN_FORCE.insert(wanted.environment.clone(), row.policies);
+        in_force = found;
+    };
     let seen = Seen { newest: row.newest.clone(), summary_id: row.summary_id };
-    Ok((gathered(wanted, release, row, PolicySets { in_force, recorded }), seen))
+    let mut gathered = gathered(wanted, release, row, PolicySets { in_force, recorded });
+    let policies = gathered.policies.in_force.values().map(AsRef::as_ref).chain(wanted.also);
+    let missing: BTreeSet<&str> =
+        policies.flat_map(|policy| policy.missing_signers(&gathered.facts)).collect();
+    if !missing.is_empty() {
+        let missing: Vec<&str> = missing.into_iter().collect();
+        for (signer, kind) in store::other_statements(connection, &gathered.release, &missing).await? {
+            gathered.facts.other_statements.entry(signer).or_default().insert(kind);
+        }
+    }
+    Ok((gathered, seen))
+}
+
+/// The policies that were in force in an environment when it was last looked at. Which are is asked with the facts, so
+/// an entry that is out of date costs a second question and no more.
+static IN_FORCE: LazyLock<moka::sync::Cache<EnvironmentName, Vec<Digest>>> =
+    LazyLock::new(|| moka::sync::Cache::new(10_000));
+
+/// Those of the policies that cover the channel.
+async fn covering(
+    connection: &mut PgConnection,
+    wanted: Wanted<'_>,
+    policies: Vec<Digest>,
+) -> Result<Policies, Failure> {
+    let mut found = documents(connection, policies).await?;
+    found.retain(|_, policy| policy.covers(wanted.repository, wanted.environment));
+    Ok(found)
+}
+
+/// The statements that the gates of these policies ask for. One by any signer is asked for once.
+fn statements<'a>(
+    recorded: &'a Policies,
+    in_force: &'a Policies,
+    also: Option<&'a Policy>,
+) -> BTreeSet<(&'a str, Option<&'a str>)> {
+    let policies = recorded.values().chain(in_force.values()).map(AsRef::as_ref).chain(also);
+    let asked: BTreeSet<_> = policies.flat_map(Policy::asked).collect();
+    let by_any: BTreeSet<&str> = asked.iter().filter(|(_, by)| by.is_none()).map(|(kind, _)| *kind).collect();
+    asked.into_iter().filter(|(kind, by)| by.is_none() || !by_any.contains(kind)).collect()
 }
 
 /// An approval counts only while its author holds the right to approve in the lane.
@@ -246,6 +304,7 @@ fn gathered(wanted: Wanted<'_>, release: Arc<Release>, row: Row, policies: Polic
         blocks: blocks(row.blocks.0, wanted.repository),
         holds: BTreeSet::new(),
         attestations: attestations(row.attestations.0),
+        other_statements: BTreeMap::new(),
         verifying,
         scans: scans.collect(),
         stays: row.stays.0,

@@ -2,7 +2,7 @@
 
 use super::Refused;
 use super::facts::{self, Release};
-use super::store::{environments, policies, promotions};
+use super::store::{decisions, environments, policies, promotions};
 use crate::access::{Lane, Principal};
 use crate::content;
 use crate::failure::Failure;
@@ -232,6 +232,11 @@ impl Allowance<'_> {
 
     pub(super) fn tx(&mut self) -> &mut Tx {
         self.lane.tx
+    }
+
+    /// Records the decision that it rests on.
+    pub(super) async fn record_decision(&mut self, by: i64) -> Result<(), Failure> {
+        decisions::insert(self.lane.tx, &self.judged, by).await
     }
 
     pub(super) fn place(&self) -> &Place {

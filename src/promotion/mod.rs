@@ -18,6 +18,7 @@ mod pending;
 mod policies;
 mod promote;
 mod references;
+mod refusals;
 mod refused;
 mod releases;
 mod renew;

@@ -1,14 +1,15 @@
 //! Promote: one transaction from the locks to the event.
 
-use super::lane::{Allowance, EnteredLane, Judged, LockedLane, Place};
-use super::store::{decisions, promotions as store};
+use super::lane::{Allowance, EnteredLane, Judged, Place};
+use super::refusals;
+use super::store::promotions as store;
 use super::summary::{self, Summarized};
 use super::{PromotionRow, Reason, Refused};
 use crate::access::{Grant, Lane, Principal, Promote, Pull, SomeLane};
 use crate::content;
 use crate::failure::Failure;
 use crate::keys::Keys;
-use crate::ledger::{self, Event, Kind};
+use crate::ledger::{self, Kind};
 use crate::names::{Digest, Tag};
 use crate::policy::{Action, Decision, EvidenceKind, Gate, Recorded};
 use crate::postgres::queue::{self, Changed};
@@ -98,7 +99,6 @@ async fn attempt(
     lane.keep(&digest).await?;
     let judged = lane.judge(&digest).await?;
     let by = grant.principal();
-    decisions::insert(lane.connection(), &judged, by.id).await?;
     let place = lane.place().clone();
     let newer = store::newer_than(lane.connection(), &place, &digest).await?;
     let outcome = match lane.allow(judged) {
@@ -112,8 +112,8 @@ async fn attempt(
             Ok(done)
         }
         Err(no) => {
-            let (mut lane, judged) = *no;
-            refuse(&mut lane, by, &digest, &judged.decision, judged.case.at).await?;
+            let (mut lane, mut judged) = *no;
+            refusals::record(&mut lane, by, &digest, &mut judged).await?;
             Err(Refused::Denied(Box::new(judged.decision)))
         }
     };
@@ -154,6 +154,7 @@ pub(super) async fn write(
     writing: Writing<'_>,
 ) -> Result<Promoted, Failure> {
     let Writing { kind, version, reason, validity, recorded, target } = writing;
+    allowance.record_decision(by.id).await?;
     let place = allowance.place().clone();
     let (digest, at) = (allowance.yes().digest().clone(), allowance.judged().case.at);
     let decision = allowance.judged().decision.clone();
@@ -239,22 +240,6 @@ async fn pin_evidence(allowance: &mut Allowance<'_>, place: &Place) -> Result<()
     for carrier in store::carriers(allowance.connection(), place.repository_id, &ids).await? {
         content::pin(allowance.connection(), place.repository_id, &carrier, &pinned, None).await?;
     }
-    Ok(())
-}
-
-/// A no is recorded like a yes: with its event, in the same transaction as its decision.
-pub(super) async fn refuse(
-    lane: &mut LockedLane<'_>,
-    by: &Principal,
-    digest: &Digest,
-    decision: &Decision,
-    at: DateTime<Utc>,
-) -> Result<(), Failure> {
-    let place = lane.place().clone();
-    let facts = json!({"decision": decision.id, "verdict": decision.verdict.as_str()});
-    // Nothing was promoted.
-    let event = Event { changes: vec![], ..place.event(Kind::PromotionRefused, at, by, digest, facts) };
-    ledger::append(lane.tx(), event).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What a caller of this room can act on.
 
+use super::refusals::MAX_A_MINUTE;
 use crate::exceptions::InvalidReason;
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
@@ -38,6 +39,12 @@ pub enum Refused {
     /// The policy says no, or not yet.
     #[error("{}", summarise(.0))]
     Denied(Box<Decision>),
+    /// So many promotions of the caller were refused within a minute.
+    #[error(
+        "{} promotions of this caller were refused within a minute, each for another reason; try again in a minute",
+        MAX_A_MINUTE
+    )]
+    TooManyRefusals,
     /// There is nothing to go back to.
     #[error("there is no earlier version to go back to{}{}", if .0.is_empty() { "" } else { ": " }, .0.join("; "))]
     NothingToGoBackTo(Vec<String>),

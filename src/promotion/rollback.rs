@@ -2,8 +2,9 @@
 
 use super::evaluate::MAX_CANDIDATES;
 use super::lane::{EnteredLane, Judged, Place};
-use super::promote::{What, Writing, find, refuse, write};
-use super::store::{decisions, promotions as store};
+use super::promote::{What, Writing, find, write};
+use super::refusals;
+use super::store::promotions as store;
 use super::{Promoted, Reason, Refused};
 use crate::access::{Grant, Lane, Rollback};
 use crate::exceptions;
@@ -49,12 +50,11 @@ async fn attempt(
     let mut lane = EnteredLane::enter(&mut tx, place.clone()).await?;
     let candidates = candidates(&mut lane, asked.to.as_ref()).await?;
     let mut lane = lane.lock(candidates.iter().map(|target| &target.digest)).await?;
-    let mut refusals = Vec::new();
+    let mut refused = Vec::new();
     let named = asked.to.is_some();
     for Target { promotion, digest, version } in candidates {
         lane.keep(&digest).await?;
         let judged = lane.judge_rollback(promotion, named).await?;
-        decisions::insert(lane.connection(), &judged, by.id).await?;
         match lane.allow(judged) {
             Ok(allowance) => {
                 let recorded = recorded(allowance.judged(), named, &by.name);
@@ -71,16 +71,16 @@ async fn attempt(
                 return Ok(done);
             }
             Err(no) => {
-                let (back, judged) = *no;
+                let (back, mut judged) = *no;
                 lane = back;
-                refuse(&mut lane, by, &digest, &judged.decision, judged.case.at).await?;
-                refusals.push(format!("{digest}: {}", judged.decision.reasons().join(", ")));
+                refusals::record(&mut lane, by, &digest, &mut judged).await?;
+                refused.push(format!("{digest}: {}", judged.decision.reasons().join(", ")));
             }
         }
     }
     drop(lane);
     tx.commit().await?;
-    Err(Refused::NothingToGoBackTo(refusals))
+    Err(Refused::NothingToGoBackTo(refused))
 }
 
 /// What the version stands on from now on. Whoever names it accepts the findings that are known of it.

@@ -4,12 +4,9 @@
 
 use crate::access::PrincipalId;
 use crate::failure::Overloaded;
+use crate::shares::{self, Share, Shares};
 use bytes::Bytes;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 /// Bytes of the piece by which room is given.
 pub const PIECE: u64 = 16 << 10;
@@ -29,37 +26,24 @@ const SMALL: u64 = 256 << 10;
 /// All the room that there is. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Room {
-    all: Arc<Pieces>,
-    /// The halves of those who hold something; strangers have one together.
-    halves: Arc<Mutex<HashMap<Option<PrincipalId>, Weak<Pieces>>>>,
-    half: usize,
+    held: Shares,
+    read: Shares,
 }
 
 /// What one principal may take of it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct OwnRoom {
-    all: Arc<Pieces>,
-    half: Arc<Pieces>,
-    half_pieces: usize,
+    held: Share,
+    read: Share,
 }
 
 /// What a request has taken of it. Dropped, it is free again.
 #[derive(Debug)]
 pub struct Taken {
     room: OwnRoom,
-    held: Option<Permits>,
-    turn: Option<Permits>,
+    held: Option<shares::Taken>,
+    turn: Option<shares::Taken>,
 }
-
-/// Pieces that nobody has, of what is held and of what is being read.
-#[derive(Debug)]
-struct Pieces {
-    held: Arc<Semaphore>,
-    read: Arc<Semaphore>,
-}
-
-/// Of the principal's own, and of all.
-type Permits = [OwnedSemaphorePermit; 2];
 
 /// Bytes with the room they take.
 struct Held {
@@ -70,62 +54,30 @@ struct Held {
 impl Room {
     /// Room for so many bytes.
     pub fn of(bytes: u64) -> Self {
-        let pieces = usize::try_from(bytes.div_ceil(PIECE)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Pieces::of(pieces)), halves: Arc::default(), half: pieces.div_ceil(2) }
+        Self { held: Shares::halves(pieces_of(bytes)), read: Shares::halves(pieces_of(bytes)) }
     }
 
     /// What the principal may take of it, or `None` for strangers: whoever is not known yet.
     pub fn own(&self, whose: Option<PrincipalId>) -> OwnRoom {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = halves.get(&whose).and_then(Weak::upgrade);
-        let half = known.unwrap_or_else(|| {
-            halves.retain(|_, half| half.strong_count() > 0);
-            let half = Arc::new(Pieces::of(self.half));
-            halves.insert(whose, Arc::downgrade(&half));
-            half
-        });
-        OwnRoom { all: Arc::clone(&self.all), half, half_pieces: self.half }
+        OwnRoom { held: self.held.of(whose), read: self.read.of(whose) }
     }
 
     /// Pieces that nobody has.
     pub fn free_pieces(&self) -> usize {
-        self.all.held.available_permits()
+        self.held.free()
     }
 }
 
 impl OwnRoom {
     /// All of it, in bytes.
     pub fn most_bytes(&self) -> u64 {
-        PIECE.saturating_mul(self.half_pieces as u64)
+        PIECE.saturating_mul(self.held.size() as u64)
     }
 
     /// Nothing of it yet.
     pub fn take(&self) -> Taken {
         Taken { room: self.clone(), held: None, turn: None }
     }
-}
-
-impl Pieces {
-    fn of(pieces: usize) -> Self {
-        Self { held: Arc::new(Semaphore::new(pieces)), read: Arc::new(Semaphore::new(pieces)) }
-    }
-}
-
-/// So many of both, soon enough: first of the principal's own, so that nobody waits for all who has to wait
-/// for its own.
-async fn acquire(
-    own: &Arc<Semaphore>,
-    all: &Arc<Semaphore>,
-    pieces: usize,
-    patience: Duration,
-) -> Result<Permits, Overloaded> {
-    let pieces = u32::try_from(pieces).map_err(|_| Overloaded)?;
-    let both = async {
-        let own = Arc::clone(own).acquire_many_owned(pieces).await.ok()?;
-        let all = Arc::clone(all).acquire_many_owned(pieces).await.ok()?;
-        Some([own, all])
-    };
-    timeout(patience, both).await.ok().flatten().ok_or(Overloaded)
 }
 
 fn pieces_of(bytes: u64) -> usize {
@@ -141,15 +93,14 @@ impl Taken {
     /// Takes what is missing for so many bytes. Two may each wait for what the other has: both are
     /// refused then, and what they held is free.
     pub async fn grow(&mut self, bytes: u64) -> Result<(), Overloaded> {
-        let have = self.held.as_ref().map_or(0, |[own, _]| own.num_permits());
+        let have = self.held.as_ref().map_or(0, shares::Taken::count);
         let missing = pieces_of(bytes).saturating_sub(have);
         if missing == 0 {
             return Ok(());
         }
-        let OwnRoom { half, all, .. } = &self.room;
-        let more = acquire(&half.held, &all.held, missing, SOON).await?;
+        let more = self.room.held.take(missing, SOON).await?;
         match &mut self.held {
-            Some(held) => held.iter_mut().zip(more).for_each(|(held, more)| held.merge(more)),
+            Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
         Ok(())
@@ -157,9 +108,8 @@ impl Taken {
 
     /// Gives back what so many bytes do not need.
     pub fn shrink(&mut self, bytes: u64) {
-        for held in self.held.iter_mut().flatten() {
-            let surplus = held.num_permits().saturating_sub(pieces_of(bytes));
-            drop(held.split(surplus));
+        if let Some(held) = &mut self.held {
+            held.shrink(pieces_of(bytes));
         }
     }
 
@@ -167,9 +117,8 @@ impl Taken {
     /// largest has all of its principal's room to itself.
     pub async fn wait_to_read(&mut self, bytes: u64) -> Result<(), Overloaded> {
         if bytes > SMALL {
-            let OwnRoom { half, all, half_pieces } = &self.room;
-            let pieces = pieces_of(bytes.saturating_mul(WHEN_READ)).min(*half_pieces);
-            self.turn = Some(acquire(&half.read, &all.read, pieces, IN_TURN).await?);
+            let pieces = pieces_of(bytes.saturating_mul(WHEN_READ)).min(self.room.read.size());
+            self.turn = Some(self.room.read.take(pieces, IN_TURN).await?);
         }
         Ok(())
     }
@@ -210,8 +159,6 @@ mod tests {
         stranger.grow(2 * PIECE).await.unwrap();
         drop((also_one, two, stranger));
         assert_eq!(room.free_pieces(), 4);
-        room.own(Some(3)).take().grow(2 * PIECE).await.unwrap();
-        assert_eq!(room.halves.lock().unwrap().len(), 1, "whoever holds nothing is forgotten");
         let mut page = room.own(Some(4)).take();
         page.grow(2 * PIECE).await.unwrap();
         page.shrink(1);

@@ -12,27 +12,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A client that says exactly what it is told to.
-struct Wire(TcpStream);
+pub struct Wire(TcpStream);
 
 impl Wire {
     async fn open(registry: &Registry) -> Self {
         Self(TcpStream::connect(registry.url.strip_prefix("http://").unwrap()).await.unwrap())
     }
 
-    async fn begin(registry: &Registry, line: &str, token: Option<&str>, headers: &str) -> Self {
+    pub async fn begin(registry: &Registry, line: &str, token: Option<&str>, headers: &str) -> Self {
         let mut wire = Self::open(registry).await;
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         wire.say(format!("{line} HTTP/1.1\r\nHost: x\r\n{token}{headers}\r\n").as_bytes()).await;
         wire
     }
 
-    async fn say(&mut self, bytes: &[u8]) {
+    pub async fn say(&mut self, bytes: &[u8]) {
         // Whether it was heard is told by the answer.
         let _ = self.0.write_all(bytes).await;
     }
 
     /// The whole answer up to the end of the connection, or of what came within the time of a test.
-    async fn answer(&mut self) -> String {
+    pub async fn answer(&mut self) -> String {
         let mut heard = Vec::new();
         let reading = async {
             let mut buffer = [0; 4096];

@@ -5,6 +5,7 @@ use crate::harness::{Client, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::identity::{self, Caller, Callers, DockerToken, Requested, Secret};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 #[tokio::test]
 async fn a_token_says_who_it_speaks_for_and_what_it_may_do() {
@@ -353,12 +354,13 @@ async fn a_docker_token_ends_with_the_token_it_was_made_with() {
     assert!(DockerToken::read(&app.keys, &docker).unwrap().expires_at <= end);
 
     // Nor does one that says it lives longer.
-    let callers = Callers::new();
-    let ci = callers.authenticate(&app.db, &app.keys, &Secret::new(secret)).await.unwrap().unwrap();
+    let (callers, here) = (Callers::new(60), IpAddr::from([127, 0, 0, 1]));
+    let ci = callers.authenticate(&app.db, &app.keys, &Secret::new(secret), here).await.unwrap().unwrap();
     let endless = Caller { expires_at: None, ..ci };
     let longer = identity::issue(&app.keys, &endless, Requested::default(), app.config.token_life).unwrap();
     assert!(longer.expires_at > end);
-    let caller = callers.authenticate(&app.db, &app.keys, &Secret::new(&longer.jwt)).await.unwrap().unwrap();
+    let caller =
+        callers.authenticate(&app.db, &app.keys, &Secret::new(&longer.jwt), here).await.unwrap().unwrap();
     assert_eq!(caller.expires_at, Some(end));
     registry.check().await;
 }

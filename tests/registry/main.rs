@@ -64,6 +64,7 @@ mod scan_scopes;
 mod scanning;
 mod security_events;
 mod signers;
+mod starving;
 mod stopping;
 mod storing;
 mod tags_never_move;

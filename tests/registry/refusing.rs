@@ -34,7 +34,7 @@ async fn each_act_needs_its_own_right() {
         elsewhere.post_document(&path, body, 403).await;
         registry.client(right, "team/*").await.post_document(&path, body, 201).await;
     }
-    registry.anyone().post_document("/api/v1/promotions", &lane, 404).await;
+    registry.anyone().post_document("/api/v1/promotions", &lane, 401).await;
     let promoter = registry.client(Role::Promoter, "**").await;
     promoter.put_document("/api/v1/environments", &json!({"name": "new"}), 403).await;
     builder.put_document("/api/v1/environments", &json!({"name": "new"}), 404).await;

@@ -32,6 +32,8 @@ pub struct Indexed {
     pub identities: Vec<i64>,
     /// Whether a signature counts as if it were in another repository or over another message.
     pub misplaced: bool,
+    /// Whether gates find it by each of its signers and subjects.
+    pub found: bool,
 }
 
 /// A page of the statements, by id; so many that their envelopes have few bytes together, and one at the
@@ -62,7 +64,13 @@ pub async fn page(
              array(select identity_id from attestation_signatures where attestation_id = a.id) as "identities!",
              exists (select from attestation_signatures g join attestations f on f.id = g.counts_from
                      where g.attestation_id = a.id and ((g.repository_id, g.message) <> (a.repository_id, a.message)
-                       or (f.repository_id, f.message) <> (a.repository_id, a.message))) as "misplaced!"
+                       or (f.repository_id, f.message) <> (a.repository_id, a.message))) as "misplaced!",
+             not exists (select from attestation_subjects s
+                         join attestation_signatures g on g.attestation_id = a.id and g.counts_from = a.id
+                         where s.attestation_id = a.id and not exists (select from attestation_evidence v
+                           where (v.repository_id, v.digest, v.predicate_type_id, v.signer_id, v.attestation_id, v.failed)
+                             = (s.repository_id, s.digest, a.predicate_type_id, g.signer_id, a.id,
+                                coalesce(a.result ilike '%failed%', false)))) as "found!"
            from (select a.*, sum(coalesce(octet_length(e.body), 0)) over (order by a.id)
                         - coalesce(octet_length(e.body), 0) as before
                  from (select * from attestations where id > $1 and form = 'statement' order by id limit $2) a

@@ -5,18 +5,25 @@ use crate::failure::Failure;
 use crate::names::RepositoryName;
 use crate::postgres::QUOTA;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// Rows of one repository from which on they are folded.
 const MANY: i64 = 64;
 
-/// What the repository of this name holds, if there is a quota on it.
-pub async fn usage(connection: &mut PgConnection, name: &RepositoryName) -> Result<Option<Usage>, Failure> {
+/// What the repository of this name holds with all open sessions but this one, if there is a quota on it.
+pub async fn usage(
+    connection: &mut PgConnection,
+    name: &RepositoryName,
+    session: Option<Uuid>,
+) -> Result<Option<Usage>, Failure> {
     let row = sqlx::query!(
         r#"select r.quota_bytes as "quota_bytes!",
-                  (select coalesce(sum(u.bytes), 0)::bigint from repository_usage u
-                   where u.repository_id = r.id) as "used_bytes!"
+                  ((select coalesce(sum(u.bytes), 0) from repository_usage u where u.repository_id = r.id)
+                   + (select coalesce(sum(o.offset_bytes), 0) from uploads o
+                      where o.repository = r.name and o.id is distinct from $2))::bigint as "used_bytes!"
            from repositories r where r.name = $1 and r.quota_bytes is not null"#,
-        name as &RepositoryName
+        name as &RepositoryName,
+        session,
     )
     .fetch_optional(connection)
     .await

@@ -136,21 +136,43 @@ pub async fn renew(connection: &mut PgConnection, id: Uuid, token: Uuid) -> Resu
     .map_err(|error| Failure::new("renewing a lease", error))
 }
 
-/// Saves the state, and keeps the lease or gives it back; `false` when it is lost.
+/// What became of a state that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// It is saved.
+    Yes,
+    /// The lease is lost.
+    Lost,
+    /// The repository has no room for so much.
+    Over,
+}
+
+/// Saves the state, and keeps the lease or gives it back. A session grows only as far as the repository's quota leaves
+/// room beside the other open sessions; the commit of its blob has the last word.
 pub async fn save(
     connection: &mut PgConnection,
     id: Uuid,
     token: Uuid,
     staged: &Staged,
     keep: bool,
-) -> Result<bool, Failure> {
+) -> Result<Saved, Failure> {
     let (document, tail) = staged.save()?;
     let offset_bytes = i64::try_from(staged.offset_bytes())
         .map_err(|error| Failure::new("saving an upload session", error))?;
-    sqlx::query!(
-        "update uploads set staged = $3, tail = $4, offset_bytes = $5, touched_at = clock_timestamp(),
-           lease = case when $6 then lease end, lease_until = case when $6 then lease_until end
-         where id = $1 and lease = $2",
+    let fits = sqlx::query_scalar!(
+        r#"with held as materialized (
+             select u.id, u.offset_bytes >= $5 or not exists (
+               select from repositories r where r.name = u.repository and r.quota_bytes < $5
+                 + (select coalesce(sum(g.bytes), 0) from repository_usage g where g.repository_id = r.id)
+                 + (select coalesce(sum(o.offset_bytes), 0) from uploads o where o.repository = u.repository and o.id <> u.id)
+             ) as fits
+             from uploads u where u.id = $1 and u.lease = $2),
+           saved as (
+             update uploads s set staged = $3, tail = $4, offset_bytes = $5, touched_at = clock_timestamp(),
+               lease = case when $6 then s.lease end, lease_until = case when $6 then s.lease_until end
+             from held h where s.id = h.id and s.lease = $2 and h.fits
+             returning s.id)
+           select h.fits and exists (select from saved) as "saved!" from held h where exists (select from saved) or not h.fits"#,
         id,
         token,
         document,
@@ -158,10 +180,14 @@ pub async fn save(
         offset_bytes,
         keep,
     )
-    .execute(connection)
+    .fetch_optional(connection)
     .await
-    .map(|done| done.rows_affected() == 1)
-    .map_err(|error| Failure::new("saving an upload session", error))
+    .map_err(|error| Failure::new("saving an upload session", error))?;
+    Ok(match fits {
+        Some(true) => Saved::Yes,
+        Some(false) => Saved::Over,
+        None => Saved::Lost,
+    })
 }
 
 /// Gives the lease back.

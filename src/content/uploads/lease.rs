@@ -7,7 +7,8 @@
 
 use super::{UploadRefused, Uploads};
 use crate::access::{Grant, Push};
-use crate::content::store::uploads as store;
+use crate::content::store::uploads::{self as store, Saved};
+use crate::content::{Usage, quotas};
 use crate::failure::Failure;
 use crate::storage::Staged;
 use std::future::Future;
@@ -105,14 +106,26 @@ impl Uploads {
     }
 
     /// Saves how far the session has come.
-    pub(super) async fn save(&self, held: &Held, lease: Lease) -> Result<(), UploadRefused> {
+    pub(super) async fn save(
+        &self,
+        grant: &Grant<Push>,
+        held: &Held,
+        lease: Lease,
+    ) -> Result<(), UploadRefused> {
         let mut connection = self.db.pool().acquire().await.map_err(Failure::from)?;
         let kept = matches!(lease, Lease::Kept);
-        if store::save(&mut connection, held.id, held.token, &held.staged, kept).await? {
-            return Ok(());
+        match store::save(&mut connection, held.id, held.token, &held.staged, kept).await? {
+            Saved::Yes => Ok(()),
+            // Somebody else holds the session now; these bytes were never its.
+            Saved::Lost => Err(UploadRefused::OutOfOrder { offset_bytes: held.staged.offset_bytes() }),
+            Saved::Over => {
+                let usage = quotas::usage(&mut connection, grant.repository(), Some(held.id)).await?;
+                drop(connection);
+                // It is where it was before these bytes.
+                let over = usage.unwrap_or(Usage { quota_bytes: 0, used_bytes: 0 }).over();
+                Err(self.release(held, UploadRefused::OverQuota(over)).await)
+            }
         }
-        // Somebody else holds the session now; these bytes were never its.
-        Err(UploadRefused::OutOfOrder { offset_bytes: held.staged.offset_bytes() })
     }
 
     /// Gives the lease back and passes the refusal on. A lease that cannot be given back ends soon.

@@ -117,7 +117,7 @@ impl Uploads {
         to_its_end(async move {
             let mut held = uploads.claim(&grant, id, incoming.start).await?;
             uploads.take(&grant, &mut held, incoming).await?;
-            uploads.save(&held, Lease::Released).await?;
+            uploads.save(&grant, &held, Lease::Released).await?;
             drop(slot);
             Ok(held.staged.offset_bytes())
         })
@@ -150,7 +150,7 @@ impl Uploads {
                 uploads.take(&grant, &mut held, incoming).await?;
                 // Before anything moves: a finish that is cut off is repeated from here.
                 if !held.staged.stays_in_postgres() {
-                    uploads.save(&held, Lease::Kept).await?;
+                    uploads.save(&grant, &held, Lease::Kept).await?;
                 }
             }
             let finished = uploads.holding(&held, uploads.store.finish_as(&held.staged, &digest)).await?;
@@ -192,7 +192,7 @@ impl Uploads {
         let uploads = self.clone();
         to_its_end(async move {
             let Incoming { body, declared_bytes, .. } = incoming;
-            let room = uploads.room(&grant, 0, declared_bytes).await?;
+            let room = uploads.room(&grant, None, declared_bytes).await?;
             let written = uploads.store.write(body, digest.algorithm(), room.bytes(), declared_bytes).await;
             let blob = written.map_err(|refused| room.explain(refused))?;
             drop(slot);
@@ -228,7 +228,7 @@ impl Uploads {
             return Err(self.release(held, UploadRefused::CutTooSmall).await);
         }
         let before = held.staged.offset_bytes();
-        let room = match self.room(grant, before, declared_bytes).await {
+        let room = match self.room(grant, Some(held), declared_bytes).await {
             Ok(room) => room,
             Err(failure) => return Err(self.release(held, failure.into()).await),
         };
@@ -245,14 +245,14 @@ impl Uploads {
                 match declared_bytes.filter(|declared| *declared != came) {
                     None => Ok(()),
                     Some(declared_bytes) => {
-                        self.save(held, Lease::Released).await?;
+                        self.save(grant, held, Lease::Released).await?;
                         Err(UploadRefused::WrongLength { declared_bytes })
                     }
                 }
             }
             Err(WriteRefused::Interrupted(why)) => {
                 held.staged = staged;
-                self.save(held, Lease::Released).await?;
+                self.save(grant, held, Lease::Released).await?;
                 Err(UploadRefused::Interrupted(why))
             }
             Err(WriteRefused::TooLarge { .. }) => {

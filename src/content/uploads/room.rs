@@ -1,5 +1,6 @@
 //! How much a body may bring: a blob's bound, and what the repository's quota leaves.
 
+use super::lease::Held;
 use super::{UploadRefused, Uploads};
 use crate::access::{Grant, Push};
 use crate::content::{Usage, quotas};
@@ -20,18 +21,22 @@ pub(super) struct Room {
 }
 
 impl Uploads {
-    /// The room for a body behind what came before it.
+    /// The room for a body behind what its session holds.
     pub(super) async fn room(
         &self,
         grant: &Grant<Push>,
-        before: u64,
+        held: Option<&Held>,
         declared_bytes: Option<u64>,
     ) -> Result<Room, Failure> {
+        let before = held.map_or(0, |held| held.staged.offset_bytes());
         let is_small = declared_bytes.is_some_and(|bytes| before.saturating_add(bytes) <= SMALL_BYTES);
         let quota = if is_small {
             None
         } else {
-            quotas::usage(&mut *self.db.acquire().await?, grant.repository()).await?
+            {
+                let session = held.map(|held| held.id);
+                quotas::usage(&mut *self.db.acquire().await?, grant.repository(), session).await?
+            }
         };
         Ok(Room { limit_bytes: self.bounds.blob_bytes, before, quota })
     }

@@ -2,8 +2,7 @@
 
 use super::Problem;
 use super::exceptions::may_list;
-use super::extract::{Json, Path, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use super::promotions::dry_run_slot;
 use crate::access::{Approve, Lane, Pull, SomeLane};
@@ -66,7 +65,8 @@ pub(super) struct FactsAsked {
 #[utoipa::path(post, path = "/api/v1/approvals", tag = "promotion", request_body = ApprovalRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = ApprovalRow), (status = 404), (status = 422)))]
-async fn approve(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn approve(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Approve>()?).await?;
     let request: ApprovalRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
     let grant = caller.may::<Approve, _>(&lane)?;
@@ -147,7 +147,7 @@ async fn end_approval(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    Json(request): Json<Revocation>,
+    body: Unread,
 ) -> Result<Json<ApprovalRow>, Problem> {
     let row = exceptions::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     if !caller.sees(&row.repository, Some(&row.environment)) {
@@ -155,5 +155,6 @@ async fn end_approval(
     }
     let grant =
         caller.may::<Approve, _>(&Lane { repository: row.repository, environment: row.environment })?;
+    let request: Revocation = body.json(&grant).await?;
     Ok(Json(exceptions::end_approval(&app.db, &grant, id, &request.reason).await?))
 }

@@ -1,16 +1,15 @@
 //! `/api/v1/artifacts`: any file in with one PUT, and the list of what is there.
 
 use super::Problem;
-use super::extract::{Json, Query};
+use super::extract::{Json, Query, Unread};
 use crate::access::{Pull, Push};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::content::{self, ArtifactCursor, ArtifactFilter, ArtifactRecord, Filename};
 use crate::failure::Failure;
-use crate::http::{Caller, body};
+use crate::http::Caller;
 use crate::intake::{self, ArtifactRefused, PutFile, Shelf};
 use crate::names::{Digest, MediaType, RepositoryName, Tag};
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use base64::Engine;
@@ -125,7 +124,7 @@ async fn put(
     caller: Caller,
     Query(query): Query<PutQuery>,
     headers: HeaderMap,
-    body: Body,
+    body: Unread,
 ) -> Result<(StatusCode, Json<ArtifactPut>), Problem> {
     let grant = caller.may::<Push, _>(&query.repository)?;
     let file = describe(&query, &headers)?;
@@ -137,7 +136,7 @@ async fn put(
         blob_bytes: limits.blob_bytes,
         blob_grace: app.config.blob_grace,
     };
-    let put = intake::put_artifact(shelf, &grant, &file, body::stream(body, limits.body_idle)).await?;
+    let put = intake::put_artifact(shelf, &grant, &file, body.stream(&grant)).await?;
     let reference = reference(&app, &query.repository, &put.digest);
     let document = ArtifactPut {
         repository: query.repository,

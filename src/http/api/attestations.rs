@@ -140,7 +140,7 @@ async fn attest(
     body: Unread,
 ) -> Result<(StatusCode, Json<Vec<AttestedRecord>>), Problem> {
     let grant = caller.may::<Attest, _>(&place.repository)?;
-    let body = body.document().await?;
+    let body = body.document(&grant).await?;
     let attested =
         intake::attest(&app.db, &app.store, app.scan_reading(), app.config.blob_grace, &grant, &body).await?;
     Ok((StatusCode::CREATED, Json(attested.into_iter().map(AttestedRecord::from).collect())))

@@ -2,10 +2,9 @@
 
 use super::Problem;
 use super::approvals::{FactsAsked, Revocation};
-use super::extract::{Json, Path, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
-use crate::access::{EveryLane, Lane, SomeLane};
+use crate::access::{Block, EveryLane, Lane, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, BlockRow, BlockScope, BlockedDigests, NewBlock, Reason};
@@ -77,7 +76,8 @@ fn scope(
 #[utoipa::path(post, path = "/api/v1/blocks", tag = "promotion", request_body = BlockRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = PlacedBlocks), (status = 404), (status = 422)))]
-async fn block(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn block(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Block>()?).await?;
     let request: BlockRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
     let is_single = match (&request.digest, request.digests.is_empty()) {
@@ -136,7 +136,7 @@ async fn end_block(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    Json(request): Json<Revocation>,
+    body: Unread,
 ) -> Result<Json<BlockRow>, Problem> {
     let row = exceptions::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     let repository = row.repository.ok_or_else(Problem::not_found)?;
@@ -144,5 +144,6 @@ async fn end_block(
         return Err(Problem::not_found());
     }
     let scope = scope(&caller, repository, row.environment)?;
+    let request: Revocation = body.json(&scope).await?;
     Ok(Json(exceptions::end_block(&app.db, &scope, id, &request.reason).await?))
 }

@@ -110,7 +110,8 @@ async fn declare_build_type(
     body: Unread,
 ) -> Result<Json<BuildTypeRecord>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let BuildTypeRequest { build_type, source, reference, branch, commit, dependency } = body.json().await?;
+    let BuildTypeRequest { build_type, source, reference, branch, commit, dependency } =
+        body.json(&grant).await?;
     let location = match (source, dependency) {
         (Some(source), None) => SourceLocation::Parameters(Pointers { source, reference, branch, commit }),
         (None, Some(name)) if reference.is_none() && branch.is_none() && commit.is_none() => {

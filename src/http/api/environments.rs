@@ -1,7 +1,7 @@
 //! `/api/v1/environments`.
 
 use super::Problem;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use crate::access::{Action, Administer};
 use crate::app::App;
@@ -40,9 +40,10 @@ struct EnvironmentMade {
 async fn put_environment(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<EnvironmentRequest>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<EnvironmentMade>), Problem> {
-    let EnvironmentRequest { name, description } = request;
+    let right = caller.in_some_environment::<Administer>()?;
+    let EnvironmentRequest { name, description } = body.json(&right).await?;
     let grant = caller.may::<Administer, _>(&name)?;
     let put = promotion::put_environment(&app.db, &grant, description.as_deref()).await?;
     let status = if put.new { StatusCode::CREATED } else { StatusCode::OK };

@@ -1,9 +1,11 @@
 //! axum's extractors with refusals in this door's format, and bodies within the bounds of memory.
 
 use super::Problem;
+use super::idempotency::Repeats;
 use crate::access::PrincipalId;
 use crate::app::App;
-use crate::http::{Sender, body};
+use crate::http::body::{self, Broken};
+use crate::http::{Caller, Right};
 use crate::postgres::takes_from_the_reserve;
 use crate::storage::Room;
 use axum::body::Body;
@@ -13,6 +15,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,16 +29,17 @@ pub struct Query<T>(pub T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub struct Path<T>(pub T);
 
-/// A body that is not read yet: whoever can, asks for the grant first.
+/// A body that is not read yet. Who sends it is authenticated, and it is read for who may do what it asks: the one
+/// way to a body, so that nobody else's costs more than its headers.
 pub struct Unread {
     app: App,
     sender: Option<PrincipalId>,
     headers: HeaderMap,
+    pub(super) repeats: Repeats,
     body: Body,
 }
 
-/// Bytes of a body from who shows no credential: enough to be refused in words, too few to fill the
-/// memory of a service that has not asked who calls.
+/// Bytes of a body from the anonymous public: enough for a question, too few to fill the memory of the service.
 const STRANGERS_BYTES: u64 = 64 << 10;
 
 /// Bytes of a body that stops something. Each such request has memory of its own: there are no more of them than
@@ -46,31 +50,33 @@ impl FromRequest<App> for Unread {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let sender = parts.extensions.get().and_then(Sender::principal);
-        Ok(Self { app: app.clone(), sender, headers: body::described(&parts.headers), body })
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let repeats = Repeats::of(&parts);
+        let headers = body::described(&parts.headers);
+        Ok(Self { app: app.clone(), sender: caller.whose_room(), headers, repeats, body })
     }
 }
 
 impl Unread {
     /// The bytes of an envelope or a report.
-    pub async fn document(self) -> Result<Bytes, Problem> {
+    pub async fn document(self, right: &impl Right) -> Result<Bytes, Problem> {
         let limit_bytes = self.app.config.limits.document_bytes;
-        self.whole(limit_bytes).await
+        self.whole(right, limit_bytes).await
     }
 
     /// The bytes of any other request.
-    pub async fn request(self) -> Result<Bytes, Problem> {
+    pub async fn request(self, right: &impl Right) -> Result<Bytes, Problem> {
         let limit_bytes = self.app.config.limits.request_bytes;
-        self.whole(limit_bytes).await
+        self.whole(right, limit_bytes).await
     }
 
     /// A request as JSON, bounded in depth too (128, serde_json's own).
-    pub async fn json<T: DeserializeOwned>(self) -> Result<T, Problem> {
+    pub async fn json<T: DeserializeOwned>(self, right: &impl Right) -> Result<T, Problem> {
         if !self.says_json() {
             return Err(not_json());
         }
-        json(&self.request().await?)
+        json(&self.request(right).await?)
     }
 
     /// Whether its sender says that it is JSON.
@@ -80,7 +86,12 @@ impl Unread {
         essence == "application/json" || essence.ends_with("+json")
     }
 
-    async fn whole(self, limit_bytes: u64) -> Result<Bytes, Problem> {
+    /// The bytes of a file as they come.
+    pub fn stream(self, _: &impl Right) -> BoxStream<'static, Result<Bytes, Broken>> {
+        body::stream(self.body, self.app.config.limits.body_idle)
+    }
+
+    async fn whole(self, _: &impl Right, limit_bytes: u64) -> Result<Bytes, Problem> {
         let (limit_bytes, room) = match self.sender {
             // Nobody who holds the memory for documents keeps out what stops something.
             Some(_) if takes_from_the_reserve() => (limit_bytes.min(STOP_BYTES), Room::of(2 * STOP_BYTES)),
@@ -108,29 +119,9 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(axum::Json::<T>::from_bytes(text)?.0)
 }
 
-/// A JSON body of a request whose body says what it is about.
+/// A JSON answer.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        Unread::from_request(request, app).await?.json().await.map(Self)
-    }
-}
-
-/// The bytes of a request whose body says what it is about.
-#[derive(Debug)]
-pub struct Document(pub Bytes);
-
-impl FromRequest<App> for Document {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        Unread::from_request(request, app).await?.request().await.map(Self)
-    }
-}
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {

@@ -3,10 +3,9 @@
 use super::Problem;
 use super::approvals::Revocation;
 use super::exceptions::may_list;
-use super::extract::{Json, Path, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
-use crate::access::{Action, EveryLane, Lane};
+use crate::access::{Action, EveryLane, Hold, Lane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, HoldRow, HoldScope, NewHold, Origin, Reason};
@@ -65,7 +64,8 @@ fn scope(
 #[utoipa::path(post, path = "/api/v1/holds", tag = "promotion", request_body = HoldRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = HoldRow), (status = 404), (status = 422)))]
-async fn hold(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn hold(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Hold>()?).await?;
     let request: HoldRequest = once.json()?;
     let scope = scope(&caller, request.repository, request.environment)?;
     let until = request.until.map(Into::into);
@@ -125,10 +125,11 @@ async fn end_hold(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    Json(request): Json<Revocation>,
+    body: Unread,
 ) -> Result<Json<HoldRow>, Problem> {
     let row = exceptions::find_hold(&app.db, id).await?.filter(|hold| is_shown(&caller, hold));
     let row = row.ok_or_else(Problem::not_found)?;
     let scope = scope(&caller, row.repository, row.environment)?;
+    let request: Revocation = body.json(&scope).await?;
     Ok(Json(exceptions::end_hold(&app.db, &scope, id, &request.reason).await?))
 }

@@ -4,11 +4,11 @@ use super::Problem;
 use super::extract::{Unread, json, not_json};
 use crate::app::App;
 use crate::failure::Failure;
-use crate::http::{Caller, part_of_request};
+use crate::http::{Caller, Right, part_of_request};
 use crate::identity::repeats::{self, Earlier, Keyed};
 use crate::names::Digest;
 use crate::postgres::{Db, Kept};
-use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -25,31 +25,47 @@ pub struct Once {
     key: Option<(String, Digest)>,
 }
 
-impl FromRequest<App> for Once {
-    type Rejection = Problem;
+/// What a request says of its repetition, before its body is read.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    /// Its method and target.
+    target: String,
+    key: Option<Result<String, NoKey>>,
+}
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let name = request.headers().get("idempotency-key").map(key_name).transpose()?;
-        let target = format!("{} {}\n", request.method(), request.uri());
-        let unread = Unread::from_request(request, app).await?;
-        let says_json = unread.says_json();
-        let body = unread.request().await?;
+/// The header is none of what it may be.
+#[derive(Clone, Copy, Debug)]
+struct NoKey;
+
+impl Repeats {
+    /// Reads the request's line and headers.
+    pub fn of(parts: &Parts) -> Self {
+        let target = format!("{} {}\n", parts.method, parts.uri);
+        Self { target, key: parts.headers.get("idempotency-key").map(key_name) }
+    }
+}
+
+impl Unread {
+    /// The body with the key that the client chose.
+    pub async fn once(mut self, right: &impl Right) -> Result<Once, Problem> {
+        let Repeats { target, key } = std::mem::take(&mut self.repeats);
+        let name = key.transpose().map_err(|NoKey| {
+            Problem::invalid("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
+        })?;
+        let says_json = self.says_json();
+        let body = self.request(right).await?;
         if !says_json && !body.is_empty() {
             return Err(not_json());
         }
         let key = name.map(|name| (name, Digest::sha256(&[target.as_bytes(), &body].concat())));
-        Ok(Self { body, key })
+        Ok(Once { body, key })
     }
 }
 
-fn key_name(value: &HeaderValue) -> Result<String, Problem> {
+fn key_name(value: &HeaderValue) -> Result<String, NoKey> {
     let text = value.to_str().unwrap_or_default();
     let fits = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err(Problem::invalid("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID"))
-    }
+    if fits { Ok(text.to_owned()) } else { Err(NoKey) }
 }
 
 /// What was created, by its id.

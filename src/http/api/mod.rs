@@ -98,8 +98,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
 
-/// The routes below `/api/v1/`. No handler takes a body but through `extract`, `Once` or as a stream:
-/// those know its bounds.
+/// The routes below `/api/v1/`. No handler takes a body but as `extract::Unread`, which knows its bounds and asks for a
+/// right.
 pub fn routes(app: &App) -> Router<App> {
     let (router, document) = documented().split_for_parts();
     // The same bytes for everybody, however many read them slowly.

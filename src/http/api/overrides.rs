@@ -3,8 +3,7 @@
 use super::Problem;
 use super::approvals::Revocation;
 use super::exceptions::{Remark, may_list, paged};
-use super::extract::{Json, Path, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use crate::access::{Lane, Override};
 use crate::app::App;
@@ -57,7 +56,8 @@ struct OverrideRequest {
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = OverrideRow, headers(("Location" = String, description = "the override"))),
         (status = 403), (status = 404), (status = 422, description = "`invalid-request`, `gate-not-overridable`")))]
-async fn create_override(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn create_override(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Override>()?).await?;
     let request: OverrideRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
     let grant = caller.may::<Override, _>(&lane)?;
@@ -147,14 +147,15 @@ async fn review_override(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
-    let reason = Remark::of(&once)?;
     let lane = visible(&app, &caller, id).await?.lane();
     let reviewer = match caller.may(&lane) {
         Ok(grant) => Reviewer::Override(grant),
         Err(_) => Reviewer::Administer(caller.may(&lane)?),
     };
+    let once = body.once(&reviewer).await?;
+    let reason = Remark::of(&once)?;
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::review_override(&db, &reviewer, id, &reason).await?))
     };
@@ -169,11 +170,12 @@ async fn revoke_override(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
-    let request: Revocation = once.json()?;
     let lane = visible(&app, &caller, id).await?.lane();
     let grant = caller.may::<Override, _>(&lane)?;
+    let once = body.once(&grant).await?;
+    let request: Revocation = once.json()?;
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::revoke_override(&db, &grant, id, &request.reason).await?))
     };

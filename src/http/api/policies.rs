@@ -1,11 +1,12 @@
 //! `/api/v1/policies`.
 
 use super::Problem;
-use super::extract::{Document, Json, Path, Query};
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use super::promotions::dry_run_slot;
 use crate::access::{Action, Administer, Everything, Pull, Scope, SomeLane};
 use crate::app::App;
+use crate::cpu;
 use crate::http::Caller;
 use crate::json;
 use crate::names::{EnvironmentName, RepositoryName};
@@ -13,6 +14,7 @@ use crate::policy::{Policy, PolicyName};
 use crate::promotion::{self, Consequences, Naming, PolicyRow, PutPolicy, Reason, Refused};
 use axum::extract::State;
 use axum::http::StatusCode;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -43,15 +45,23 @@ async fn put_policy(
     State(app): State<App>,
     caller: Caller,
     Query(put): Query<PolicyPut>,
-    Document(body): Document,
+    body: Unread,
 ) -> Result<(StatusCode, Json<PutPolicy>), Problem> {
-    let policy = Policy::parse(&body).map_err(Refused::Policy)?;
+    let (body, policy) = read(&caller, body).await?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
     let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
     let source = String::from_utf8_lossy(json::utf8(&body).unwrap_or(&body));
     let put = promotion::put_policy(&app.db, &grant, &policy, &source, put.ends, sees).await?;
     let status = if put.changed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(put)))
+}
+
+/// Reads a policy, off the threads that serve requests.
+async fn read(caller: &Caller, body: Unread) -> Result<(Bytes, Policy), Problem> {
+    let body = body.request(&caller.in_some_environment::<Administer>()?).await?;
+    let text = body.clone();
+    let parsed = cpu::run("reading a policy", move || Policy::parse(&text)).await?;
+    Ok((body, parsed.map_err(Refused::Policy)?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -74,9 +84,9 @@ async fn simulate(
     State(app): State<App>,
     caller: Caller,
     Query(page): Query<PageOf>,
-    Document(body): Document,
+    body: Unread,
 ) -> Result<Json<Simulated>, Problem> {
-    let policy = Policy::parse(&body).map_err(Refused::Policy)?;
+    let (_, policy) = read(&caller, body).await?;
     let grant = caller.may::<Administer, _>(&policy.environment)?;
     let sees = |repository: &RepositoryName| caller.sees(repository, Some(&policy.environment));
     let _slot = dry_run_slot(&app, &caller)?;
@@ -153,9 +163,10 @@ async fn end_policy(
     State(app): State<App>,
     caller: Caller,
     Path((environment, name)): Path<(EnvironmentName, PolicyName)>,
-    Json(request): Json<PolicyEnd>,
+    body: Unread,
 ) -> Result<StatusCode, Problem> {
     let grant = caller.may::<Administer, _>(&environment)?;
+    let request: PolicyEnd = body.json(&grant).await?;
     promotion::end_policy(&app.db, &grant, &name, &request.reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }

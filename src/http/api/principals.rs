@@ -81,7 +81,7 @@ async fn disable_principal(
     body: Unread,
 ) -> Result<Json<PrincipalDisabled>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let Revocation { reason } = body.json().await?;
+    let Revocation { reason } = body.json(&grant).await?;
     let ended = exceptions::disable_principal(&app.db, &grant, id, reason.as_str()).await?;
     super::tokens::refresh(&app).await;
     let exceptions::Ended { disabled, approvals, stays } = ended;
@@ -100,7 +100,7 @@ async fn enable_principal(
     body: Unread,
 ) -> Result<Json<PrincipalRow>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let Revocation { reason } = body.json().await?;
+    let Revocation { reason } = body.json(&grant).await?;
     Ok(Json(identity::enable(&app.db, &grant, id, reason.as_str()).await?))
 }
 
@@ -154,7 +154,7 @@ async fn check_access(
     body: Unread,
 ) -> Result<Json<AccessAnswer>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let AccessQuestion { principal, action, repository, environment } = body.json().await?;
+    let AccessQuestion { principal, action, repository, environment } = body.json(&grant).await?;
     let action = Action::ALL.into_iter().find(|known| known.as_str() == action).ok_or_else(|| {
         let names = Action::ALL.map(Action::as_str).join(", ");
         Problem::invalid(format!("{action:?} is no action; actions are {names}"))

@@ -89,6 +89,10 @@ impl From<Failure> for Problem {
         if failure.is::<ClocksDiffer>() {
             return clocks::problem(ClocksDiffer.to_string());
         }
+        if let Some(seconds) = failure.retry_after() {
+            return Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-wrong-credentials", failure.cause())
+                .header(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         tracing::error!(request_id = %request_id(), error = failure.chain(), "internal error");
         if failure.is_overloaded() {
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again in a moment")

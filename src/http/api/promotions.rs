@@ -1,8 +1,7 @@
 //! `/api/v1/promotions`.
 
 use super::Problem;
-use super::extract::{Json, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Query, Unread};
 use super::page::{Page, PageOf};
 use crate::access::{Lane, Promote, Pull, SomeLane};
 use crate::app::App;
@@ -126,15 +125,18 @@ pub(super) fn dry_run_slot(app: &App, caller: &Caller) -> Result<Slot, Problem> 
         ("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = PromotionMade), (status = 200, body = DryRun, description = "a dry run"),
         (status = 404, description = "`not-found`, `environment-unknown`, `artifact-unknown`"),
-        (status = 429, description = "`too-many-requests`: so many dry runs of the caller are under way"),
+        (status = 429, description = "`too-many-requests`: so many dry runs of the caller are under way, or 60 of its \
+            promotions were refused within a minute"),
         (status = 409, description = "`promotion-denied` with every gate, or `promotion-deferred` with Retry-After"),
         (status = 422, description = "`invalid-request`, `idempotency-key-reused`")))]
 async fn promote(
     State(app): State<App>,
     caller: Caller,
     Query(mode): Query<PromotionMode>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
+    let right = if mode.dry_run { caller.somewhere::<Pull>() } else { caller.somewhere::<Promote>() };
+    let once = body.once(&right?).await?;
     let request: PromotionRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
     if mode.dry_run {
@@ -214,6 +216,8 @@ impl From<Refused> for Problem {
                 Self::new(StatusCode::CONFLICT, "policy-ends-running", detail).with("ends", count)
             }
             Refused::Denied(decision) => denied(&decision, detail),
+            Refused::TooManyRefusals => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+                .header(header::RETRY_AFTER, HeaderValue::from_static("60")),
             Refused::NothingToGoBackTo(reasons) => {
                 Self::new(StatusCode::CONFLICT, "nothing-to-go-back-to", detail).with("reasons", reasons)
             }

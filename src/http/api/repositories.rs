@@ -1,7 +1,7 @@
 //! `/api/v1/repositories`: which there are, and the rules of each.
 
 use super::Problem;
-use super::extract::{Json, Query};
+use super::extract::{Json, Query, Unread};
 use crate::access::{Action, Administer, Scope};
 use crate::app::App;
 use crate::content::{self, Change, RepositoryRecord, Retention, Rules};
@@ -152,8 +152,9 @@ async fn list(
 async fn put(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<RepositoryRequest>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<RepositoryPut>), Problem> {
+    let request: RepositoryRequest = body.json(&caller.somewhere::<Administer>()?).await?;
     let grant = caller.may::<Administer, _>(&request.name)?;
     if let Some(text) = &request.description
         && (text.chars().count() > MAX_DESCRIPTION || text.contains('\0'))

@@ -1,7 +1,7 @@
 //! `/api/v1/rollbacks`.
 
 use super::Problem;
-use super::idempotency::Once;
+use super::extract::Unread;
 use super::promotions::PromotionMade;
 use crate::access::{Lane, Rollback};
 use crate::app::App;
@@ -41,7 +41,8 @@ struct RollbackRequest {
     params(("Idempotency-Key" = Option<String>, Header, description = "a repetition under the same key is answered, not done again")),
     responses((status = 201, body = PromotionMade), (status = 404),
         (status = 409, description = "`nothing-to-go-back-to` with the reasons for each earlier version")))]
-async fn roll_back(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn roll_back(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Rollback>()?).await?;
     let request: RollbackRequest = once.json()?;
     let lane = Lane { repository: request.repository, environment: request.environment };
     let grant = caller.may::<Rollback, _>(&lane)?;

@@ -3,7 +3,6 @@
 use super::Problem;
 use super::approvals::Revocation;
 use super::extract::{Json, Path, Query, Unread};
-use super::idempotency::Once;
 use crate::access::{Action, InEnvironment, Lane, Place, Pull, Revoke};
 use crate::app::App;
 use crate::clock::Moment;
@@ -99,7 +98,7 @@ async fn record(
     body: Unread,
 ) -> Result<(StatusCode, Json<ScanRecorded>), Problem> {
     let grant = caller.may(&query.repository)?;
-    let report = body.document().await?;
+    let report = body.document(&grant).await?;
     let RecordQuery { repository, digest: subject, scanner, database_updated_at, kinds } = query;
     let database_updated_at = database_updated_at.map(Into::into);
     let kinds = kinds_of(kinds.as_deref())?;
@@ -212,12 +211,13 @@ async fn retract(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
-    let request: Revocation = once.json()?;
     let repository = evidence::repository_of(&mut *app.db.acquire().await?, id).await?;
     let repository = repository.ok_or_else(Problem::not_found)?;
     let grant = caller.may::<Revoke, _>(&repository)?;
+    let once = body.once(&grant).await?;
+    let request: Revocation = once.json()?;
     let act = |db: Db| async move {
         let run = intake::retract_scan(&db, &grant, id, request.reason.as_str()).await?;
         Ok::<_, Problem>((StatusCode::OK, ScanItem::from(run)))

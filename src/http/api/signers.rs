@@ -356,7 +356,7 @@ async fn register_signer(
     body: Unread,
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let request: SignerRequest = body.json().await?;
+    let request: SignerRequest = body.json(&grant).await?;
     let key = new_key(
         request.public_key,
         request.certificate,
@@ -382,7 +382,7 @@ async fn add_key(
     body: Unread,
 ) -> Result<(StatusCode, Json<SignerRecord>), Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
-    let request: KeyRequest = body.json().await?;
+    let request: KeyRequest = body.json(&grant).await?;
     let key = new_key(
         request.public_key,
         request.certificate,
@@ -410,7 +410,7 @@ async fn revoke_signer(
     body: Unread,
 ) -> Result<(StatusCode, Json<RevocationAnswer>), Problem> {
     let grant = caller.may::<Revoke, _>(&Everything)?;
-    let SignerRevocation { reason, key_id, at, compromised } = body.json().await?;
+    let SignerRevocation { reason, key_id, at, compromised } = body.json(&grant).await?;
     let revocation = NewRevocation { key_id, at: at.map(Into::into), compromised, reason };
     if dry_run {
         let mut connection = app.db.acquire().await?;

@@ -1,7 +1,7 @@
 //! `/api/v1/tags`: every name that a repository holds, those that were deleted too.
 
 use super::Problem;
-use super::extract::{Json, Query};
+use super::extract::{Json, Query, Unread};
 use crate::access::{Administer, Pull};
 use crate::app::App;
 use crate::content::{self, NameRecord, ReserveRefused};
@@ -111,8 +111,9 @@ struct Reserved {
 async fn reserve(
     State(app): State<App>,
     caller: Caller,
-    Json(request): Json<ReservationRequest>,
+    body: Unread,
 ) -> Result<(StatusCode, Json<Reserved>), Problem> {
+    let request: ReservationRequest = body.json(&caller.somewhere::<Administer>()?).await?;
     let grant = caller.may::<Administer, _>(&request.repository)?;
     if !(1..=MAX_NAMES).contains(&request.tags.len()) {
         return Err(Problem::invalid(format!("a reservation has 1 to {MAX_NAMES} names")));

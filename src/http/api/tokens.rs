@@ -137,7 +137,7 @@ pub(super) async fn refresh(app: &App) {
     responses((status = 201, body = TokenCreated), (status = 422, description = "`principal-refused`")))]
 async fn create_token(State(app): State<App>, caller: Caller, body: Unread) -> Result<Shown, Problem> {
     let grant = caller.may(&Everything)?;
-    let request: TokenRequest = body.json().await?;
+    let request: TokenRequest = body.json(&grant).await?;
     if request.grants.len() > MAX_GRANTS {
         return Err(Problem::invalid(format!("a token comes with at most {MAX_GRANTS} grants")));
     }
@@ -188,7 +188,7 @@ async fn rotate_token(
     if !is_own {
         caller.may::<Administer, _>(&Everything)?;
     }
-    let Rotation { overlap_seconds } = body.json().await?;
+    let Rotation { overlap_seconds } = body.json(&caller.about_itself()?).await?;
     let overlap = Duration::from_secs(overlap_seconds);
     let (principal, issued) = identity::rotate_token(&app.db, caller.principal(), id, overlap).await?;
     refresh(&app).await;
@@ -233,7 +233,7 @@ async fn give_grant(
     body: Unread,
 ) -> Result<(StatusCode, Json<GrantCreated>), Problem> {
     let grant = caller.may(&Everything)?;
-    let GrantGiven { principal, role, repositories, environments } = body.json().await?;
+    let GrantGiven { principal, role, repositories, environments } = body.json(&grant).await?;
     let binding = Binding { role, repositories, environments };
     let (status, id) = match identity::give(&app.db, &grant, &principal, &binding).await? {
         Given::New(id) => (StatusCode::CREATED, id),

@@ -1,7 +1,7 @@
 //! `/api/v1/verify`: may this digest run here?
 
 use super::Problem;
-use super::extract::{Json, Query};
+use super::extract::{Json, Query, Unread};
 use super::known_good::OnRisk;
 use super::promotions::what;
 use crate::access::{Action, Lane, View};
@@ -64,8 +64,9 @@ async fn verify(
     State(app): State<App>,
     caller: Caller,
     Query(mode): Query<VerifyMode>,
-    Json(request): Json<VerifyRequest>,
+    body: Unread,
 ) -> Result<Json<Verification>, Problem> {
+    let request: VerifyRequest = body.json(&caller.somewhere::<View>()?).await?;
     let (environment, wanted) = wanted(request, &app.config.hosts())?;
     let may_view = |repository: RepositoryName| {
         caller.may::<View, _>(&Lane { repository, environment: environment.clone() })

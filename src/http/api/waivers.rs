@@ -3,8 +3,7 @@
 use super::Problem;
 use super::approvals::Revocation;
 use super::exceptions::{Remark, may_list, paged};
-use super::extract::{Json, Path, Query};
-use super::idempotency::Once;
+use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
 use crate::access::{Accept, Denied, Matching, Waive};
 use crate::app::App;
@@ -126,7 +125,8 @@ fn not_covered(caller: &Caller, denied: Denied, scope: &Matching) -> Problem {
     responses((status = 201, body = WaiverRow, headers(("Location" = String, description = "the waiver"))),
         (status = 403, description = "`forbidden`: the right does not cover its repositories and environment"),
         (status = 404), (status = 422, description = "`invalid-request`")))]
-async fn create_waiver(State(app): State<App>, caller: Caller, once: Once) -> Result<Response, Problem> {
+async fn create_waiver(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Problem> {
+    let once = body.once(&caller.somewhere::<Waive>()?).await?;
     let (scope, new) = once.json::<WaiverRequest>()?.parts()?;
     let grant = caller.may::<Waive, _>(&scope).map_err(|denied| not_covered(&caller, denied, &scope))?;
     let act = |db: Db| async move {
@@ -206,11 +206,12 @@ async fn approve_waiver(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
-    let reason = Remark::of(&once)?;
     let scope = visible(&app, &caller, id).await?.scope();
     let grant = caller.may::<Accept, _>(&scope).map_err(|denied| not_covered(&caller, denied, &scope))?;
+    let once = body.once(&grant).await?;
+    let reason = Remark::of(&once)?;
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::approve_waiver(&db, &grant, id, &reason).await?))
     };
@@ -225,9 +226,8 @@ async fn revoke_waiver(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<i64>,
-    once: Once,
+    body: Unread,
 ) -> Result<Response, Problem> {
-    let request: Revocation = once.json()?;
     let scope = visible(&app, &caller, id).await?.scope();
     let grant = match caller.may(&scope) {
         Ok(grant) => WaiverEnd::Waive(grant),
@@ -236,6 +236,8 @@ async fn revoke_waiver(
             WaiverEnd::Accept(accepts.map_err(|_| not_covered(&caller, denied, &scope))?)
         }
     };
+    let once = body.once(&grant).await?;
+    let request: Revocation = once.json()?;
     let act = |db: Db| async move {
         Ok((StatusCode::OK, exceptions::revoke_waiver(&db, &grant, id, &request.reason).await?))
     };

@@ -107,6 +107,10 @@ impl From<Failure> for OciError {
             let message = "a text holds a NUL character, which nothing here can be named with";
             return Self::new(StatusCode::BAD_REQUEST, Code::Unsupported, message);
         }
+        if let Some(seconds) = failure.retry_after() {
+            return Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, failure.cause())
+                .header(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         tracing::error!(request_id = %id, error = failure.chain(), "internal error");
         if failure.is_overloaded() {
             return Self::new(

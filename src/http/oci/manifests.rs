@@ -66,7 +66,7 @@ pub async fn put(
     })?;
     let tags = wanted_tags(&visit, &reference)?;
     let limits = visit.app.config.limits;
-    let body = visit.read_body(limits.manifest_bytes).await?;
+    let body = visit.read_body(&grant, limits.manifest_bytes).await?;
     let algorithm = match &reference {
         Reference::Digest(digest) => digest.algorithm(),
         Reference::Tag(_) => Algorithm::Sha256,

@@ -4,13 +4,12 @@ use super::{Code, OciError, Visit, parse_digest};
 use crate::access::{Grant, Pull, Push};
 use crate::content::blobs;
 use crate::content::uploads::{Incoming, UploadRefused};
-use crate::http::body::{self, Broken};
+use crate::http::body::Broken;
 use crate::names::{Algorithm, Digest, RepositoryName};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http_body::Body as _;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -32,7 +31,7 @@ pub async fn start(mut visit: Visit, repository: RepositoryName) -> Result<Respo
         }
     } else if let Some(digest) = visit.query("digest") {
         let digest = parse_digest(digest)?;
-        let incoming = incoming(&mut visit, None)?;
+        let incoming = incoming(&mut visit, &grant, None)?;
         let blob = visit.app.uploads.store(grant, incoming, digest).await;
         return Ok(created(&repository, blob.map_err(|why| refused(why, &repository, None))?.digest()));
     }
@@ -68,7 +67,7 @@ pub async fn append(
 ) -> Result<Response, OciError> {
     let grant = visit.may::<Push>(&repository)?;
     let range = content_range(&visit)?;
-    let incoming = incoming(&mut visit, range)?;
+    let incoming = incoming(&mut visit, &grant, range)?;
     let offset = visit.app.uploads.append(grant, session, incoming).await;
     let offset = offset.map_err(|why| refused(why, &repository, Some(session)))?;
     Ok((StatusCode::ACCEPTED, place(&repository, session, offset)).into_response())
@@ -87,7 +86,7 @@ pub async fn finish(
     };
     let digest = parse_digest(digest)?;
     let range = content_range(&visit)?;
-    let last = if visit.body.is_end_stream() { None } else { Some(incoming(&mut visit, range)?) };
+    let last = if visit.has_body() { Some(incoming(&mut visit, &grant, range)?) } else { None };
     let finished = visit.app.uploads.finish(grant, session, last, digest.clone()).await;
     finished.map_err(|why| refused(why, &repository, Some(session)))?;
     Ok(created(&repository, &digest))
@@ -102,7 +101,11 @@ pub async fn cancel(visit: Visit, repository: RepositoryName, session: Uuid) -> 
 }
 
 /// The request's body with what it says of itself; the two lengths must agree.
-fn incoming(visit: &mut Visit, range: Option<(u64, u64)>) -> Result<Incoming<BodyStream>, OciError> {
+fn incoming(
+    visit: &mut Visit,
+    grant: &Grant<Push>,
+    range: Option<(u64, u64)>,
+) -> Result<Incoming<BodyStream>, OciError> {
     let length = visit.header(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
     let ranged = range.map(|(first, last)| last - first + 1);
     if let (Some(length), Some(ranged)) = (length, ranged)
@@ -111,7 +114,7 @@ fn incoming(visit: &mut Visit, range: Option<(u64, u64)>) -> Result<Incoming<Bod
         let message = format!("Content-Range holds {ranged} bytes and Content-Length says {length}");
         return Err(OciError::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, message));
     }
-    let body = body::stream(std::mem::take(&mut visit.body), visit.app.config.limits.body_idle);
+    let body = visit.stream(grant);
     Ok(Incoming { start: range.map(|(first, _)| first), declared_bytes: length.or(ranged), body })
 }
 

@@ -4,8 +4,8 @@ use super::{Code, OciError};
 use crate::access::{Act, Action, Denied, Grant, Scope};
 use crate::app::App;
 use crate::http::api::SMALL_ANSWER;
-use crate::http::body::{self, NotTaken};
-use crate::http::{Caller, note_denied};
+use crate::http::body::{self, Broken, NotTaken};
+use crate::http::{Caller, Right, note_denied};
 use crate::names::RepositoryName;
 use crate::storage::{OwnRoom, Taken};
 use axum::body::Body;
@@ -13,6 +13,8 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
+use futures::stream::BoxStream;
+use http_body::Body as _;
 use std::fmt::Display;
 
 /// A request below `/v2/` from a caller whose credential holds.
@@ -26,7 +28,7 @@ pub struct Visit {
     /// The request's headers.
     pub headers: HeaderMap,
     /// The body, not read yet.
-    pub body: Body,
+    body: Body,
     query: Vec<(String, String)>,
 }
 
@@ -74,8 +76,18 @@ impl Visit {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Reads the body whole, at most `limit_bytes`, within the bounds of memory.
-    pub async fn read_body(&mut self, limit_bytes: u64) -> Result<Bytes, OciError> {
+    /// Whether a body comes.
+    pub fn has_body(&self) -> bool {
+        !self.body.is_end_stream()
+    }
+
+    /// The body as it comes, for who may do what it asks.
+    pub fn stream(&mut self, _: &impl Right) -> BoxStream<'static, Result<Bytes, Broken>> {
+        body::stream(std::mem::take(&mut self.body), self.app.config.limits.body_idle)
+    }
+
+    /// Reads the body whole, at most `limit_bytes`, within the bounds of memory, for who may do what it asks.
+    pub async fn read_body(&mut self, _: &impl Right, limit_bytes: u64) -> Result<Bytes, OciError> {
         let body = std::mem::take(&mut self.body);
         let limits = &self.app.config.limits;
         let (bytes, room) = body::whole(limits, &self.room(), &self.headers, body, limit_bytes).await?;

@@ -8,12 +8,13 @@ use super::{Finding, list, threshold};
 use crate::names::{Digest, is_branch, is_source};
 use crate::policy::gate::{Attested, Of, Provenance, Several, SignedBy};
 use crate::policy::results::{self, SignedResult, TestName, is_good, says_failed, says_passed};
-use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Gate, Signature, in_words};
+use crate::policy::{Attestation, Case, Evidence, EvidenceKind, Facts, Gate, Signature, in_words};
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The predicate types of SLSA provenance.
-const PROVENANCE: [&str; 2] = ["https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"];
+pub(in crate::policy) const PROVENANCE: [&str; 2] =
+    ["https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"];
 
 /// The predicate type of a signature: what `cosign sign` and `proofmark sign` state, simple signing among it.
 pub(in crate::policy) const SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
@@ -218,6 +219,12 @@ fn signed_by(gate: &SignedBy, case: &Case, about: &Digest, basis: &Basis<'_>) ->
             signers.extend(names);
         }
     }
+    for (name, kinds) in case.facts.other_statements.iter().filter(|(name, _)| gate.any_of.0.contains(*name))
+    {
+        for kind in kinds.iter().filter(|kind| *kind != wanted) {
+            others.entry(kind).or_default().insert(name);
+        }
+    }
     let count = threshold::count(signatures.iter().copied());
     if count < signers.len() {
         why_not.insert(format!("{} share a key, and count as {count}", list(signers.iter().copied())));
@@ -257,6 +264,19 @@ fn no_signatures<'a>(
         }
     });
     told.collect()
+}
+
+/// The signers of whom a `signed_by` gate may miss a signature: fewer of them than it demands made a statement that it
+/// asks for.
+pub(in crate::policy) fn missing_signers<'a>(gate: &'a SignedBy, facts: &Facts) -> Vec<&'a str> {
+    let wanted = gate.predicate.as_deref().unwrap_or(SIGNATURE);
+    let made = |name: &str| {
+        let of = |one: &Attestation| one.signatures.iter().any(|signature| signature.signer == name);
+        facts.attestations.iter().any(|one| one.predicate_type == wanted && of(one))
+    };
+    let (made, missing): (Vec<&str>, Vec<&str>) =
+        gate.any_of.0.iter().map(String::as_str).partition(|name| made(name));
+    if made.len() < gate.at_least as usize { missing } else { Vec::new() }
 }
 
 /// The statements about these bytes; with them recorded ones that were counted for them before only the registry's

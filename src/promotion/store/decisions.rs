@@ -20,6 +20,7 @@ pub struct Row {
     pub result: Value,
     pub decided_by: String,
     pub decided_at: DateTime<Utc>,
+    pub refused_times: Option<i64>,
 }
 
 /// Records a decision, yes or no. The same inputs are the same decision.
@@ -73,7 +74,8 @@ pub async fn find(connection: &mut PgConnection, id: &Digest) -> Result<Option<R
         Row,
         r#"select d.id as "id: Digest", r.name as "repository: RepositoryName",
              e.name as "environment: EnvironmentName", d.manifest as "manifest: Digest", d.outcome, d.inputs,
-             d.result, w.name as decided_by, d.decided_at
+             d.result, w.name as decided_by, d.decided_at,
+             (select sum(f.times)::bigint from promotion_refusals f where f.decision = d.id) as refused_times
            from decisions d join repositories r on r.id = d.repository_id
            join environments e on e.id = d.environment_id join principals w on w.id = d.decided_by
            where d.id = $1"#,

@@ -114,15 +114,27 @@ pub struct GrantSeen {
     pub environments: Option<BTreeSet<EnvironmentName>>,
 }
 
-/// Gathers; findings of these severities and stays in these environments, beside those that the policies in
-/// force look at.
+/// What is gathered, beside what the policies in force look at.
+pub struct Asked<'a> {
+    /// Findings of these severities.
+    pub severities: &'a [&'a str],
+    /// Stays in these environments.
+    pub environments: &'a [&'a EnvironmentName],
+    /// Statements of these types, each by the signer in the same place, or by any.
+    pub types: &'a [&'a str],
+    pub signers: &'a [Option<&'a str>],
+    /// Statements in these envelopes.
+    pub envelopes: &'a [&'a str],
+}
+
+/// Gathers.
 #[allow(clippy::too_many_lines, reason = "one statement, read from top to bottom")]
 pub async fn gather(
     connection: &mut PgConnection,
     release: &Release,
-    severities: &[&str],
-    environments: &[&EnvironmentName],
+    asked: &Asked<'_>,
 ) -> Result<Row, Failure> {
+    let Asked { severities, environments, types, signers, envelopes } = *asked;
     let (bytes, (images, scanned_as)) = (release.bytes(), release.images());
     let (about, about_of) = release.about();
     let promotion = release.promotion.as_ref().map(|promotion| promotion.id);
@@ -135,7 +147,8 @@ pub async fn gather(
           select $1::bigint as repository_id, $2::bigint as environment_id, $3::text collate "C" as sha256,
             $4::text[] collate "C" as bytes, $5::text[] collate "C" as images, $6::text[] collate "C" as about,
             $7::text[] collate "C" as about_of, $8::bigint as promotion_id, $9::text[] collate "C" as severities,
-            $10::text[] collate "C" as environments, $11::text[] collate "C" as scanned_as, $12::int as reader
+            $10::text[] collate "C" as environments, $11::text[] collate "C" as scanned_as, $12::int as reader,
+            $13::text[] collate "C" as types, $14::text[] collate "C" as signers, $15::text[] collate "C" as envelopes
         ),
         policy as materialized (
           select p.digest, p.denied_severities, p.earlier_environments from asked a join policies p on p.environment_id = a.environment_id and p.ended_at is null
@@ -167,6 +180,27 @@ pub async fn gather(
         named as materialized (
           select array_agg(distinct upper(x.name)) as names
           from found f cross join lateral unnest(f.aliases || f.vulnerability) x(name)
+        ),
+        -- The statements that gates ask for; of results all of a type of which one says FAILED.
+        wanted as materialized (
+          select t.id as type_id, n.id as signer_id
+          from asked a cross join lateral unnest(a.types, a.signers) w(uri, signer)
+            join predicate_types t on t.uri = w.uri left join signers n on n.name = w.signer
+          where w.signer is null or n.id is not null
+          union
+          select e.predicate_type_id, null from asked a join attestation_evidence e
+            on e.repository_id = a.repository_id and e.digest = any(a.about) and e.failed
+        ),
+        evidence as materialized (
+          select e.digest, e.attestation_id from asked a cross join wanted w join attestation_evidence e
+            on e.repository_id = a.repository_id and e.digest = any(a.about) and e.predicate_type_id = w.type_id
+              and (w.signer_id is null or e.signer_id = w.signer_id)
+          union
+          select d.digest, x.id from asked a cross join lateral (
+              select n.attestation_id as id from run r join scan_runs n on n.id = r.run_id
+              union select y.id from unnest(a.envelopes) o(envelope) join attestations y on y.envelope = o.envelope) x
+            cross join lateral unnest(a.about) d(digest)
+          where x.id is not null
         )
         select clock_timestamp() as "database_time!", (select at from events order by id desc limit 1) as newest_event,
           newest.decision as "newest?: Digest",
@@ -193,7 +227,9 @@ pub async fn gather(
               'result', a.result,
               'configuration', a.configuration, 'received_at', a.received_at, 'signed_at', a.signed_at,
               'signatures', g.signatures)), '[]')
-            from attestation_subjects s
+            from evidence w
+            join attestation_subjects s on s.repository_id = q.repository_id and s.digest = w.digest
+              and s.attestation_id = w.attestation_id
             join attestations a on a.id = s.attestation_id
             cross join lateral (
               select json_agg(json_build_object('signer', n.name, 'key_id', k.key_id, 'repositories', n.repositories,
@@ -228,8 +264,7 @@ pub async fn gather(
                     select b.id from build_types b where b.build_type = r.build_type and b.ended_at is null)) as counts
                 from provenance_origins r where r.attestation_id = a.id offset 0) n
             ) o
-            where s.repository_id = q.repository_id and s.digest = any(q.about)
-              and g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
+            where g.signatures is not null) as "attestations!: Json<Vec<Attestation>>",
           (select coalesce(json_agg(json_build_object('signer', n.name, 'repositories', n.repositories)), '[]')
             from signer_identities k join signers n on n.id = k.signer_id
             where k.schemes <> k.active_schemes) as "verifying!: Json<Vec<VerifyingSeen>>",
@@ -286,8 +321,33 @@ pub async fn gather(
         environments as &[&EnvironmentName],
         &scanned_as as &[&str],
         READER,
+        types as &[&str],
+        signers as &[Option<&str>],
+        envelopes as &[&str],
     )
     .fetch_one(connection)
     .await
     .map_err(|error| Failure::new("gathering the facts of a decision", error))
+}
+
+/// The types of the statements by these signers about the release, by signer.
+pub async fn other_statements(
+    connection: &mut PgConnection,
+    release: &Release,
+    signers: &[&str],
+) -> Result<Vec<(String, String)>, Failure> {
+    let (about, _) = release.about();
+    let found = sqlx::query!(
+        "select distinct n.name, t.uri from signers n
+         join attestation_evidence e on e.repository_id = $1 and e.digest = any($2) and e.signer_id = n.id
+         join predicate_types t on t.id = e.predicate_type_id
+         where n.name = any($3)",
+        release.repository_id,
+        &about as &[&Digest],
+        signers as &[&str],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for other statements", error))?;
+    Ok(found.into_iter().map(|row| (row.name, row.uri)).collect())
 }

@@ -8,6 +8,7 @@ pub mod pending;
 pub mod policies;
 pub mod promotions;
 pub mod references;
+pub mod refusals;
 pub mod releases;
 pub mod summaries;
 pub mod views;

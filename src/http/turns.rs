@@ -1,0 +1,93 @@
+//! The requests that are worked at together: as many as there are database connections, of one principal its share.
+//! More wait for each other, so that nobody's many requests keep the others from a connection.
+
+use super::api::Problem;
+use super::caller::Caller;
+use super::oci;
+use crate::app::App;
+use crate::postgres::takes_from_the_reserve;
+use crate::shares::{Share, Taken};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a request waits for its turn before it is refused.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How long one waits whose body came meanwhile.
+const WITH_ITS_BODY: Duration = Duration::from_mins(1);
+
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+tokio::task_local! {
+    static TURN: Turn;
+}
+
+/// A request's turn, which it does not have while it waits for its body.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    share: Share,
+    held: Arc<Mutex<Option<Taken>>>,
+}
+
+impl Turn {
+    /// That of the request that this task serves, if it has one.
+    pub fn current() -> Option<Self> {
+        TURN.try_with(Self::clone).ok()
+    }
+
+    /// Lets others go on: nothing is done until more bytes come.
+    pub fn pause(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Goes on, when its turn comes again. What has come in is not thrown away where that takes too long.
+    pub async fn resume(&self) {
+        if let Ok(taken) = self.share.take(1, WITH_ITS_BODY).await {
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        }
+    }
+}
+
+/// Waits for the request's turn and runs it. What stops something has connections of its own and waits for nobody.
+pub async fn in_turn(State(app): State<App>, request: Request, next: Next) -> Response {
+    if takes_from_the_reserve() {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    // What does not hold, or cannot be asked now, is refused by the handler in its own words.
+    let caller = Caller::of(&app, &mut parts).await.ok().flatten();
+    let share = app.turns.of(caller.as_ref().and_then(Caller::whose_room));
+    let of_oci = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with("/v2"));
+    let request = Request::from_parts(parts, body);
+    match share.take(1, SOON).await {
+        Ok(taken) => {
+            let turn = Turn { share, held: Arc::new(Mutex::new(Some(taken))) };
+            let answer = TURN.scope(turn.clone(), next.run(request)).await;
+            turn.pause();
+            answer
+        }
+        Err(_) => refused(of_oci, share.is_used_up()),
+    }
+}
+
+fn refused(of_oci: bool, by_its_own: bool) -> Response {
+    metrics::counter!("proofmark_requests_refused_total").increment(1);
+    let detail = if by_its_own {
+        "as many requests of this caller as may be are worked at; try again"
+    } else {
+        "as many requests as this service works at are under way; try again"
+    };
+    if of_oci {
+        return oci::unavailable(detail, RETRY_AFTER);
+    }
+    let (status, code) = if by_its_own {
+        (StatusCode::TOO_MANY_REQUESTS, "too-many-requests")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+    };
+    Problem::new(status, code, detail).header(header::RETRY_AFTER, RETRY_AFTER).into_response()
+}
