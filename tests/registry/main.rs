@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod access_matrix;
 mod attacking;
 mod attesting;
 mod attesting_again;

@@ -315,6 +315,14 @@ impl From<CertificateRequest> for CertificateIdentity {
     }
 }
 
+/// Fails unless the caller reads everything, or revokes signers.
+fn may_read(caller: &Caller) -> Result<(), Problem> {
+    if caller.may::<Revoke, _>(&Everything).is_err() {
+        caller.may::<Audit, _>(&Everything)?;
+    }
+    Ok(())
+}
+
 /// Signers by name, revoked ones included.
 #[utoipa::path(get, path = "/api/v1/signers", tag = "attestations", params(PageOf),
     responses((status = 200, body = Page<SignerRecord>)))]
@@ -323,7 +331,7 @@ async fn list_signers(
     caller: Caller,
     Query(page): Query<PageOf>,
 ) -> Result<Json<Page<SignerRecord>>, Problem> {
-    caller.may::<Audit, _>(&Everything)?;
+    may_read(&caller)?;
     let (after, limit) = page.bounds::<String>()?;
     let signers = trust::signers(&app.db, after.as_deref().unwrap_or_default(), limit).await?;
     let items = signers.into_iter().map(SignerRecord::from).collect();
@@ -338,7 +346,7 @@ async fn read_signer(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<SignerRecord>, Problem> {
-    caller.may::<Audit, _>(&Everything)?;
+    may_read(&caller)?;
     let signer = trust::signer(&app.db, &name).await?.ok_or_else(Problem::not_found)?;
     Ok(Json(signer.into()))
 }

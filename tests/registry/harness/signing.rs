@@ -23,6 +23,11 @@ impl Signing {
         Self(SigningKey::from_bytes(&[seed; 32]))
     }
 
+    /// A key of its own for each number, however many there are.
+    pub fn of(number: usize) -> Self {
+        Self(SigningKey::from_bytes(&sha2::Sha256::digest(number.to_le_bytes()).into()))
+    }
+
     /// The public half.
     pub fn pem(&self) -> String {
         self.0.verifying_key().to_public_key_pem(LineEnding::LF).unwrap()
