@@ -556,7 +556,7 @@ impl Settings {
             migration_database_url: self.migration_database_url,
             database_connections,
             reserved_connections: reserved(self.reserved_connections, database_connections)?,
-            principal_percent: percent("PROOFMARK_PRINCIPAL_PERCENT", self.principal_percent.unwrap_or(50))?,
+            principal_percent: percent("PROOFMARK_PRINCIPAL_PERCENT", self.principal_percent, 50)?,
             wrong_credentials_per_minute: self.wrong_credentials_per_minute.unwrap_or(60).max(1),
             statement_time: seconds(self.statement_seconds, 30),
             storage: self
@@ -585,10 +585,7 @@ impl Settings {
             blob_grace: seconds(self.blob_grace_seconds, 86_400),
             collection: seconds(self.collection_seconds, 3600),
             object_delay: seconds(self.object_delay_seconds, 86_400),
-            background_percent: percent(
-                "PROOFMARK_BACKGROUND_PERCENT",
-                self.background_percent.unwrap_or(20),
-            )?,
+            background_percent: percent("PROOFMARK_BACKGROUND_PERCENT", self.background_percent, 20)?,
             blob_redirect: Some(seconds(self.blob_redirect_seconds, 0)).filter(|valid| !valid.is_zero()),
             upload_expiry: seconds(self.upload_expiry_seconds, 86_400),
             summary_validity: seconds(self.summary_validity_seconds, 7 * 86_400),
@@ -614,7 +611,8 @@ fn reserved(given: Option<u32>, connections: u32) -> Result<u32, Unusable> {
     }
 }
 
-fn percent(setting: &str, given: u32) -> Result<u32, Unusable> {
+fn percent(setting: &str, given: Option<u32>, default: u32) -> Result<u32, Unusable> {
+    let given = given.unwrap_or(default);
     if (1..=100).contains(&given) {
         return Ok(given);
     }
