@@ -249,18 +249,18 @@ async fn each_role_does_on_each_route_what_the_table_of_the_documentation_says_a
     const BEGIN: &str = "| route | no credential |";
     let world = World::start().await;
     let callers = callers(&world).await;
-    let mut table = format!("{BEGIN} {} |\n", Role::ALL.map(Role::as_str).join(" | "));
-    table.push_str(&format!("|{}\n", "---|".repeat(2 + Role::ALL.len())));
     let routes = routes();
     let rows = stream::iter(&routes).map(|route| row(&world, &callers, route)).buffered(8);
-    for row in rows.collect::<Vec<_>>().await {
-        table.push_str(&row);
-        table.push('\n');
-    }
+    let (roles, line) = (Role::ALL.map(Role::as_str).join(" | "), "---|".repeat(2 + Role::ALL.len()));
+    let mut table = vec![format!("{BEGIN} {roles} |"), format!("|{line}")];
+    table.extend(rows.collect::<Vec<_>>().await);
+    let table = table.join("\n") + "\n";
     let document = std::fs::read_to_string(DOCUMENT).unwrap();
     let begin = document.find(BEGIN).expect("the document has the table");
     let end = begin + document[begin..].find("\n\n").map_or(document.len() - begin, |end| end + 1);
-    if std::env::var("PROOFMARK_SNAPSHOTS").as_deref() == Ok("write") {
+    #[allow(clippy::disallowed_methods, reason = "a switch of the tests")]
+    let is_written = std::env::var("PROOFMARK_SNAPSHOTS").is_ok_and(|word| word == "write");
+    if is_written {
         let written = [&document[..begin], &table, &document[end..]].concat();
         std::fs::write(DOCUMENT, written).unwrap();
         return;

@@ -41,8 +41,8 @@ impl Ask {
         Self { content_type, body: body.into(), ..self }
     }
 
-    fn shows(self, text: impl ToString) -> Self {
-        Self { shows: Some(text.to_string()), ..self }
+    fn shows(self, text: impl AsRef<str>) -> Self {
+        Self { shows: Some(text.as_ref().to_owned()), ..self }
     }
 
     /// Sends it.
@@ -82,7 +82,7 @@ pub async fn ask(world: &World, route: &str, target: Target, caller: &Client) ->
     let what = path.strip_prefix("/api/v1/").unwrap_or(path);
     let what = format!("{method} {what}");
     let what = what.as_str();
-    for found in [
+    let found = [
         content(world, what, target).await,
         evidence(world, what, target).await,
         promotion(world, what, target).await,
@@ -93,12 +93,12 @@ pub async fn ask(world: &World, route: &str, target: Target, caller: &Client) ->
         oci(world, what, target).await,
         uploads(world, what, target, caller).await,
         views(world, what, target).await,
-    ] {
-        if let Some(ask) = found {
-            return ask;
-        }
-    }
-    panic!("{route} has no request here: add one, and its row to deploy/access.md");
+    ];
+    found
+        .into_iter()
+        .flatten()
+        .next()
+        .unwrap_or_else(|| panic!("{route} has no request here: add one, and its row to deploy/access.md"))
 }
 
 async fn content(world: &World, what: &str, target: Target) -> Option<Ask> {
@@ -106,7 +106,8 @@ async fn content(world: &World, what: &str, target: Target) -> Option<Ask> {
     Some(match what {
         "GET artifacts" => {
             let place = world.pushed(target).await;
-            Ask::get(format!("/api/v1/artifacts?repository={}", place.repository)).shows(place.digest)
+            Ask::get(format!("/api/v1/artifacts?repository={}", place.repository))
+                .shows(place.digest.as_str())
         }
         "PUT artifacts" => {
             let path = format!("/api/v1/artifacts?repository={}/files&version=v{number}", target.prefix);
@@ -174,7 +175,7 @@ async fn evidence(world: &World, what: &str, target: Target) -> Option<Ask> {
         "GET scans" => {
             let place = world.pushed(target).await;
             scan(world, &place).await;
-            Ask::get(format!("/api/v1/scans?{}", about(&place))).shows(&place.digest)
+            Ask::get(format!("/api/v1/scans?{}", about(&place))).shows(place.digest.as_str())
         }
         "POST scans" => {
             let place = world.pushed(target).await;
@@ -207,7 +208,8 @@ async fn promotion(world: &World, what: &str, target: Target) -> Option<Ask> {
     Some(match what {
         "GET promotions" => {
             let place = world.promoted(target).await;
-            Ask::get(format!("/api/v1/promotions?repository={}", place.repository)).shows(&place.digest)
+            Ask::get(format!("/api/v1/promotions?repository={}", place.repository))
+                .shows(place.digest.as_str())
         }
         "POST promotions" => {
             let place = world.pushed(target).await;
@@ -241,13 +243,13 @@ async fn promotion(world: &World, what: &str, target: Target) -> Option<Ask> {
         "GET environments/{name}/releases" => {
             let place = world.promoted(target).await;
             let path = format!("/api/v1/environments/{environment}/releases");
-            Ask::get(format!("{path}?repository={}", place.repository)).shows(&place.digest)
+            Ask::get(format!("{path}?repository={}", place.repository)).shows(place.digest.as_str())
         }
         "GET audit/events" => {
             let place = world.promoted(target).await;
             world.registry.sequence_all().await;
             Ask::get(format!("/api/v1/audit/events?repository={}&kind=promotion.allowed", place.repository))
-                .shows(&place.digest)
+                .shows(place.digest.as_str())
         }
         _ => return None,
     })
@@ -369,7 +371,7 @@ async fn administration(world: &World, what: &str, target: Target) -> Option<Ask
         }
         "GET repositories" => {
             let place = world.pushed(target).await;
-            Ask::get(format!("/api/v1/repositories?name={}", place.repository)).shows(place.repository)
+            Ask::get(format!("/api/v1/repositories?name={}", place.repository)).shows(&place.repository)
         }
         "PUT repositories" => {
             let name = format!("{}/new-{number}", target.prefix);
@@ -472,7 +474,7 @@ async fn oci(world: &World, what: &str, target: Target) -> Option<Ask> {
     let manifest = format!("{base}/manifests/{}", place.digest);
     let bytes = async |path: &str| world.admin.get(path).send().await.unwrap().bytes().await.unwrap();
     Some(match (method, path.strip_prefix("/v2/")?) {
-        ("GET", "_catalog") => Ask::get("/v2/_catalog?n=1000").shows(place.repository),
+        ("GET", "_catalog") => Ask::get("/v2/_catalog?n=1000").shows(&place.repository),
         ("GET", "{name}/tags/list") => Ask::get(format!("{base}/tags/list")),
         ("GET", "{name}/manifests/{reference}") => Ask::get(manifest),
         ("PUT", "{name}/manifests/{reference}") => {
