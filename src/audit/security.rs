@@ -150,10 +150,9 @@ impl SecurityEvents {
     fn add(&self, key: Key, counted: Counted) {
         let mut pending = self.pending();
         let of_strangers = pending.keys().filter(|key| matches!(key.who, Who::Address(_))).count();
+        let of_principals = pending.keys().filter(|key| matches!(key.who, Who::Principal(_))).count();
         let is_full = |key: &Key| match key.who {
-            Who::Principal(_) => {
-                pending.len().saturating_sub(of_strangers) >= self.records - self.records / 2
-            }
+            Who::Principal(_) => of_principals >= self.records - self.records / 2,
             Who::Address(_) => of_strangers >= self.records / 2,
             Who::Others => false,
         };
