@@ -197,10 +197,12 @@ pub async fn gather(
               and (w.signer_id is null or e.signer_id = w.signer_id)
           union
           select d.digest, x.id from asked a cross join lateral (
-              select n.attestation_id as id from run r join scan_runs n on n.id = r.run_id
-              union select y.id from unnest(a.envelopes) o(envelope) join attestations y on y.envelope = o.envelope) x
+              select n.attestation_id as id from run r join scan_runs n on n.id = r.run_id) x
             cross join lateral unnest(a.about) d(digest)
           where x.id is not null
+          union
+          select e.digest, e.attestation_id from asked a join attestation_evidence e
+            on e.repository_id = a.repository_id and e.digest = any(a.about) and e.envelope = any(a.envelopes)
         )
         select clock_timestamp() as "database_time!", (select at from events order by id desc limit 1) as newest_event,
           newest.decision as "newest?: Digest",
