@@ -300,6 +300,11 @@ async fn the_event_of_a_deleted_tag_names_what_it_named_when_it_was_deleted() {
     .execute(&mut *moving)
     .await
     .unwrap();
+    sqlx::query("insert into manifest_authors(sha256, principal_id) values ($1, 1)")
+        .bind(&second.digest)
+        .execute(&mut *moving)
+        .await
+        .unwrap();
     told(&mut moving, Kind::ManifestPushed, &second.digest, json!({"tags": ["latest"]})).await;
     moving.commit().await.unwrap();
     assert_eq!(deleting.await.unwrap(), 202);
