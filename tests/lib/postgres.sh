@@ -26,7 +26,7 @@ start_postgres() {
     { cat "$POSTGRES_DIRECTORY.log"; return 1; }
   # It gets SIGINT when this shell ends, however that happens.
   (cd / && exec "${as[@]}" setpriv --pdeathsig=INT -- "$programs/postgres" -D "$POSTGRES_DIRECTORY/data" \
-    -k "$POSTGRES_DIRECTORY" -c listen_addresses= -c max_connections=500 -c shared_buffers=256MB \
+    -k "$POSTGRES_DIRECTORY" -c listen_addresses= -c max_connections=1000 -c shared_buffers=256MB \
     -c fsync=off -c full_page_writes=off -c synchronous_commit=off \
     >> "$POSTGRES_DIRECTORY.log" 2>&1 < /dev/null) &
   POSTGRES_PROCESS=$!
