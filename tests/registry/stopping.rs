@@ -210,12 +210,10 @@ async fn what_stops_something_needs_no_memory_that_others_hold() {
         connection.write_all(&vec![b' '; (1 << 20) - 1]).await.unwrap();
         held.push(connection);
     }
-    eventually("nobody else has memory for a document", async || {
-        let path = "/api/v1/attestations?repository=app";
-        let refused = admin.post(path).body(vec![b'x'; 1 << 19]).send().await.unwrap();
-        refused.status() == 503
-    })
-    .await;
+    let all_is_held = async || registry.app.document_room.free_pieces() == 0;
+    eventually("nobody else has memory for a document", all_is_held).await;
+    let evidence = admin.post("/api/v1/attestations?repository=app").body(vec![b'x'; 1 << 19]);
+    assert_eq!(evidence.send().await.unwrap().status(), 503);
     admin.block("app", &digest, None).await;
     let large = json!({"repository": "app", "digest": digest, "reason": "x".repeat(70_000)});
     expect(admin.post("/api/v1/blocks").json(&large).send().await.unwrap(), 413).await;
