@@ -6,7 +6,6 @@
 
 mod digest;
 mod environment;
-mod glob;
 mod image_reference;
 mod media_type;
 mod pattern;

@@ -1,17 +1,18 @@
 //! Patterns over names: anchored globs that match in linear time.
 
-use super::glob::Glob;
+use globset::{GlobBuilder, GlobSet};
+use moka::sync::Cache;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// An anchored glob: `*` and `?` stay within one component, `**` crosses slashes, `[..]` and
-/// `{a,b}` as usual. It is an automaton, so no pattern is exponential.
+/// `{a,b}` as usual. It compiles to an automaton, so no pattern is exponential.
 #[derive(Clone)]
 pub struct Pattern {
     text: String,
     /// `None` for the pattern that matches everything.
-    matcher: Option<Arc<Glob>>,
+    matcher: Option<Arc<GlobSet>>,
 }
 
 /// Not a pattern.
@@ -24,6 +25,10 @@ pub struct InvalidPattern(String);
 /// Characters of a pattern at the most.
 const MAX_LEN: usize = 512;
 
+/// What patterns compiled to, by their text. A repository's rules are read with every push, and compiling
+/// them took more time than all else that the service does for it.
+static COMPILED: LazyLock<Cache<String, Arc<GlobSet>>> = LazyLock::new(|| Cache::new(1000));
+
 impl Pattern {
     /// The pattern that matches every name.
     pub fn everything() -> Self {
@@ -32,7 +37,7 @@ impl Pattern {
 
     /// Whether the whole name matches.
     pub fn matches(&self, name: &str) -> bool {
-        self.matcher.as_ref().is_none_or(|matcher| matcher.matches(name))
+        self.matcher.as_ref().is_none_or(|matcher| matcher.is_match(name))
     }
 
     /// Whether every name that matches the other pattern matches this one, as far as that is plain from their
@@ -78,7 +83,13 @@ impl FromStr for Pattern {
         if text == "**" {
             return Ok(Self::everything());
         }
-        let matcher = Arc::new(Glob::new(text).map_err(InvalidPattern)?);
+        let matcher = if let Some(matcher) = COMPILED.get(text) {
+            matcher
+        } else {
+            let matcher = Arc::new(compile(text)?);
+            COMPILED.insert(text.to_owned(), Arc::clone(&matcher));
+            matcher
+        };
         Ok(Self { text: text.to_owned(), matcher: Some(matcher) })
     }
 }
@@ -103,6 +114,19 @@ fn components_cover(outer: &[&str], inner: &[&str]) -> bool {
             None => is_literal(outer) && outer == inner,
         }
     })
+}
+
+fn compile(text: &str) -> Result<GlobSet, InvalidPattern> {
+    let glob = GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| InvalidPattern(error.kind().to_string()))?;
+    // A pattern alone would be compiled with a panic where it is too large; a set says so. What it
+    // says holds the pattern expanded, which is no use to anybody.
+    GlobSet::builder()
+        .add(glob)
+        .build()
+        .map_err(|_| InvalidPattern("it is nested too deep or too large".to_owned()))
 }
 
 impl TryFrom<String> for Pattern {
