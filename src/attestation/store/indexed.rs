@@ -70,7 +70,8 @@ pub async fn page(
                          where s.attestation_id = a.id and not exists (select from attestation_evidence v
                            where (v.repository_id, v.digest, v.predicate_type_id, v.signer_id, v.attestation_id, v.failed)
                              = (s.repository_id, s.digest, a.predicate_type_id, g.signer_id, a.id,
-                                coalesce(a.result ilike '%failed%', false)))) as "found!"
+                                coalesce(a.result ilike '%failed%', false))
+                             and v.envelope is not distinct from a.envelope)) as "found!"
            from (select a.*, sum(coalesce(octet_length(e.body), 0)) over (order by a.id)
                         - coalesce(octet_length(e.body), 0) as before
                  from (select * from attestations where id > $1 and form = 'statement' order by id limit $2) a
