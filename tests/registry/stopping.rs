@@ -62,6 +62,17 @@ async fn waiting_for_locks(registry: &Registry) -> i64 {
     .unwrap()
 }
 
+/// An artifact, a signer and a grant that can be stopped, in an environment.
+async fn set_up(registry: &Registry) -> (Client, Digest, String) {
+    let admin = registry.admin();
+    registry.environment("prod", "min_age: 0s").await;
+    admin.register_signer("tests", &Signing::new(1).pem(), &["**"]).await;
+    let digest = admin.push_subject("app", "one").await;
+    let grant = json!({"principal": "somebody", "role": "approver", "repositories": "**"});
+    let grant = admin.post_document("/api/v1/grants", &grant, 201).await["id"].to_string();
+    (admin, digest, grant)
+}
+
 /// Everything that stops something, once.
 async fn stop_everything(admin: &Client, digest: &Digest, signer: &str, grant: &str) {
     let post = async |path: &str, body: Value| {
@@ -92,12 +103,7 @@ async fn stop_everything(admin: &Client, digest: &Digest, signer: &str, grant: &
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_for_it() {
     let registry = Registry::start().await;
-    let admin = registry.admin();
-    registry.environment("prod", "min_age: 0s").await;
-    admin.register_signer("tests", &Signing::new(1).pem(), &["**"]).await;
-    let digest = admin.push_subject("app", "one").await;
-    let grant = json!({"principal": "somebody", "role": "approver", "repositories": "**"});
-    let grant = admin.post_document("/api/v1/grants", &grant, 201).await["id"].to_string();
+    let (admin, digest, grant) = set_up(&registry).await;
     // Every transaction that records evidence waits for this one, with all the locks that it holds.
     let mut stalled = registry.sql().await;
     sqlx::raw_sql("begin; lock table attestations, scan_runs in share row exclusive mode")
@@ -105,10 +111,10 @@ async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_
         .await
         .unwrap();
     let mut running = evidence_that_does_not_end(&registry, &digest).await;
-    eventually("evidence is being recorded", async || waiting_for_locks(&registry).await == 3).await;
+    eventually("evidence is being recorded", async || waiting_for_locks(&registry).await >= 3).await;
     let (client, promoted) = (admin.clone(), digest.clone());
     running.push(beside(async move { client.promote("app", &promoted, "prod").await }));
-    eventually("a promotion waits for it", async || waiting_for_locks(&registry).await == 4).await;
+    eventually("a promotion waits for it", async || waiting_for_locks(&registry).await >= 4).await;
     stop_everything(&admin, &digest, "tests", &grant).await;
     assert!(running.iter().all(|request| !request.is_finished()), "all of it is still waiting");
     sqlx::raw_sql("rollback").execute(&mut *stalled).await.unwrap();
@@ -125,12 +131,7 @@ async fn what_stops_something_waits_for_no_evidence_and_no_promotion_that_waits_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stops_something_waits_for_no_key_that_begins_to_count_and_a_promotion_does() {
     let registry = Registry::start().await;
-    let admin = registry.admin();
-    registry.environment("prod", "min_age: 0s").await;
-    admin.register_signer("tests", &Signing::new(1).pem(), &["**"]).await;
-    let digest = admin.push_subject("app", "one").await;
-    let grant = json!({"principal": "somebody", "role": "approver", "repositories": "**"});
-    let grant = admin.post_document("/api/v1/grants", &grant, 201).await["id"].to_string();
+    let (admin, digest, grant) = set_up(&registry).await;
     // What an activation holds while it writes.
     let mut activation = registry.app.db.begin().await.unwrap();
     Scopes::signers().lock(&mut activation).await.unwrap();
@@ -140,7 +141,7 @@ async fn what_stops_something_waits_for_no_key_that_begins_to_count_and_a_promot
         .unwrap();
     let (client, promoted) = (admin.clone(), digest.clone());
     let promotion = beside(async move { client.promote("app", &promoted, "prod").await });
-    eventually("a promotion waits for it", async || waiting_for_locks(&registry).await == 1).await;
+    eventually("a promotion waits for it", async || waiting_for_locks(&registry).await >= 1).await;
     stop_everything(&admin, &digest, "tests", &grant).await;
     assert!(!promotion.is_finished(), "it is still waiting");
     activation.commit().await.unwrap();
