@@ -43,12 +43,12 @@ pub struct Settings {
     /// How many of them only blocks, holds and revocations use [default: 4, at most a quarter]
     #[arg(long, env = "PROOFMARK_RESERVED_CONNECTIONS", value_name = "N")]
     pub reserved_connections: Option<u32>,
-    /// Percent of the connections, and of the requests that are worked at together, that one principal has at the
-    /// most, or the anonymous public; more of them wait for each other, and get 429 [default: 50]
+    /// Maximum share of the connections, and of the concurrent requests, of one principal or of the anonymous public, in
+    /// percent; further requests wait, and get 429 after 5 s [default: 50]
     #[arg(long, env = "PROOFMARK_PRINCIPAL_PERCENT", value_name = "PERCENT")]
     pub principal_percent: Option<u32>,
-    /// Wrong credentials in a minute from one address (IPv6: /64) at the most; more get 429, and only credentials that
-    /// held before are looked at [default: 60]
+    /// Maximum number of wrong credentials in a minute from one address (IPv6: /64); further ones get 429, except
+    /// credentials that held before [default: 60]
     #[arg(long, env = "PROOFMARK_WRONG_CREDENTIALS_PER_MINUTE", value_name = "N")]
     pub wrong_credentials_per_minute: Option<u32>,
     /// Seconds that one statement of Postgres may take; then its request is 503 [default: 30]

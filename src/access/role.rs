@@ -139,13 +139,13 @@ impl TryFrom<String> for Role {
     }
 }
 
-/// How much it takes to lift a block or hold: the rank of the role with which it was placed, or a higher one.
+/// The rank of a block or hold: that of the role with which it was placed. The same rank or a higher one lifts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rank {
-    /// Whoever promotes; a rollback's hold has it too.
+    /// Promoters; a rollback's hold has this rank too.
     Promoter,
-    /// Whoever stops what others promote.
+    /// The role `security`.
     Security,
     /// Administrators.
     Admin,

@@ -149,11 +149,11 @@ impl SecurityEvents {
     /// Adds to the record, to a coarser one where there are as many as may be, or to that of all others.
     fn add(&self, key: Key, counted: Counted) {
         let mut pending = self.pending();
-        let of_strangers = pending.keys().filter(|key| matches!(key.who, Who::Address(_))).count();
+        let of_addresses = pending.keys().filter(|key| matches!(key.who, Who::Address(_))).count();
         let of_principals = pending.keys().filter(|key| matches!(key.who, Who::Principal(_))).count();
         let is_full = |key: &Key| match key.who {
             Who::Principal(_) => of_principals >= self.records - self.records / 2,
-            Who::Address(_) => of_strangers >= self.records / 2,
+            Who::Address(_) => of_addresses >= self.records / 2,
             Who::Others => false,
         };
         let without_repository = Key { action: None, repository: None, ..key.clone() };
@@ -229,7 +229,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The address; of strangers over IPv6 the range that was counted together.
+/// The address; over IPv6 without a credential that holds, the range that was counted together.
 fn shown_address(key: &Key, counted: &Counted) -> Option<String> {
     match &key.who {
         Who::Address(IpAddr::V6(network)) => Some(format!("{network}/64")),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_strangers_hides_no_principal() {
+    fn a_flood_without_credentials_hides_no_principal() {
         let events = SecurityEvents::new(20);
         for number in 0..10_000_u32 {
             let address = IpAddr::from(number.to_be_bytes());

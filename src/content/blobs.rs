@@ -134,8 +134,8 @@ pub async fn find(
 }
 
 impl Blob {
-    /// Its bytes as a stream, which ends in an error if they are not those of its digest. `found` is told what was
-    /// found, with the digests of its pieces where it has none yet.
+    /// Its bytes as a stream, which ends in an error if they are not those of its digest. `found` gets the
+    /// result, with the digests of its pieces where none are stored yet.
     pub async fn read<F>(&self, store: &Store, found: F) -> Result<ByteStream, Failure>
     where
         F: FnOnce(Checked) + Send + 'static,
@@ -144,8 +144,8 @@ impl Blob {
         store.read_checked(self.described(), wants_pieces, found).await
     }
 
-    /// A range of its bytes that is not empty, checked by the digests of its pieces, where it has them. `found` is told
-    /// of damage.
+    /// A range of its bytes that is not empty, checked by the digests of its pieces, where it has them. `found` is
+    /// called for damage.
     pub async fn read_range<F>(
         &self,
         db: &Db,

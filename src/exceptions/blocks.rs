@@ -15,7 +15,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Whether a block counts in a repository that has its bytes: in its own, and where its author had the right to block
-/// when it was placed. Whoever reads blocks asks here.
+/// when it was placed. Every reader of blocks decides by this function.
 pub fn block_counts(is_own: bool, reach: &[Pattern], repository: &RepositoryName) -> bool {
     is_own || reach.iter().any(|pattern| pattern.matches(repository.as_str()))
 }

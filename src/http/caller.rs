@@ -213,12 +213,12 @@ pub struct KnownSender {
 }
 
 impl Sender {
-    /// The principal; `None` for strangers.
+    /// The principal; `None` for the anonymous public.
     pub fn principal(&self) -> Option<PrincipalId> {
         self.caller().map(|known| known.principal.id)
     }
 
-    /// The principal with its token; `None` for strangers.
+    /// The principal with its token; `None` for the anonymous public.
     pub fn caller(&self) -> Option<&KnownSender> {
         self.0.get()
     }

@@ -76,7 +76,7 @@ struct Read {
 }
 
 impl Callers {
-    /// A cache that starts empty, and so many wrong credentials in a minute from one address.
+    /// An empty cache, and the maximum number of wrong credentials in a minute from one address.
     pub fn new(wrong_per_minute: u32) -> Self {
         let read = Read { generation: -1, at: None };
         let (known, wrong) = (Cache::new(MAX_CACHED), Cache::new(MAX_CACHED));

@@ -58,7 +58,7 @@ pub async fn give(
         let (principal_id, _) = store::tokens::principal(&mut tx, principal).await?;
         let by = grant.principal().id;
         store::grants::raise_generation(&mut tx).await?;
-        // After the lock on the generation, which whoever disables the principal takes too.
+        // After the lock on the generation, which disabling a principal takes too.
         if store::tokens::is_disabled(&mut tx, principal_id).await? {
             return Err(Refused::Disabled(principal.to_owned()));
         }

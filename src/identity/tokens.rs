@@ -221,7 +221,7 @@ async fn insert(
 ) -> Result<Issued, Refused> {
     let (principal_id, _) = store::tokens::principal(tx, &new.principal).await?;
     store::grants::raise_generation(tx).await?;
-    // After the lock on the generation, which whoever disables the principal takes too.
+    // After the lock on the generation, which disabling a principal takes too.
     if store::tokens::is_disabled(tx, principal_id).await? {
         return Err(Refused::Disabled(new.principal.clone()));
     }
@@ -332,7 +332,7 @@ pub async fn rotate_token(
     .await
 }
 
-/// Before its end the holder of a token is told: by `whoami`, by an event, by a metric.
+/// So long before its end a token is announced: in `whoami`, by an event, by a metric.
 pub const ENDS_SOON: TimeDelta = TimeDelta::days(14);
 
 /// Tokens whose ends are announced by one run.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Addresses that are remembered at the most.
+/// Maximum number of addresses that are remembered.
 const MAX_ADDRESSES: u64 = 100_000;
 
 /// After this time without a wrong credential an address has all its tries again, and is forgotten.

@@ -46,8 +46,8 @@ pub struct Described<'a> {
 }
 
 impl Store {
-    /// All bytes of a blob. When the last are checked, `found` is told what was found, and the digests of the pieces
-    /// where they are wanted; never when the reader goes away or the store breaks off.
+    /// All bytes of a blob. When the last are checked, `found` gets the result, with the digests of the pieces
+    /// where they are wanted. It is not called when the reader goes away or the store breaks off.
     pub async fn read_checked<F>(
         &self,
         blob: Described<'_>,
@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// A range of a blob's bytes, checked by the digests of the pieces that it touches. One piece is in memory at a
-    /// time. `found` is told of damage only.
+    /// time. `found` is called for damage only.
     pub async fn read_range_checked<F>(
         &self,
         blob: Described<'_>,

@@ -101,8 +101,8 @@ async fn block(State(app): State<App>, caller: Caller, body: Unread) -> Result<R
 }
 
 /// Blocks on bytes of a repository, the newest first. A block that was placed in another repository counts here too
-/// where its author had the right to block here when it was placed; who may not see that one is not told its name, the reason or who placed it. Blocks in
-/// environments that the caller has no right in are left out.
+/// where its author had the right to block here when it was placed; its repository, reason and author are null for
+/// callers that may not see that repository. Blocks in environments that the caller has no right in are left out.
 #[utoipa::path(get, path = "/api/v1/blocks", tag = "promotion", params(FactsAsked),
     responses((status = 200, body = Page<BlockRow>), (status = 404)))]
 async fn list_blocks(

@@ -72,7 +72,7 @@ enum Format {
 ///
 /// The newest promotion that today's policies still allow, with every gate's outcome and the
 /// verification summary that was signed at its promotion. The ETag changes when the answer does. A caller whose right
-/// to pull is limited to environments, or to viewing, is told a reference of the environment's view.
+/// to pull is limited to environments, or to viewing, gets a reference of the environment's view.
 #[utoipa::path(get, path = "/api/v1/known-good", tag = "deployers",
     params(KnownGoodAsked, ("If-None-Match" = Option<String>, Header, description = "the ETag of an earlier answer")),
     responses((status = 200, content((KnownGood = "application/json"), (String = "text/plain")),
@@ -120,7 +120,7 @@ async fn known_good(
     let headers_out = [
         (header::ETAG, etag.as_str()),
         (header::CACHE_CONTROL, "private, no-cache"),
-        // Who may pull from the repository is told another reference than who may view only.
+        // The reference differs for callers that may pull from the repository.
         (header::VARY, "authorization"),
         (HeaderName::from_static("proofmark-evaluated-at"), evaluated_at.as_str()),
     ];

@@ -6,7 +6,7 @@ use crate::promotion::lane::Place;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// A refusal, as it is told from others.
+/// What makes a refusal the same as another.
 pub struct Refusal<'a> {
     /// Who asked.
     pub principal: i64,
