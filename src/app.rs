@@ -150,6 +150,7 @@ impl App {
             order: &self.severity_order,
             max_findings: self.config.limits.findings,
             max_pending: self.config.limits.pending_envelopes,
+            evidence_bytes: self.config.limits.evidence_bytes,
         }
     }
 

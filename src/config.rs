@@ -151,6 +151,10 @@ pub struct Settings {
     /// once they are posted again after the registration [default: 10000]
     #[arg(long, env = "PROOFMARK_MAX_PENDING_ENVELOPES", value_name = "N")]
     pub max_pending_envelopes: Option<u32>,
+    /// Bytes of evidence (envelopes and scan reports) of a repository that has no quota of its own; with a quota it is a
+    /// tenth of that, at least 64 MiB [default: 10737418240]
+    #[arg(long, env = "PROOFMARK_EVIDENCE_BYTES", value_name = "BYTES")]
+    pub evidence_bytes: Option<u64>,
     /// Whose severity of a finding is followed, first that has one: scanner, highest, or sources such as
     /// nvd [default: scanner,nvd,ghsa]
     #[arg(long, env = "PROOFMARK_SEVERITY_ORDER", value_name = "LIST")]
@@ -311,6 +315,8 @@ pub struct Limits {
     pub findings: usize,
     /// Pending envelopes of a repository.
     pub pending_envelopes: u32,
+    /// Bytes of evidence of a repository without a quota.
+    pub evidence_bytes: u64,
     /// Bytes of a blob.
     pub blob_bytes: u64,
     /// Upload bodies at the same time.
@@ -469,6 +475,7 @@ impl Settings {
             answer_seconds,
             max_findings,
             max_pending_envelopes,
+            evidence_bytes,
             severity_order,
             max_blob_bytes,
             max_concurrent_uploads,
@@ -506,6 +513,7 @@ impl Settings {
             answer_time: seconds(self.answer_seconds, 30),
             findings: self.max_findings.unwrap_or(100_000),
             pending_envelopes: self.max_pending_envelopes.unwrap_or(10_000),
+            evidence_bytes: self.evidence_bytes.unwrap_or(10 << 30),
             blob_bytes: self.max_blob_bytes.unwrap_or(1 << 40),
             concurrent_uploads: self.max_concurrent_uploads.unwrap_or(256),
             concurrent_downloads: self.max_concurrent_downloads.unwrap_or(4096),

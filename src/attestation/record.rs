@@ -61,6 +61,8 @@ pub struct Recorded {
     earlier: BTreeMap<i64, DateTime<Utc>>,
     /// What became of it that its sender should know.
     pub warning: Option<String>,
+    /// Whether it says FAILED by a signature that counts, and says it anew: no quota refuses that.
+    pub is_adverse: bool,
 }
 
 impl Recorded {
@@ -194,12 +196,12 @@ pub async fn record(
             if content.signers.is_empty() { "its signer" } else { "the signer of its other signatures" }
         ));
     }
-    if let Some(known) = store::find(tx, carrier, received).await? {
+    if let Some(receipt) = store::find(tx, carrier, received).await? {
         if let Some(statement) = &content.statement {
-            let linked = files::link(tx, carrier.repository.id, known.id, statement).await?;
+            let linked = files::link(tx, carrier.repository.id, receipt.id, statement).await?;
             tx.raise(linked.iter().map(Generation::bytes));
         }
-        return receive_again(tx, carrier, known, &content).await;
+        return receive_again(tx, carrier, receipt, &content, known).await;
     }
     if content.signers.is_empty() {
         content.why = content.left_out.clone().or(content.why);
@@ -211,10 +213,10 @@ pub async fn record(
         content.signed_at = verifier_id.and_then(|id| signed_at(statement, &id));
     }
     let Some(receipt) = store::insert(tx, carrier, received, &content, &facts).await? else {
-        let known = store::find(tx, carrier, received).await?;
-        let known =
-            known.ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
-        return receive_again(tx, carrier, known, &content).await;
+        let receipt = store::find(tx, carrier, received).await?;
+        let receipt = receipt
+            .ok_or_else(|| Failure::new("recording an attestation", "it was taken and is not there"))?;
+        return receive_again(tx, carrier, receipt, &content, known).await;
     };
     let id = receipt.id;
     if let Some(statement) = &content.statement {
@@ -227,7 +229,7 @@ pub async fn record(
             store::insert_materials(tx, id, &facts.materials).await?;
         }
     }
-    let recorded = sign(tx, carrier, receipt, &content).await?;
+    let recorded = sign(tx, carrier, receipt, &content, known).await?;
     if carrier.through == Through::Post && content.signed_result().is_some() {
         receipts::insert(tx, id, carrier.principal.id).await?;
     }
@@ -242,6 +244,7 @@ async fn sign(
     carrier: Carrier<'_>,
     receipt: store::Receipt,
     content: &Content,
+    known: &Known,
 ) -> Result<Recorded, Failure> {
     let store::Receipt { id, received_at, .. } = receipt;
     let noted = signatures::insert(tx, &[id], &content.identities).await?;
@@ -256,7 +259,14 @@ async fn sign(
     if content.waits {
         pending::insert(tx, id, carrier.repository.id).await?;
     }
-    Ok(Recorded { id, received_at, earlier, warning: content.left_out.clone() })
+    let is_adverse = content.failed().is_some_and(|statement| {
+        known.keys.iter().filter(|key| content.is_signed_by(key)).any(|key| {
+            // The envelope around signed bytes is nobody's: who has no key says nothing anew.
+            let anew = carrier.through == Through::Post || !earlier.contains_key(&key.identity_id);
+            anew && key.trusted_for(&carrier.repository.name, &statement.predicate_type, received_at).is_ok()
+        })
+    });
+    Ok(Recorded { id, received_at, earlier, warning: content.left_out.clone(), is_adverse })
 }
 
 /// Notes who signed what is known. A FAILED that comes through POST counts from then on; any other result counts
@@ -264,18 +274,18 @@ async fn sign(
 async fn receive_again(
     tx: &mut Tx,
     carrier: Carrier<'_>,
-    known: store::Receipt,
+    receipt: store::Receipt,
     content: &Content,
+    known: &Known,
 ) -> Result<Recorded, Failure> {
-    let pushed = known.pushed;
-    let recorded = sign(tx, carrier, known, content).await?;
+    let pushed = receipt.pushed;
+    let recorded = sign(tx, carrier, receipt, content, known).await?;
     let Some(statement) = content.signed_result().filter(|_| carrier.through == Through::Post) else {
         return Ok(recorded);
     };
     let result = Facts::of(statement).result;
-    let failed = result.as_deref().is_some_and(policy::is_failed);
     let counts_already = !pushed || receipts::any(tx, recorded.id).await?;
-    if counts_already && !failed {
+    if counts_already && content.failed().is_none() {
         return Ok(recorded);
     }
     let receipt = receipts::insert(tx, recorded.id, carrier.principal.id).await?;
@@ -397,6 +407,18 @@ impl Content {
     /// The same, if a registered key signed it.
     fn signed_result(&self) -> Option<&Statement> {
         self.result().filter(|_| !self.signers.is_empty())
+    }
+
+    /// The same, if it says FAILED.
+    fn failed(&self) -> Option<&Statement> {
+        let says_failed =
+            |statement: &&Statement| Facts::of(statement).result.as_deref().is_some_and(policy::is_failed);
+        self.signed_result().filter(says_failed)
+    }
+
+    fn is_signed_by(&self, key: &SigningKey) -> bool {
+        let mut found = self.found.iter().map(|one| one.identity_id);
+        self.identities.contains(&key.identity_id) || found.any(|identity| identity == key.identity_id)
     }
 
     /// The bytes that it is about, here or not: those that are pushed later find it. What it came for is listed

@@ -66,6 +66,12 @@ struct Set {
     /// Let it hold as much as there is room for
     #[arg(long)]
     no_quota: bool,
+    /// Bytes of evidence that it may hold: envelopes and scan reports
+    #[arg(long, value_name = "BYTES", conflicts_with = "no_evidence_quota")]
+    evidence_quota: Option<u64>,
+    /// Let it hold as much evidence as the default says
+    #[arg(long)]
+    no_evidence_quota: bool,
     /// A JSON file with what is kept of its versions
     #[arg(long, value_name = "FILE", conflicts_with = "no_retention")]
     retention: Option<PathBuf>,
@@ -84,6 +90,8 @@ impl Repository {
                     ("name", "/name"),
                     ("bytes", "/used_bytes"),
                     ("quota", "/quota_bytes"),
+                    ("evidence", "/evidence_used_bytes"),
+                    ("evidence quota", "/evidence_quota_bytes"),
                     ("created", "/created_at"),
                     ("by", "/created_by"),
                     ("description", "/description"),
@@ -140,6 +148,9 @@ impl Set {
         if self.quota.is_some() || self.no_quota {
             body["quota_bytes"] = json!(self.quota);
         }
+        if self.evidence_quota.is_some() || self.no_evidence_quota {
+            body["evidence_quota_bytes"] = json!(self.evidence_quota);
+        }
         if let Some(file) = &self.retention {
             let rules = serde_json::from_str(&read_text(file, "the retention")?);
             body["retention"] =
@@ -150,12 +161,14 @@ impl Set {
         let set = registry.put("/api/v1/repositories", &body).await?;
         output.answer(&set, || {
             format!(
-                "{}: floating tags {}; quota {}, {} bytes used",
+                "{}: floating tags {}; quota {}, {} bytes used; evidence quota {}, {} bytes used",
                 self.name,
                 // Digests in names are given by their length, as 64 times `?`.
                 at(&set, "/tags/floating").replace(&"?".repeat(64), "?…").replace("?…?…", "?…"),
                 at(&set, "/quota_bytes"),
-                at(&set, "/used_bytes")
+                at(&set, "/used_bytes"),
+                at(&set, "/evidence_quota_bytes"),
+                at(&set, "/evidence_used_bytes")
             )
         });
         Ok(())

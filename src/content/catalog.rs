@@ -24,10 +24,14 @@ pub struct RepositoryRecord {
     pub created_at: DateTime<Utc>,
     /// Bytes that it may hold, if there is a bound.
     pub quota_bytes: Option<i64>,
+    /// Bytes of evidence that it may hold, where that is not the default.
+    pub evidence_quota_bytes: Option<i64>,
     /// What it keeps of its versions; everything when there are no rules.
     pub retention: Option<sqlx::types::Json<Retention>>,
     /// Bytes that it holds: blobs and manifests.
     pub used_bytes: i64,
+    /// Bytes of evidence that it holds: envelopes and scan reports.
+    pub evidence_used_bytes: i64,
 }
 
 /// The repository as people see it.

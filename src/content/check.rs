@@ -71,10 +71,12 @@ pub struct UsageCheck {
 /// Looks at the next repository behind this one; `None` behind the end.
 pub async fn check_usage(connection: &mut PgConnection, behind: i64) -> Result<Option<UsageCheck>, Failure> {
     let Some(row) = store::usage(connection, behind).await? else { return Ok(None) };
-    let wrong = (row.held_bytes != row.counted_bytes).then(|| {
+    let (held, counted) =
+        ((row.held_bytes, row.evidence_bytes), (row.counted_bytes, row.counted_evidence_bytes));
+    let wrong = (held != counted).then(|| {
         format!(
-            "a repository holds other bytes than its usage says: {} holds {}, counted are {}",
-            row.repository, row.held_bytes, row.counted_bytes
+            "a repository holds other bytes than its usage says: {} holds {}, {} of evidence, counted are {} and {}",
+            row.repository, held.0, held.1, counted.0, counted.1
         )
     });
     Ok(Some(UsageCheck { repository_id: row.repository_id, rows: row.rows.unsigned_abs() + 1, wrong }))

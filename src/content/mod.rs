@@ -38,7 +38,7 @@ pub use manifest::{
     file_manifest, find, known, link_empty_config, manifest, note_author, platform_of_config, put_manifest,
 };
 pub use pins::pin;
-pub use quotas::{OverQuota, Usage, over_quota, usage};
+pub use quotas::{OverQuota, Usage, count_evidence, over_evidence_quota, over_quota, usage};
 pub use referrers::{AttachedTag, REFERRERS_BYTES, Referrer, Referrers, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};
 pub use repositories::{Repository, all_floating, ensure_repository, repository};

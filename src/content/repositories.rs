@@ -1,5 +1,6 @@
 //! Repositories: made by the first push of somebody allowed, with rules about which tags move.
 
+use super::Rules;
 use super::store::repositories as store;
 use crate::access::{Grant, Push};
 use crate::failure::Failure;
@@ -70,7 +71,7 @@ pub async fn ensure_repository(tx: &mut Tx, grant: &Grant<Push>) -> Result<Repos
         return Ok(found);
     }
     let floating = Vec::new();
-    let made = store::insert(tx, name, "", &floating, None, None, grant.principal().id).await?;
+    let made = store::insert(tx, name, &Rules::default(), grant.principal().id).await?;
     let Some(id) = made else {
         let found = store::find(tx, name).await?;
         return found.ok_or_else(|| Failure::new("making a repository", "it was taken and is not there"));

@@ -20,6 +20,8 @@ pub struct Rules {
     pub floating: Option<Vec<Pattern>>,
     /// Bytes that it may hold; nothing takes the bound away.
     pub quota_bytes: Change<i64>,
+    /// Bytes of evidence that it may hold; nothing is the default.
+    pub evidence_quota_bytes: Change<i64>,
     /// What it keeps of its versions; nothing is everything.
     pub retention: Change<Retention>,
 }
@@ -80,12 +82,7 @@ pub async fn put_repository(
 async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<PutRepository, Failure> {
     let mut tx = db.begin().await?;
     let (name, by) = (grant.repository(), grant.principal().id);
-    let wanted = rules.floating.clone().unwrap_or_default();
-    let description = rules.description.as_deref().unwrap_or_default();
-    let retention = rules.retention.value();
-    let made =
-        store::insert(&mut tx, name, description, &wanted, rules.quota_bytes.value().copied(), retention, by)
-            .await?;
+    let made = store::insert(&mut tx, name, rules, by).await?;
     let (id, frozen) = match made {
         Some(id) => (id, 0),
         None => change(&mut tx, grant, rules).await?,
@@ -101,6 +98,7 @@ async fn attempt(db: &Db, grant: &Grant<Administer>, rules: &Rules) -> Result<Pu
         digest: None,
         facts: json!({"floating": record.floating, "description": record.description, "frozen": frozen,
                       "quota_bytes": record.quota_bytes,
+                      "evidence_quota_bytes": record.evidence_quota_bytes,
                       "retention": record.retention.as_ref().map(|json| &json.0)}),
         changes: vec![Generation::repository(name)],
     };
@@ -118,8 +116,7 @@ async fn change(
     let missing = || Failure::new("changing a repository", "it is not there");
     let found = store::find(connection, grant.repository()).await?.ok_or_else(missing)?;
     Scopes::repository(found.id).lock(connection).await?;
-    let (description, floating) = (rules.description.as_deref(), rules.floating.as_deref());
-    store::change(connection, found.id, description, floating, &rules.quota_bytes, &rules.retention).await?;
+    store::change(connection, found.id, rules).await?;
     let now = store::find(connection, grant.repository()).await?.ok_or_else(missing)?;
     let frozen = freeze(connection, &now, grant.principal().id).await?;
     Ok((now.id, frozen))

@@ -33,7 +33,7 @@ pub use severity::{Rating, SeverityOrder};
 pub use store::finding_sets::{page as finding_sets, read as stored_findings, store as store_findings};
 pub use store::findings::{Found, FoundAt, Question as FindingsQuestion, find};
 pub use store::runs::{
-    Among, CLOCK_SKEW, NewRun, Question as RunsQuestion, Recorded, Retraction, Run, candidates,
-    indexes_among, list as runs, record, repository_of, retract, run, scanned_alike, scanned_as,
+    Among, CLOCK_SKEW, NewRun, Question as RunsQuestion, Recorded, Retraction, Run, are_of_promoted,
+    candidates, indexes_among, list as runs, record, repository_of, retract, run, scanned_alike, scanned_as,
 };
 pub use vulns::read_vulns;

@@ -1,11 +1,12 @@
 //! Attesting: signed statements about what a repository holds.
 
+use super::brought::Brought;
 use super::carried::MAX_SIGNATURES;
 use super::push;
 use super::scan_statement::{ScanReading, ScanStatements};
 use crate::access::{Attest, Grant, Principal};
 use crate::attestation::{self, Carrier, Known, Malformed, Received, Statement, Through, Unproved, Verified};
-use crate::content::{self, Attachment, Repository, blobs};
+use crate::content::{self, Attachment, OverQuota, Repository, blobs};
 use crate::cpu;
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest, MediaType, RepositoryName};
@@ -53,6 +54,9 @@ pub enum AttestRefused {
     /// There is no such repository.
     #[error("there is no such repository")]
     RepositoryUnknown,
+    /// More evidence than the repository may hold.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -82,7 +86,7 @@ pub async fn attest(
     let mut connection = db.pool().acquire().await.map_err(Failure::from)?;
     let repository = content::repository(&mut connection, grant.repository()).await?;
     let repository = repository.ok_or(AttestRefused::RepositoryUnknown)?;
-    let max_pending = scans.max_pending;
+    let (max_pending, evidence_bytes) = (scans.max_pending, scans.evidence_bytes);
     drop(connection);
     Known::try_beforehand(db, received.clone()).await?;
     trusted(&mut *db.acquire().await?, &repository, max_pending, &received).await?;
@@ -91,7 +95,8 @@ pub async fn attest(
     for one in &*received {
         stored.push(store.hold(one.body().clone(), Algorithm::Sha256).await?);
     }
-    let act = Act { repository: &repository, principal: grant.principal(), scans, grace, max_pending };
+    let principal = grant.principal();
+    let act = Act { repository: &repository, principal, scans, grace, max_pending, evidence_bytes };
     match postgres::act(|| act.attempt(db, &received, &stored)).await {
         Ok((attested, taken)) => {
             discard(store, stored, &taken).await;
@@ -119,6 +124,7 @@ struct Act<'a> {
     scans: ScanStatements,
     grace: Duration,
     max_pending: u32,
+    evidence_bytes: u64,
 }
 
 impl Act<'_> {
@@ -141,6 +147,7 @@ impl Act<'_> {
             }
         }
         let mut attested = Vec::with_capacity(received.len());
+        let mut brought = Brought::default();
         for (place, ((one, blob), statement)) in received.iter().zip(stored).zip(trusted).enumerate() {
             let (subject, manifest) = self.attach(&mut tx, one, blob, statement.content()).await?;
             let (repository, principal) = (self.repository, self.principal);
@@ -152,6 +159,7 @@ impl Act<'_> {
                 through: Through::Post,
             };
             let recorded = attestation::record(&mut tx, carrier, one, &known).await?;
+            brought.attestation(blob.digest(), blob.size_bytes(), &recorded);
             let mut warnings = self.scans.record(&mut tx, place, one, carrier, recorded.id).await?;
             // What was received earlier keeps the time at which it came.
             let since = |key: &SigningKey| recorded.counts_from(key);
@@ -172,6 +180,9 @@ impl Act<'_> {
                 signer,
                 warnings,
             });
+        }
+        if let Some(over) = brought.count(&mut tx, self.repository.id, self.evidence_bytes).await? {
+            return Err(over.into());
         }
         tx.commit().await.map_err(|error| Failure::new("attesting", error))?;
         Ok((attested, taken))

@@ -2,11 +2,12 @@
 //! older tags, and documents with nothing to verify.
 
 use super::PushManifest;
+use super::brought::Brought;
 use super::scan_statement::{ScanReading, ScanStatements};
 use crate::access::{Grant, Push};
 use crate::attestation::{self, Carrier, Known, Received, Through};
 use crate::content::blobs::{self, Blob};
-use crate::content::{self, Repository, StoredLayer};
+use crate::content::{self, PushRefused, Repository, StoredLayer};
 use crate::cpu;
 use crate::failure::Failure;
 use crate::names::{Digest, MediaType, Tag};
@@ -28,6 +29,8 @@ pub(super) struct Carried {
     opaque: Option<(Digest, String)>,
     /// Pending envelopes of the repository.
     max_pending: u32,
+    /// Bytes of evidence of a repository without a quota.
+    evidence_bytes: u64,
     /// The turn to read them.
     turn: Taken,
 }
@@ -35,6 +38,7 @@ pub(super) struct Carried {
 struct Origin {
     manifest: Digest,
     subject: Digest,
+    blob: Digest,
 }
 
 /// A layer that is an attestation.
@@ -91,6 +95,7 @@ impl Carried {
             scans: ScanStatements::default(),
             opaque,
             max_pending: reading.scans.max_pending,
+            evidence_bytes: reading.scans.evidence_bytes,
             turn,
         };
         if layers.is_empty() {
@@ -142,34 +147,37 @@ impl Carried {
         Received::scopes(&self.received, repository_id)
     }
 
-    /// Indexes what is carried, in the push's transaction. Nothing is refused here: what no
-    /// registered key signed is listed as that, and never counts.
+    /// Indexes what is carried, in the push's transaction. Nothing is refused for who signed it: what no
+    /// registered key signed is listed as that, and never counts. The last thing of the transaction.
     pub(super) async fn index(
         &self,
         tx: &mut Tx,
         repository: &Repository,
         grant: &Grant<Push>,
         manifest: &Digest,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), PushRefused> {
         let (principal, through) = (grant.principal(), Through::Push);
+        if let Some((subject, why)) = &self.opaque {
+            let carrier = Carrier { repository, principal, manifest, subject, through };
+            attestation::record_opaque(tx, carrier, why).await?;
+        }
         if !self.received.is_empty() {
             let known = Known::read(tx, repository.id, self.max_pending, &self.received).await?;
             // In one order everywhere, since two pushes may carry the same envelopes.
             let mut received: Vec<_> = self.received.iter().zip(&self.origins).enumerate().collect();
             received.sort_by_key(|(_, (one, origin))| (one.digest(), &origin.subject));
-            for (place, (one, Origin { manifest, subject })) in received {
+            let mut brought = Brought::default();
+            for (place, (one, Origin { manifest, subject, blob })) in received {
                 let carrier = Carrier { repository, principal, manifest, subject, through };
                 let recorded = attestation::record(tx, carrier, one, &known).await?;
                 self.scans.record(tx, place, one, carrier, recorded.id).await?;
+                brought.attestation(blob, one.body().len() as u64, &recorded);
+            }
+            if let Some(over) = brought.count(tx, repository.id, self.evidence_bytes).await? {
+                return Err(over.into());
             }
         }
-        match &self.opaque {
-            Some((subject, why)) => {
-                let carrier = Carrier { repository, principal, manifest, subject, through };
-                attestation::record_opaque(tx, carrier, why).await
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -265,7 +273,7 @@ async fn parse(layers: Vec<(Layer, Bytes)>, turn: Taken) -> Result<Parsed, Failu
                 Some(less) => {
                     left = less;
                     received.push(one);
-                    origins.push(Origin { manifest, subject });
+                    origins.push(Origin { manifest, subject, blob: stored.digest });
                 }
                 None => all = false,
             }

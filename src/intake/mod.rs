@@ -5,6 +5,7 @@
 
 mod artifact;
 mod attest;
+mod brought;
 mod carried;
 mod file;
 mod platform;

@@ -1,9 +1,10 @@
 //! Recording a scan: the report is kept whole, what it found is stored once.
 
+use super::brought::Brought;
 use super::push;
 use super::scan_statement::ScanReading;
 use crate::access::{Grant, Revoke, Scan};
-use crate::content::{self, Attachment, Manifest, Repository};
+use crate::content::{self, Attachment, Manifest, OverQuota, Repository};
 use crate::cpu;
 use crate::evidence::{
     self, BoundBy, CLOCK_SKEW, Candidate, Class, NamedDigest, NewRun, NotBound, Recorded, Report, Run, Scope,
@@ -109,6 +110,9 @@ pub enum ScanRefused {
         /// The database's time.
         now: DateTime<Utc>,
     },
+    /// More evidence than the repository may hold.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// A fault of ours.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -140,7 +144,7 @@ pub async fn record_scan(
 ) -> Result<RecordedScan, ScanRefused> {
     let report = read(rules, &scan).await?;
     let blob = store.hold(scan.report.clone(), Algorithm::Sha256).await?;
-    let act = Act { grant, scan: &scan, report: &report, blob: &blob, grace: rules.grace };
+    let act = Act { grant, scan: &scan, report: &report, blob: &blob, rules };
     match postgres::act(|| act.attempt(db)).await {
         Ok((recorded, true)) => Ok(recorded),
         Ok((recorded, false)) => {
@@ -216,7 +220,7 @@ struct Act<'a> {
     scan: &'a RecordScan,
     report: &'a Report,
     blob: &'a StoredBlob,
-    grace: Duration,
+    rules: Rules<'a>,
 }
 
 impl Act<'_> {
@@ -231,7 +235,7 @@ impl Act<'_> {
         let found = self.bind(&mut tx, repository.id).await?;
         let (bound, bound_by) = found.ok_or_else(unknown)?;
         let subject = content::manifest(&mut tx, repository.id, &bound.digest).await?.ok_or_else(unknown)?;
-        let linked = content::blobs::link(&mut tx, repository.id, self.blob, self.grace).await?;
+        let linked = content::blobs::link(&mut tx, repository.id, self.blob, self.rules.grace).await?;
         let artifact = self.attach(&mut tx, &repository, &subject).await?;
         let findings = &self.report.findings;
         evidence::store_findings(&mut tx, findings).await?;
@@ -261,6 +265,11 @@ impl Act<'_> {
         let recorded = self.recorded(run, &subject, bound_by, artifact.clone());
         if let Recorded::New(_) = run {
             announce(&mut tx, &repository, &new, run.id(), self.report).await?;
+        }
+        let mut brought = Brought::default();
+        brought.report(self.blob.digest(), self.blob.size_bytes(), run.id());
+        if let Some(over) = brought.count(&mut tx, repository.id, self.rules.reading.evidence_bytes).await? {
+            return Err(over.into());
         }
         tx.commit().await.map_err(|error| Failure::new("recording a scan", error))?;
         Ok((recorded, linked.bytes_taken))

@@ -20,6 +20,8 @@ pub struct ScanReading<'a> {
     pub max_findings: usize,
     /// Pending envelopes of one repository.
     pub max_pending: u32,
+    /// Bytes of evidence of a repository without a quota.
+    pub evidence_bytes: u64,
 }
 
 /// The reports in what was received, one for each, where it is a report that can be read.

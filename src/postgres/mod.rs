@@ -21,6 +21,6 @@ pub use act::{Refusal, act};
 pub use clocks::{Clocks, MAX_CLOCK_DIFFERENCE, agreed_time, database_time};
 pub use db::{Db, Options, constraint, takes_from_the_reserve, with_reserve, with_same_connections};
 pub use generations::Generation;
-pub use scopes::{Decisions, Mode, QUOTA, Scopes};
+pub use scopes::{Decisions, EVIDENCE_QUOTA, Mode, QUOTA, Scopes};
 pub use tx::{Kept, Tx};
 pub use wake::{Growing, Wake};

@@ -34,6 +34,7 @@ pub const PRIVILEGES: &[(&str, &str)] = &[
     ("envelopes", "insert"),
     ("environments", "insert, update"),
     ("events", "insert"),
+    ("evidence_documents", "insert, update, delete"),
     ("finding_sets", "insert"),
     ("findings", "insert"),
     ("floating_tags", "insert"),

@@ -78,6 +78,8 @@ const ALL_DECISIONS: i32 = 10;
 const DECISIONS_IN_ENVIRONMENT: i32 = 11;
 const DECISIONS_OF_REPOSITORY: i32 = 12;
 const DECISIONS_IN_CHANNEL: i32 = 13;
+/// No scope: what a repository holds of evidence, while it is compared with its quota.
+pub const EVIDENCE_QUOTA: i32 = 14;
 
 impl Decisions {
     fn lock(self) -> (i32, i32) {
@@ -230,7 +232,8 @@ mod tests {
     fn every_class_of_locks_is_its_own() {
         let decisions =
             [ALL_DECISIONS, DECISIONS_IN_ENVIRONMENT, DECISIONS_OF_REPOSITORY, DECISIONS_IN_CHANNEL];
-        let classes = [ENVIRONMENT, REPOSITORY, LANE, FLOATING_NAME, MANIFEST, QUOTA, QUEUE, SIGNERS];
+        let classes =
+            [ENVIRONMENT, REPOSITORY, LANE, FLOATING_NAME, MANIFEST, QUOTA, QUEUE, SIGNERS, EVIDENCE_QUOTA];
         let classes = [&classes[..], &decisions].concat();
         assert_eq!(classes.iter().collect::<BTreeSet<_>>().len(), classes.len());
     }

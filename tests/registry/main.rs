@@ -26,6 +26,7 @@ mod damaged_bytes;
 mod deleting;
 mod enduring;
 mod entering;
+mod evidence_quotas;
 mod exceptions;
 mod filling;
 mod generations;

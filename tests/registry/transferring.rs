@@ -26,7 +26,7 @@ async fn furnished() -> Furnished {
     let shell = Shell::at(&registry.url, Some(registry.admin_token()));
     let admin = registry.admin();
     let rules = json!({"name": "team/app", "description": "the app", "tags": {"floating": ["edge"]},
-        "quota_bytes": 50_000_000, "retention": {"enforce": true, "rules": [{"tags": ["v*"], "keep_last": 9}]}});
+        "quota_bytes": 50_000_000, "evidence_quota_bytes": 5_000_000, "retention": {"enforce": true, "rules": [{"tags": ["v*"], "keep_last": 9}]}});
     admin.put_document("/api/v1/repositories", &rules, 201).await;
     registry.know_signer("ci").await;
     registry.environment("prod", "{min_age: 0s}").await;
@@ -128,7 +128,8 @@ async fn a_registry_that_is_exported_and_imported_elsewhere_is_the_same_and_says
         assert_eq!(tags(&here, repository).await, tags(&there, repository).await);
         let of = async |client: &Client| {
             let rules = client.document(&format!("/api/v1/repositories?name={repository}")).await;
-            ["tags", "quota_bytes", "description"].map(|member| rules["items"][0][member].clone())
+            ["tags", "quota_bytes", "evidence_quota_bytes", "description"]
+                .map(|member| rules["items"][0][member].clone())
         };
         assert_eq!(of(&here).await, of(&there).await);
     }

@@ -17,8 +17,10 @@ pub async fn lost(connection: &mut PgConnection, behind: i64, to: i64) -> Result
            from events e cross join lateral facts_said(e.leaf) f(facts) left join repositories r on r.id = e.repository_id
            where e.id > $1 and e.id <= $2 and f.facts is not null and not case
              when e.kind in ('repository.created', 'repository.changed') then
-               (to_jsonb(r.floating), coalesce(to_jsonb(r.quota_bytes), 'null'), coalesce(r.retention, 'null'))
+               (to_jsonb(r.floating), coalesce(to_jsonb(r.quota_bytes), 'null'),
+                coalesce(to_jsonb(r.evidence_quota_bytes), 'null'), coalesce(r.retention, 'null'))
                  is not distinct from (f.facts -> 'floating', coalesce(f.facts -> 'quota_bytes', 'null'),
+                                       coalesce(f.facts -> 'evidence_quota_bytes', 'null'),
                                        coalesce(f.facts -> 'retention', 'null'))
                or exists (select from events l where l.repository_id = e.repository_id and l.id > e.id
                           and l.kind = 'repository.changed' offset 0)

@@ -84,14 +84,17 @@ pub async fn having(connection: &mut PgConnection, digest: &Digest) -> Result<Ve
 /// snapshot.
 pub async fn count_anew(connection: &mut PgConnection, repository_id: i64) -> Result<bool, Failure> {
     sqlx::query!(
-        "insert into repository_usage(repository_id, bytes)
-         select $1, difference from (
+        "insert into repository_usage(repository_id, bytes, evidence_bytes)
+         select $1, difference, of_evidence from (
            select (select coalesce(sum(b.size_bytes), 0) from blob_links l join blobs b on b.digest = l.digest
                    where l.repository_id = $1)
                 + (select coalesce(sum(octet_length(m.body)), 0) from manifests m where m.repository_id = $1)
                 - (select coalesce(sum(u.bytes), 0) from repository_usage u where u.repository_id = $1)
-                  as difference) d
-         where difference <> 0",
+                  as difference,
+                (select coalesce(sum(d.size_bytes), 0) from evidence_documents d where d.repository_id = $1)
+                - (select coalesce(sum(u.evidence_bytes), 0) from repository_usage u where u.repository_id = $1)
+                  as of_evidence) d
+         where difference <> 0 or of_evidence <> 0",
         repository_id
     )
     .execute(connection)

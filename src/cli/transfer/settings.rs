@@ -436,8 +436,10 @@ async fn bounds(registry: &Registry, line: &Value, outcome: &mut Outcome) -> Res
     let name = at(line, "/name");
     let Some(there) = repository(registry, &name).await? else { return Ok(()) };
     let mut body = json!({ "name": name });
-    if there["quota_bytes"].is_null() && !line["quota_bytes"].is_null() {
-        body["quota_bytes"] = line["quota_bytes"].clone();
+    for quota in ["quota_bytes", "evidence_quota_bytes"] {
+        if there[quota].is_null() && !line[quota].is_null() {
+            body[quota] = line[quota].clone();
+        }
     }
     if there["retention"].is_null() && !line["retention"].is_null() {
         body["retention"] = line["retention"].clone();

@@ -214,6 +214,9 @@ pub struct UsageRow {
     pub rows: i64,
     pub held_bytes: i64,
     pub counted_bytes: i64,
+    /// Of evidence.
+    pub evidence_bytes: i64,
+    pub counted_evidence_bytes: i64,
 }
 
 /// The next repository behind this one: one snapshot for each, since only both sides of the comparison
@@ -221,8 +224,9 @@ pub struct UsageRow {
 pub async fn usage(connection: &mut PgConnection, behind: i64) -> Result<Option<UsageRow>, Failure> {
     sqlx::query_as!(
         UsageRow,
-        r#"select r.id as repository_id, r.name as repository, l.rows + m.rows as "rows!",
-             (l.bytes + m.bytes)::bigint as "held_bytes!", u.bytes as "counted_bytes!"
+        r#"select r.id as repository_id, r.name as repository, l.rows + m.rows + d.rows as "rows!",
+             (l.bytes + m.bytes)::bigint as "held_bytes!", u.bytes as "counted_bytes!",
+             d.bytes as "evidence_bytes!", u.evidence_bytes as "counted_evidence_bytes!"
            from (select id, name from repositories where id > $1 order by id limit 1) r
            cross join lateral (
              select count(*) as rows, coalesce(sum(b.size_bytes), 0) as bytes
@@ -231,7 +235,11 @@ pub async fn usage(connection: &mut PgConnection, behind: i64) -> Result<Option<
              select count(*) as rows, coalesce(sum(octet_length(body)), 0) as bytes
              from manifests where repository_id = r.id) m
            cross join lateral (
-             select coalesce(sum(bytes), 0)::bigint as bytes from repository_usage where repository_id = r.id) u"#,
+             select count(*) as rows, coalesce(sum(size_bytes), 0)::bigint as bytes
+             from evidence_documents where repository_id = r.id) d
+           cross join lateral (
+             select coalesce(sum(bytes), 0)::bigint as bytes, coalesce(sum(evidence_bytes), 0)::bigint as evidence_bytes
+             from repository_usage where repository_id = r.id) u"#,
         behind
     )
     .fetch_optional(connection)

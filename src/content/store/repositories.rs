@@ -1,6 +1,6 @@
 //! Rows of `repositories`.
 
-use crate::content::{Change, Repository, RepositoryRecord, Retention};
+use crate::content::{Repository, RepositoryRecord, Retention, Rules};
 use crate::failure::Failure;
 use crate::names::{Pattern, RepositoryName};
 use sqlx::PgConnection;
@@ -26,22 +26,20 @@ pub async fn find(
 pub async fn insert(
     connection: &mut PgConnection,
     name: &RepositoryName,
-    description: &str,
-    floating: &[Pattern],
-    quota_bytes: Option<i64>,
-    retention: Option<&Retention>,
+    rules: &Rules,
     by: i64,
 ) -> Result<Option<i64>, Failure> {
     sqlx::query_scalar!(
-        r#"insert into repositories(name, description, floating, quota_bytes, retention, created_by)
-           values ($1, $2, $3, $4, $5, $6)
+        r#"insert into repositories(name, description, floating, quota_bytes, retention, created_by, evidence_quota_bytes)
+           values ($1, $2, $3, $4, $5, $6, $7)
            on conflict on constraint a_repository_name_is_unique do nothing returning id"#,
         name as &RepositoryName,
-        description,
-        floating as &[Pattern],
-        quota_bytes,
-        retention.map(Json) as Option<Json<&Retention>>,
-        by
+        rules.description.as_deref().unwrap_or_default(),
+        rules.floating.as_deref().unwrap_or_default() as &[Pattern],
+        rules.quota_bytes.value().copied(),
+        rules.retention.value().map(Json) as Option<Json<&Retention>>,
+        by,
+        rules.evidence_quota_bytes.value().copied(),
     )
     .fetch_optional(connection)
     .await
@@ -49,26 +47,22 @@ pub async fn insert(
 }
 
 /// Changes what is given and leaves the rest.
-pub async fn change(
-    connection: &mut PgConnection,
-    id: i64,
-    description: Option<&str>,
-    floating: Option<&[Pattern]>,
-    quota_bytes: &Change<i64>,
-    retention: &Change<Retention>,
-) -> Result<(), Failure> {
+pub async fn change(connection: &mut PgConnection, id: i64, rules: &Rules) -> Result<(), Failure> {
     sqlx::query!(
         "update repositories set description = coalesce($2, description), floating = coalesce($3, floating),
            quota_bytes = case when $4 then $5 else quota_bytes end,
-           retention = case when $6 then $7 else retention end
+           retention = case when $6 then $7 else retention end,
+           evidence_quota_bytes = case when $8 then $9 else evidence_quota_bytes end
          where id = $1",
         id,
-        description,
-        floating as Option<&[Pattern]>,
-        quota_bytes.is_given(),
-        quota_bytes.value().copied(),
-        retention.is_given(),
-        retention.value().map(Json) as Option<Json<&Retention>>
+        rules.description.as_deref(),
+        rules.floating.as_deref() as Option<&[Pattern]>,
+        rules.quota_bytes.is_given(),
+        rules.quota_bytes.value().copied(),
+        rules.retention.is_given(),
+        rules.retention.value().map(Json) as Option<Json<&Retention>>,
+        rules.evidence_quota_bytes.is_given(),
+        rules.evidence_quota_bytes.value().copied(),
     )
     .execute(connection)
     .await
@@ -84,11 +78,13 @@ pub async fn record(
     sqlx::query_as!(
         RepositoryRecord,
         r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
-                  p.name as created_by, r.created_at, r.quota_bytes,
+                  p.name as created_by, r.created_at, r.quota_bytes, r.evidence_quota_bytes,
                   r.retention as "retention: Json<Retention>",
-                  (select coalesce(sum(u.bytes), 0)::bigint from repository_usage u
-                   where u.repository_id = r.id) as "used_bytes!"
-           from repositories r join principals p on p.id = r.created_by where r.name = $1"#,
+                  u.bytes as "used_bytes!", u.evidence_bytes as "evidence_used_bytes!"
+           from repositories r join principals p on p.id = r.created_by cross join lateral (
+             select coalesce(sum(bytes), 0)::bigint as bytes, coalesce(sum(evidence_bytes), 0)::bigint as evidence_bytes
+             from repository_usage where repository_id = r.id) u
+           where r.name = $1"#,
         name as &RepositoryName
     )
     .fetch_optional(connection)
@@ -106,11 +102,12 @@ pub async fn page(
     sqlx::query_as!(
         RepositoryRecord,
         r#"select r.id, r.name as "name: RepositoryName", r.description, r.floating as "floating: Vec<Pattern>",
-                  p.name as created_by, r.created_at, r.quota_bytes,
+                  p.name as created_by, r.created_at, r.quota_bytes, r.evidence_quota_bytes,
                   r.retention as "retention: Json<Retention>",
-                  (select coalesce(sum(u.bytes), 0)::bigint from repository_usage u
-                   where u.repository_id = r.id) as "used_bytes!"
-           from repositories r join principals p on p.id = r.created_by
+                  u.bytes as "used_bytes!", u.evidence_bytes as "evidence_used_bytes!"
+           from repositories r join principals p on p.id = r.created_by cross join lateral (
+             select coalesce(sum(bytes), 0)::bigint as bytes, coalesce(sum(evidence_bytes), 0)::bigint as evidence_bytes
+             from repository_usage where repository_id = r.id) u
            where r.name > $2 and exists (select from unnest($1::text[]) prefix where starts_with(r.name, prefix))
            order by r.name limit $3"#,
         prefixes,

@@ -402,6 +402,27 @@ pub async fn candidates(
     Ok(candidates.collect())
 }
 
+/// Whether one of these runs, or of those that one of these attestations made, counts for what was promoted in its
+/// repository.
+pub async fn are_of_promoted(
+    connection: &mut PgConnection,
+    runs: &[i64],
+    attestations: &[i64],
+) -> Result<bool, Failure> {
+    sqlx::query_scalar!(
+        r#"select exists (
+             select from scan_runs s
+             where (s.id = any($1) or s.attestation_id = any($2))
+               and exists (select from scan_coverage c where c.run_id = s.id and c.is_trusted)
+               and was_promoted(s.repository_id, s.image, '-infinity')) as "promoted!""#,
+        runs,
+        attestations,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| Failure::new("looking for what was scanned and promoted", error))
+}
+
 /// Those of the digests that are indexes of the repository which list this manifest: a scanner that was given an
 /// index names the index.
 pub async fn indexes_among(

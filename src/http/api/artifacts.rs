@@ -5,7 +5,7 @@ use super::extract::{Json, Query, Unread};
 use crate::access::{Pull, Push};
 use crate::app::App;
 use crate::clock::Moment;
-use crate::content::{self, ArtifactCursor, ArtifactFilter, ArtifactRecord, Filename};
+use crate::content::{self, ArtifactCursor, ArtifactFilter, ArtifactRecord, Filename, OverQuota};
 use crate::failure::Failure;
 use crate::http::Caller;
 use crate::intake::{self, ArtifactRefused, PutFile, Shelf};
@@ -272,12 +272,18 @@ impl From<ArtifactRefused> for Problem {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "file-too-large", text)
                     .with("limit_bytes", limit_bytes)
             }
-            ArtifactRefused::OverQuota(over) => Self::new(StatusCode::CONFLICT, "quota-exceeded", text)
-                .with("quota_bytes", over.quota_bytes)
-                .with("used_bytes", over.used_bytes),
+            ArtifactRefused::OverQuota(over) => over.into(),
             ArtifactRefused::Interrupted(_) => Self::new(StatusCode::BAD_REQUEST, "body-interrupted", text),
             ArtifactRefused::Failed(failure) => failure.into(),
         }
+    }
+}
+
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Self {
+        Self::new(StatusCode::CONFLICT, "quota-exceeded", over.to_string())
+            .with("quota_bytes", over.quota_bytes)
+            .with("used_bytes", over.used_bytes)
     }
 }
 

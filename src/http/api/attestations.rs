@@ -130,6 +130,7 @@ struct Attestations {
                  description = "A DSSE envelope, a Sigstore bundle, JSON lines or a list of either, or \
                  `{\"attestations\": [{\"bundle\": ...}]}`"),
     responses((status = 201, body = Vec<AttestedRecord>), (status = 404),
+              (status = 409, description = "`quota-exceeded`: the quota of evidence; never for a FAILED"),
               (status = 422, description = "`signature-not-trusted`, `subject-unknown`, `malformed-envelope`"),
               (status = 408, description = "`body-too-slow`"), (status = 413, description = "`document-too-large`"),
               (status = 503, description = "`overloaded`, with Retry-After")))]
@@ -250,6 +251,7 @@ impl From<AttestRefused> for Problem {
     fn from(refused: AttestRefused) -> Self {
         let code = match refused {
             AttestRefused::Failed(failure) => return failure.into(),
+            AttestRefused::OverQuota(over) => return over.into(),
             AttestRefused::RepositoryUnknown => return Self::not_found(),
             AttestRefused::Malformed(_) => "malformed-envelope",
             AttestRefused::NotTrusted(_) => "signature-not-trusted",

@@ -45,6 +45,11 @@ struct RepositoryRequest {
     #[serde(default)]
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     quota_bytes: Change<i64>,
+    /// Bytes of evidence (envelopes and scan reports as received) that it may hold; null is the default: a tenth of
+    /// `quota_bytes` and at least 64 MiB, and `PROOFMARK_EVIDENCE_BYTES` without a quota.
+    #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    evidence_quota_bytes: Change<i64>,
     /// What is kept of its versions. `GET /api/v1/retention` says what would go; nothing does before
     /// `enforce` is true. Null keeps everything.
     #[serde(default)]
@@ -61,6 +66,10 @@ struct RepositoryDocument {
     quota_bytes: Option<i64>,
     /// Bytes that it holds, blobs and manifests.
     used_bytes: i64,
+    /// Bytes of evidence that it may hold; null is the default.
+    evidence_quota_bytes: Option<i64>,
+    /// Bytes of evidence that it holds: envelopes and scan reports that its manifests carry.
+    evidence_used_bytes: i64,
     /// What is kept of its versions; null is everything.
     retention: Option<Retention>,
     created_by: String,
@@ -75,6 +84,8 @@ impl From<RepositoryRecord> for RepositoryDocument {
             tags: TagRules { floating: content::all_floating(record.floating) },
             quota_bytes: record.quota_bytes,
             used_bytes: record.used_bytes,
+            evidence_quota_bytes: record.evidence_quota_bytes,
+            evidence_used_bytes: record.evidence_used_bytes,
             retention: record.retention.map(|json| json.0),
             created_by: record.created_by,
             created_at: record.created_at,
@@ -163,15 +174,22 @@ async fn put(
             "a description has at most {MAX_DESCRIPTION} characters, none NUL"
         )));
     }
-    if request.quota_bytes.value().is_some_and(|bytes| !(0..=MAX_QUOTA).contains(bytes)) {
-        return Err(Problem::invalid(format!(
-            "quota_bytes is a number of bytes, at most {MAX_QUOTA}, or null for no bound"
-        )));
+    let quotas = [
+        ("quota_bytes", &request.quota_bytes, "no bound"),
+        ("evidence_quota_bytes", &request.evidence_quota_bytes, "the default"),
+    ];
+    for (name, quota, null) in quotas {
+        if quota.value().is_some_and(|bytes| !(0..=MAX_QUOTA).contains(bytes)) {
+            return Err(Problem::invalid(format!(
+                "{name} is a number of bytes, at most {MAX_QUOTA}, or null for {null}"
+            )));
+        }
     }
     let rules = Rules {
         description: request.description,
         floating: request.tags.map(|tags| tags.floating),
         quota_bytes: request.quota_bytes,
+        evidence_quota_bytes: request.evidence_quota_bytes,
         retention: request.retention,
     };
     if let Some(retention) = rules.retention.value() {

@@ -88,6 +88,7 @@ struct ScanRecorded {
         (status = 400, description = "`invalid-request`"), (status = 403), (status = 404),
         (status = 413, description = "`document-too-large`, `too-many-findings`"),
         (status = 408, description = "`body-too-slow`"),
+        (status = 409, description = "`quota-exceeded`: the quota of evidence; never for a version that was promoted"),
         (status = 422, description = "`report-unreadable`, `scanner-name-reserved`, `subject-unknown`, `subject-differs`, \
             `subject-ambiguous`, `report-from-the-future`"),
         (status = 503, description = "`overloaded`, with Retry-After")))]
@@ -441,6 +442,7 @@ impl From<ScanRefused> for Problem {
         let text = refused.to_string();
         let code = match refused {
             ScanRefused::Failed(failure) => return failure.into(),
+            ScanRefused::OverQuota(over) => return over.into(),
             ScanRefused::Unreadable(evidence::Unreadable::TooMany { .. }) => {
                 return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-findings", text);
             }

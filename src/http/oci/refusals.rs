@@ -73,6 +73,8 @@ impl From<NotTaken> for OciError {
 impl From<OverQuota> for OciError {
     fn from(over: OverQuota) -> Self {
         let detail = json!({"quota_bytes": over.quota_bytes, "used_bytes": over.used_bytes});
-        Self::new(StatusCode::FORBIDDEN, Code::Denied, over.to_string()).detail(detail)
+        // One code for both: of the specification's, DENIED fits.
+        let status = if over.of_evidence { StatusCode::CONFLICT } else { StatusCode::FORBIDDEN };
+        Self::new(status, Code::Denied, over.to_string()).detail(detail)
     }
 }
