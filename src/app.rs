@@ -20,7 +20,7 @@ use crate::postgres::roles::{self, RuntimeRole};
 use crate::postgres::{Db, Growing, database_time, queue};
 use crate::promotion;
 use crate::shares::Shares;
-use crate::storage::{Room, Slots, Store};
+use crate::storage::{Room, Store};
 use crate::{attestation, evidence, identity, ledger, secret_files, telemetry, trust};
 use axum_server::tls_rustls::RustlsConfig;
 use std::collections::BTreeSet;
@@ -59,8 +59,8 @@ pub struct Parts {
     pub document_room: Room,
     /// Room for those that go out: whoever only reads keeps nobody from what stops something.
     pub answer_room: Room,
-    /// Places for blobs that go out.
-    pub downloads: Slots,
+    /// Blobs that go out.
+    pub downloads: Shares,
     /// Whether the clocks of Postgres and of this process agree.
     pub clocks: ClockWatch,
     /// How the jobs of this process do.
@@ -70,7 +70,7 @@ pub struct Parts {
     /// Requests that are worked at.
     pub turns: Shares,
     /// Dry runs of promotions that are under way.
-    pub dry_runs: Slots,
+    pub dry_runs: Shares,
     /// Security events that are not written yet.
     pub security: SecurityEvents,
     /// The token without which /metrics is not answered.
@@ -193,8 +193,8 @@ impl App {
         let manifest_bodies = Bodies::new(config.manifest_cache_bytes);
         let document_room = Room::of(config.limits.document_memory_bytes);
         let answer_room = Room::of(config.limits.document_memory_bytes);
-        let downloads = Slots::new(config.limits.concurrent_downloads);
-        let dry_runs = Slots::new(CONCURRENT_DRY_RUNS);
+        let downloads = Shares::halves(config.limits.concurrent_downloads);
+        let dry_runs = Shares::halves(CONCURRENT_DRY_RUNS);
         let turns = turns(&config);
         let metrics = telemetry::start_metrics()?;
         let security = SecurityEvents::new(config.security_events_per_minute);

@@ -1,4 +1,4 @@
-//! What all share and nobody takes alone: memory, places for bodies, database connections.
+//! What all share and nobody takes alone: memory, slots for bodies, database connections.
 //!
 //! One principal, or the anonymous public together, holds its share at most; who waits, waits among its own first, so
 //! that nobody waits for all who has to wait for itself.
@@ -57,6 +57,11 @@ impl Shares {
             own
         });
         Share { all: Arc::clone(&self.all), own, size: self.share }
+    }
+
+    /// One for the principal, if it is free now.
+    pub fn try_take_one(&self, principal: PrincipalId) -> Option<Taken> {
+        self.of(Some(principal)).try_take(1)
     }
 
     /// How many are free.

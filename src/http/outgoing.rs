@@ -4,7 +4,8 @@ use super::Caller;
 use crate::app::App;
 use crate::content::blobs::{self, Blob};
 use crate::failure::Failure;
-use crate::storage::{Checked, Slot};
+use crate::shares::Taken;
+use crate::storage::Checked;
 use axum::body::Body;
 use futures::{StreamExt, stream};
 use std::ops::Range;
@@ -16,7 +17,7 @@ pub async fn blob(
     caller: &Caller,
     blob: Blob,
     range: Option<Range<u64>>,
-    slot: Slot,
+    slot: Taken,
 ) -> Result<Body, Failure> {
     let found = found(app.clone(), blob.clone());
     let stream = match range {

@@ -3,8 +3,8 @@
 use super::chunks::{CHUNK_BYTES, Chunks, End};
 use super::files::FileSink;
 use super::parts::PartSink;
-use super::share::UnderWay;
 use super::staged::{Hashing, Staged, staging_name};
+use super::steps::UnderWay;
 use super::store::{Kind, Store};
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -58,7 +58,7 @@ impl Store {
         E: Display,
     {
         let mut chunks = Chunks::new(body, limit_bytes.saturating_sub(staged.offset_bytes));
-        let under_way = self.share().upload();
+        let under_way = self.steps().upload();
         let room = self.least_piece_bytes().saturating_sub(staged.tail.len());
         let first = chunks.gather(room).await;
         if first.iter().map(Bytes::len).sum::<usize>() < room {

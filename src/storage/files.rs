@@ -2,8 +2,8 @@
 
 use super::append::finished;
 use super::blob::{key_of, upload_of};
-use super::share::Share;
 use super::staged::{Pieces, Segment, Staged};
+use super::steps::Steps;
 use super::store::{Found, Place};
 use crate::failure::{Failure, LostUpload, MissingFile};
 use crate::names::{Digest, Hasher};
@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     root: Arc<Path>,
-    pub(super) share: Share,
+    pub(super) steps: Steps,
 }
 
 /// How much may be written before the disk is asked to take it, beside the writing, so that little
@@ -42,7 +42,7 @@ pub(super) struct FileSink {
 impl Files {
     /// Opens the directory, making it where it is missing.
     pub async fn open(root: &str) -> Result<Self, Failure> {
-        let files = Self { root: Path::new(root).into(), share: Share::new() };
+        let files = Self { root: Path::new(root).into(), steps: Steps::new() };
         let root = files.root.clone();
         blocking("making the storage directory", move || {
             if let Some(parent) = root.parent() {

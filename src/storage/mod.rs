@@ -19,9 +19,8 @@ mod pieces;
 mod probe;
 mod read;
 mod room;
-mod share;
-mod slots;
 mod staged;
+mod steps;
 mod store;
 
 pub use append::WriteRefused;
@@ -31,7 +30,6 @@ pub use finish::FinishRefused;
 pub use pieces::{PIECE_BYTES, PieceDigests, PieceHasher, TouchedPieces};
 pub use read::ByteStream;
 pub use room::{OwnRoom, PIECE, Room, Taken};
-pub use slots::{Slot, Slots};
 pub use staged::Staged;
 pub use store::{Found, Place, Store};
 

@@ -1,8 +1,8 @@
 //! Bytes in an object store: S3, Google Cloud Storage, Azure.
 
 use super::blob::upload_of;
-use super::share::Share;
 use super::staged::{Pieces, Staged};
+use super::steps::Steps;
 use super::store::{Found, Place};
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ pub(super) struct Objects {
     pub(super) multipart: Arc<dyn MultipartStore>,
     signer: Arc<dyn Signer>,
     pub(super) prefix: Path,
-    pub(super) share: Share,
+    pub(super) steps: Steps,
 }
 
 impl std::fmt::Debug for Objects {
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Objects {
 impl Objects {
     pub fn new<O: ObjectStore + MultipartStore + Signer>(store: O, prefix: Path) -> Self {
         let store = Arc::new(store);
-        Self { store: store.clone(), multipart: store.clone(), signer: store, prefix, share: Share::new() }
+        Self { store: store.clone(), multipart: store.clone(), signer: store, prefix, steps: Steps::new() }
     }
 
     /// The same, with URLs for clients made by another.

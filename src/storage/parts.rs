@@ -90,7 +90,7 @@ impl PartSink {
         }
         let index = self.next_index();
         let payload = PutPayload::from_iter(std::mem::take(&mut self.filling));
-        let ahead = self.objects.share.ahead(std::mem::take(&mut self.filled_bytes));
+        let ahead = self.objects.steps.ahead(std::mem::take(&mut self.filled_bytes));
         let waits = ahead.is_none();
         let (objects, key, id) = (self.objects.clone(), self.key.clone(), self.multipart.id.clone());
         let sending = tokio::spawn(async move {

@@ -3,7 +3,7 @@
 use super::blob::Location;
 use super::chunks::Buffers;
 use super::files::Files;
-use super::share::UnderWay;
+use super::steps::UnderWay;
 use super::store::{Kind, Store};
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -66,7 +66,7 @@ async fn read_file(files: &Files, key: &str, range: Range<u64>) -> Result<ByteSt
     };
     let file = super::files::blocking("opening a blob's file", open).await?;
     let left = range.end - range.start;
-    let reader = Reader { file, left, buffers: Buffers::default(), under_way: files.share.read() };
+    let reader = Reader { file, left, buffers: Buffers::default(), under_way: files.steps.read() };
     Ok(stream::try_unfold(reader.read_ahead(), |reading| async move {
         let Some(reading) = reading else { return Ok(None) };
         let (reader, bytes) = reading.await.map_err(io::Error::other)??;

@@ -3,8 +3,8 @@
 use super::blob::StoredBlob;
 use super::files::{Files, segments};
 use super::objects::Objects;
-use super::share::Share;
 use super::staged::{Pieces, Staged};
+use super::steps::Steps;
 use super::{INLINE_BYTES, WriteRefused, open};
 use crate::failure::Failure;
 use crate::names::{Algorithm, Digest};
@@ -195,10 +195,10 @@ impl Store {
         &self.kind
     }
 
-    pub(super) fn share(&self) -> &Share {
+    pub(super) fn steps(&self) -> &Steps {
         match &self.kind {
-            Kind::Files(files) => &files.share,
-            Kind::Objects(objects) => &objects.share,
+            Kind::Files(files) => &files.steps,
+            Kind::Objects(objects) => &objects.steps,
         }
     }
 

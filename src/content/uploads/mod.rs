@@ -22,7 +22,8 @@ use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
 use crate::names::{Algorithm, Digest};
 use crate::postgres::{Db, act, database_time};
-use crate::storage::{FinishRefused, Slot, Slots, Staged, Store, StoredBlob, WriteRefused};
+use crate::shares::{Shares, Taken};
+use crate::storage::{FinishRefused, Staged, Store, StoredBlob, WriteRefused};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -40,7 +41,7 @@ pub struct Uploads {
     pub(super) db: Db,
     pub(super) store: Store,
     bounds: Bounds,
-    slots: Slots,
+    slots: Shares,
     /// When the registry began.
     began: Option<DateTime<Utc>>,
 }
@@ -72,7 +73,7 @@ pub struct Incoming<S> {
 impl Uploads {
     /// Uploads into this database and store, of a registry that began then.
     pub fn new(db: Db, store: Store, bounds: Bounds, began: Option<DateTime<Utc>>) -> Self {
-        Self { db, store, bounds, slots: Slots::new(bounds.concurrent), began }
+        Self { db, store, bounds, slots: Shares::halves(bounds.concurrent), began }
     }
 
     /// Opens a session.
@@ -206,9 +207,9 @@ impl Uploads {
         .await
     }
 
-    /// A place among the bodies that are taken at the same time; held while one comes in.
-    pub fn slot(&self, grant: &Grant<Push>) -> Result<Slot, UploadRefused> {
-        self.slots.take(grant.principal().id).ok_or(UploadRefused::Busy)
+    /// One of the slots for bodies that come in at the same time.
+    pub fn slot(&self, grant: &Grant<Push>) -> Result<Taken, UploadRefused> {
+        self.slots.try_take_one(grant.principal().id).ok_or(UploadRefused::Busy)
     }
 
     /// Takes a body in. After a refusal the lease is released, and the session is where it was, or

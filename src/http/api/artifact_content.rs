@@ -70,7 +70,7 @@ async fn download(
         (header::ETAG, etag),
     ];
     let content_range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
-    let slot = app.downloads.take(caller.principal().id).ok_or_else(|| {
+    let slot = app.downloads.try_take_one(caller.principal().id).ok_or_else(|| {
         let why = "as many blobs as this service gives out at once are on their way; try again";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-downloads", why)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))

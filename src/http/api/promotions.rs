@@ -11,7 +11,7 @@ use crate::names::{Digest, EnvironmentName, RepositoryName, Tag};
 use crate::policy::{Decision, Verdict};
 use crate::postgres::Db;
 use crate::promotion::{self, Asked, DryRun, Promoted, PromotionRow, Reason, Refused, What};
-use crate::storage::Slot;
+use crate::shares::Taken;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -107,8 +107,8 @@ struct PromotionMode {
 }
 
 /// One of the dry runs that may be under way at once.
-pub(super) fn dry_run_slot(app: &App, caller: &Caller) -> Result<Slot, Problem> {
-    app.dry_runs.take(caller.principal().id).ok_or_else(|| {
+pub(super) fn dry_run_slot(app: &App, caller: &Caller) -> Result<Taken, Problem> {
+    app.dry_runs.try_take_one(caller.principal().id).ok_or_else(|| {
         let detail = "too many dry runs are under way; ask again when one has ended";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))

@@ -53,7 +53,7 @@ pub(super) async fn show(visit: Visit, grant: &Grant<Pull>, digest: Digest) -> R
         Wanted::Range(bytes) => Some(bytes),
         Wanted::Unsatisfiable => return Err(unsatisfiable(size_bytes)),
     };
-    let slot = visit.app.downloads.take(visit.caller.principal().id).ok_or_else(|| {
+    let slot = visit.app.downloads.try_take_one(visit.caller.principal().id).ok_or_else(|| {
         let message = "as many blobs as this service gives out at once are on their way; try again";
         OciError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The steps in which something is done by many at once, in bytes: a lone one takes the largest, which cost
 /// least, and many take smaller ones.
 #[derive(Clone, Copy, Debug)]
-struct Steps {
+struct StepSize {
     /// What the steps of all together aim at.
     all: usize,
     /// Smaller steps cost more than they carry.
@@ -17,18 +17,18 @@ struct Steps {
 }
 
 /// Of one upload into files two chunks are held at a time: one fills while the one before is hashed and written.
-const UPLOADS: Steps = Steps { all: 2 << 20, least: 64 << 10, most: 1 << 20 };
+const UPLOADS: StepSize = StepSize { all: 2 << 20, least: 64 << 10, most: 1 << 20 };
 
 /// Of one file that is read two pieces are held at a time: one is read while the one before is sent. A client
 /// that is slow holds them for long.
-const READS: Steps = Steps { all: 16 << 20, least: 16 << 10, most: 512 << 10 };
+const READS: StepSize = StepSize { all: 16 << 20, least: 16 << 10, most: 512 << 10 };
 
 /// Parts that are sent while their uploads fill the next, in MiB for all uploads together.
 const AHEAD_MIB: usize = 32;
 
 /// The memory of all uploads into a store, and of all reads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Share {
+pub(super) struct Steps {
     uploads: Arc<AtomicUsize>,
     reads: Arc<AtomicUsize>,
     ahead: Arc<Semaphore>,
@@ -38,10 +38,10 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     all: Arc<AtomicUsize>,
-    steps: Steps,
+    steps: StepSize,
 }
 
-impl Share {
+impl Steps {
     pub fn new() -> Self {
         Self { uploads: Arc::default(), reads: Arc::default(), ahead: Arc::new(Semaphore::new(AHEAD_MIB)) }
     }
@@ -64,14 +64,14 @@ impl Share {
 }
 
 impl UnderWay {
-    fn begin(all: &Arc<AtomicUsize>, steps: Steps) -> Self {
+    fn begin(all: &Arc<AtomicUsize>, steps: StepSize) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self { all: Arc::clone(all), steps }
     }
 
     /// The size of the next step.
     pub fn step_bytes(&self) -> usize {
-        let Steps { all, least, most } = self.steps;
+        let StepSize { all, least, most } = self.steps;
         (all / self.all.load(Ordering::Relaxed).max(1)).clamp(least, most)
     }
 }
@@ -88,12 +88,12 @@ mod tests {
 
     #[test]
     fn a_lone_upload_or_read_takes_large_steps_and_many_take_small_ones() {
-        let share = Share::new();
-        let (upload, read) = (share.upload(), share.read());
+        let all = Steps::new();
+        let (upload, read) = (all.upload(), all.read());
         assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.most, READS.most));
-        let uploads: Vec<_> = (0..255).map(|_| share.upload()).collect();
+        let uploads: Vec<_> = (0..255).map(|_| all.upload()).collect();
         assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.least, READS.most));
-        let reads: Vec<_> = (0..4095).map(|_| share.read()).collect();
+        let reads: Vec<_> = (0..4095).map(|_| all.read()).collect();
         assert_eq!(read.step_bytes(), READS.least);
         drop((uploads, reads));
         assert_eq!((upload.step_bytes(), read.step_bytes()), (UPLOADS.most, READS.most));
@@ -101,11 +101,11 @@ mod tests {
 
     #[test]
     fn few_uploads_fill_ahead_and_what_arrives_makes_room() {
-        let share = Share::new();
-        let mut sent: Vec<_> = std::iter::from_fn(|| share.ahead(5 << 20)).collect();
+        let all = Steps::new();
+        let mut sent: Vec<_> = std::iter::from_fn(|| all.ahead(5 << 20)).collect();
         assert_eq!(sent.len(), AHEAD_MIB / 5);
         sent.pop();
-        assert!(share.ahead(5 << 20).is_some());
-        assert!(share.ahead(usize::MAX).is_none());
+        assert!(all.ahead(5 << 20).is_some());
+        assert!(all.ahead(usize::MAX).is_none());
     }
 }
