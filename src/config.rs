@@ -136,7 +136,7 @@ pub struct Settings {
     /// comes in, what goes out, and what large ones become when they are read each have as much [default: 268435456]
     #[arg(long, env = "PROOFMARK_DOCUMENT_MEMORY_BYTES", value_name = "BYTES")]
     pub document_memory_bytes: Option<u64>,
-    /// Seconds for a document or manifest to arrive whole, and for a client to take some byte of an answer
+    /// Seconds for a document or manifest to arrive whole, and for a client to take the next 128 KiB of an answer
     /// [default: 300]
     #[arg(long, env = "PROOFMARK_DOCUMENT_SECONDS", value_name = "SECONDS")]
     pub document_seconds: Option<u64>,
@@ -173,26 +173,19 @@ pub struct Settings {
     /// Open upload sessions of one principal at the most [default: 1000]
     #[arg(long, env = "PROOFMARK_MAX_SESSIONS_PER_PRINCIPAL", value_name = "N")]
     pub max_sessions_per_principal: Option<u32>,
-    /// Connections at the same time at the most; where all are open, the one without a request for the longest
-    /// time makes place for the next, or else one that showed no credential [default: 4096]
+    /// Maximum number of open connections; when all are open, a new one evicts the one without a request for the longest
+    /// time, or else one without a valid credential whose requests have gone on for 10 s [default: 4096]
     #[arg(long, env = "PROOFMARK_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Seconds without a byte in either direction after which a connection is closed [default: 900]
     #[arg(long, env = "PROOFMARK_CONNECTION_IDLE_SECONDS", value_name = "SECONDS")]
     pub connection_idle_seconds: Option<u64>,
-    /// Bytes of a request's headers over HTTP/1 at the most, at least 8192 [default: 65536]
+    /// Maximum bytes of a request's headers over HTTP/1, at least 8192; 16384 over HTTP/2 [default: 65536]
     #[arg(long, env = "PROOFMARK_MAX_HEADER_BYTES", value_name = "BYTES")]
     pub max_header_bytes: Option<usize>,
-    /// Bytes of a request's headers over HTTP/2 at the most [default: 16384]
-    #[arg(long, env = "PROOFMARK_HTTP2_HEADER_BYTES", value_name = "BYTES")]
-    pub http2_header_bytes: Option<u32>,
     /// Requests at the same time on one HTTP/2 connection at the most [default: 64]
     #[arg(long, env = "PROOFMARK_HTTP2_STREAMS", value_name = "N")]
     pub http2_streams: Option<u32>,
-    /// Requests that an HTTP/2 client may take back before they are begun; more end its connection
-    /// [default: 20]
-    #[arg(long, env = "PROOFMARK_HTTP2_RESETS", value_name = "N")]
-    pub http2_resets: Option<usize>,
     /// Seconds for a request's headers to arrive [default: 10]
     #[arg(long, env = "PROOFMARK_HEADER_TIMEOUT_SECONDS", value_name = "SECONDS")]
     pub header_timeout_seconds: Option<u64>,
@@ -335,12 +328,8 @@ pub struct Limits {
     pub connection_idle: Duration,
     /// Bytes of headers over HTTP/1.
     pub header_bytes: usize,
-    /// Bytes of headers over HTTP/2.
-    pub http2_header_bytes: u32,
     /// Requests at the same time on one HTTP/2 connection.
     pub http2_streams: u32,
-    /// Requests taken back before they are begun on one HTTP/2 connection.
-    pub http2_resets: usize,
 }
 
 impl Limits {
@@ -484,9 +473,7 @@ impl Settings {
             max_connections,
             connection_idle_seconds,
             max_header_bytes,
-            http2_header_bytes,
             http2_streams,
-            http2_resets,
             header_timeout_seconds,
             body_idle_seconds,
             shutdown_seconds,
@@ -523,9 +510,7 @@ impl Settings {
             connections: self.max_connections.unwrap_or(4096),
             connection_idle: seconds(self.connection_idle_seconds, 900),
             header_bytes: self.max_header_bytes.unwrap_or(64 << 10).max(8192),
-            http2_header_bytes: self.http2_header_bytes.unwrap_or(16 << 10),
             http2_streams: self.http2_streams.unwrap_or(64),
-            http2_resets: self.http2_resets.unwrap_or(20),
         }
     }
 

@@ -157,7 +157,7 @@ impl Caller {
         let known = || KnownSender { principal: self.principal().clone(), token: self.known.token };
         request.get_or_insert_default::<Sender>().0.get_or_init(known);
         if let Some(connection) = request.get::<Connection>() {
-            connection.become_known();
+            connection.note_authenticated();
         }
     }
 

@@ -1,441 +1,299 @@
-//! Connections: so many and no more, and none that stays silent for ever. Where all are open, the one that
-//! has had no request for the longest time makes place for the next; where all have one, a stranger's does
-//! whose requests have gone on for the longest time. Whoever showed a credential of somebody is no stranger.
+//! The maximum of open connections, and the timeouts that close one.
+//!
+//! When all are open, a new one evicts the connection that has had no request for the longest time. When all have
+//! requests, it evicts the one whose requests have gone on for the longest time without a valid credential.
 
-use axum::http::{Request, Response};
+use crate::config::Limits;
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::{AddExtension, Next};
+use axum::response::Response;
 use axum_server::accept::Accept;
-use bytes::Buf;
-use futures::FutureExt;
+use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body::{Body, Frame, SizeHint};
-use std::collections::HashMap;
+use futures::{FutureExt, Stream, TryStreamExt, stream};
+use http_body::Body as _;
+use slab::Slab;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tower::Service;
+use tokio::time::{Instant, Interval, interval_at, timeout};
+use tower::Layer;
 
-/// Lets connections in while there is room for them, and closes those for which there is none.
+/// How long a new connection waits for the evicted one to close.
+const EVICTION_TIME: Duration = Duration::from_secs(1);
+
+/// How long requests go on before a connection without a valid credential may be evicted.
+const ANONYMOUS_TIME: Duration = Duration::from_secs(10);
+
+/// Maximum bytes of a piece of an answer, which the client takes within the write timeout.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// Accepts connections up to a maximum. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Doorkeeper<A> {
-    inner: A,
-    room: Arc<Semaphore>,
-    seats: Seats,
-    patience: Patience,
+pub struct ConnectionLimit {
+    free: Arc<Semaphore>,
+    open: Arc<Mutex<Slab<Connection>>>,
+    idle_timeout: Duration,
+    write_timeout: Duration,
 }
 
-/// What ends a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// No byte goes either way for so long.
-    pub idle: Duration,
-    /// The client takes no byte of an answer for so long, whatever else goes over the connection.
-    pub answer: Duration,
+/// An open connection, also among the extensions of its requests. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// Its requests, and what waits for the client to take it, since when.
+    busy: Slab<Option<Instant>>,
+    /// When it last became busy or idle.
+    since: Instant,
+    is_authenticated: bool,
+    is_evicted: bool,
+    /// Of the task that serves it.
+    waker: Waker,
 }
 
-/// How long a new connection waits for the one that makes place for it.
-const SOON: Duration = Duration::from_secs(1);
+impl ConnectionLimit {
+    /// As many connections as the limits say, each closed by their timeouts.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            open: Arc::default(),
+            idle_timeout: limits.connection_idle,
+            write_timeout: limits.document_time,
+        }
+    }
 
-/// How long a stranger's requests may go on before they make place.
-const STRANGERS_TIME: Duration = Duration::from_secs(10);
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.free);
+        match Arc::clone(&free).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) if self.evict() => timeout(EVICTION_TIME, free.acquire_owned()).await.ok()?.ok(),
+            Err(_) => None,
+        }
+    }
 
-impl<A> Doorkeeper<A> {
-    /// Lets in so many at once, and ends each for which there is no patience.
-    pub fn new(inner: A, connections: usize, patience: Patience) -> Self {
-        let room = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { inner, room, seats: Seats::default(), patience }
+    /// Evicts one connection; false when none may be.
+    fn evict(&self) -> bool {
+        let open = lock(&self.open);
+        let ranked = open.iter().filter_map(|(_, connection)| {
+            let state = connection.state();
+            Some((state.eviction_rank().filter(|_| !state.is_evicted)?, connection))
+        });
+        let Some((_, first)) = ranked.min_by_key(|(rank, _)| *rank) else { return false };
+        first.state().is_evicted = true;
+        first.state().waker.wake_by_ref();
+        metrics::counter!("proofmark_connections_evicted_total").increment(1);
+        true
     }
 }
 
-impl<A, S> Accept<TcpStream, S> for Doorkeeper<A>
-where
-    A: Accept<TcpStream, S>,
-    A::Future: Send + 'static,
-    A::Stream: Send + 'static,
-    A::Service: Send + 'static,
-{
-    type Stream = Watched<A::Stream>;
-    type Service = Seated<A::Service>;
+impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimit {
+    type Stream = Limited;
+    type Service = AddExtension<S, Connection>;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let place = Arc::clone(&self.room).try_acquire_owned().ok();
-        if place.is_none() && !self.seats.dismiss() {
-            metrics::counter!("proofmark_connections_refused_total").increment(1);
-            return std::future::ready(Err(full())).boxed();
-        }
-        let (room, seats, patience) = (Arc::clone(&self.room), self.seats.clone(), self.patience);
-        let accepted = self.inner.accept(stream, service);
+    fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
+        let limit = self.clone();
         async move {
-            let place = match place {
-                Some(place) => place,
-                None => {
-                    timeout(SOON, room.acquire_owned()).await.ok().and_then(Result::ok).ok_or_else(full)?
-                }
+            let Some(permit) = limit.admit().await else {
+                metrics::counter!("proofmark_connections_refused_total").increment(1);
+                return Err(io::Error::new(
+                    ErrorKind::ConnectionRefused,
+                    "the maximum of connections is open",
+                ));
             };
-            let taken = seats.seat(place);
-            let dismissed = taken.seat.dismissed.cancelled();
-            let (stream, service) = tokio::select! {
-                accepted = accepted => accepted?,
-                () = dismissed => return Err(dismissal()),
-            };
-            let seated = Seated { inner: service, seat: Arc::clone(&taken.seat) };
-            Ok((Watched::new(stream, patience, taken), seated))
+            socket.set_nodelay(true)?;
+            let stream = Limited::new(socket, limit, permit);
+            let service = Extension(stream.connection.clone()).layer(service);
+            Ok((stream, service))
         }
         .boxed()
     }
 }
 
-fn full() -> io::Error {
-    io::Error::new(ErrorKind::ConnectionRefused, "as many connections as may be are open")
-}
-
-fn dismissal() -> io::Error {
-    io::Error::new(ErrorKind::ConnectionAborted, "it made place for another")
-}
-
-/// The connections that are open.
-#[derive(Clone, Debug, Default)]
-struct Seats {
-    taken: Arc<Mutex<HashMap<u64, Arc<Seat>>>>,
-    /// The connections that there have been.
-    counted: Arc<AtomicU64>,
-}
-
-/// A connection, as others see it.
-#[derive(Debug)]
-struct Seat {
-    opened: Instant,
-    /// Requests whose answers are not written yet.
-    requests: AtomicUsize,
-    /// The same, with some that are over.
-    under_way: Mutex<Vec<Weak<UnderWay>>>,
-    /// Whether bytes that were written wait for the client to take them.
-    is_clogged: AtomicBool,
-    /// Milliseconds since it was opened when the last request was over.
-    idle_since: AtomicU64,
-    /// The same when the first of those that go on was begun.
-    busy_since: AtomicU64,
-    /// Whether a request on it showed a credential of somebody.
-    is_known: AtomicBool,
-    dismissed: CancellationToken,
-    /// Whether it makes place in the middle of its requests.
-    is_cut_off: AtomicBool,
-}
-
-/// The connection of a request, among the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Connection(Arc<Seat>);
-
 impl Connection {
-    /// A request on it showed a credential of somebody.
-    pub fn become_known(&self) {
-        self.0.is_known.store(true, Ordering::Relaxed);
+    /// Notes that a request on it showed a valid credential.
+    pub fn note_authenticated(&self) {
+        self.state().is_authenticated = true;
+    }
+
+    fn begin(&self, waits_since: Option<Instant>) -> Busy {
+        let mut state = self.state();
+        if state.busy.is_empty() {
+            state.since = Instant::now();
+        }
+        Busy { connection: self.clone(), key: state.busy.insert(waits_since) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0)
     }
 }
 
-/// A connection's own seat and place, given back when it is dropped.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// The lowest is evicted first: idle ones before anonymous ones. `None` may not be evicted now.
+    fn eviction_rank(&self) -> Option<(bool, Instant)> {
+        let is_busy = !self.busy.is_empty();
+        let is_protected = self.is_authenticated || self.since.elapsed() <= ANONYMOUS_TIME;
+        (!is_busy || !is_protected).then_some((is_busy, self.since))
+    }
+}
+
+/// A request that goes on, or what waits for the client, until it is dropped.
 #[derive(Debug)]
-struct Taken {
-    seat: Arc<Seat>,
-    number: u64,
-    seats: Seats,
-    _place: OwnedSemaphorePermit,
+struct Busy {
+    connection: Connection,
+    key: usize,
 }
 
-impl Seats {
-    fn seat(&self, place: OwnedSemaphorePermit) -> Taken {
-        let number = self.counted.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(Seat {
-            opened: Instant::now(),
-            requests: AtomicUsize::new(0),
-            under_way: Mutex::default(),
-            is_clogged: AtomicBool::new(false),
-            idle_since: AtomicU64::new(0),
-            busy_since: AtomicU64::new(0),
-            is_known: AtomicBool::new(false),
-            is_cut_off: AtomicBool::new(false),
-            dismissed: CancellationToken::new(),
-        });
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&seat));
-        Taken { seat, number, seats: self.clone(), _place: place }
-    }
-
-    /// Ends the connection that has had no request for the longest time, or else a stranger's; false where
-    /// there is none.
-    fn dismiss(&self) -> bool {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let staying = || taken.values().filter(|seat| !seat.dismissed.is_cancelled());
-        let idle = staying().filter(|seat| seat.is_idle());
-        let longest = idle.min_by_key(|seat| seat.since(&seat.idle_since)).or_else(|| {
-            let strangers = staying().filter(|seat| !seat.is_known.load(Ordering::Relaxed));
-            let longest = strangers.min_by_key(|seat| seat.since(&seat.busy_since));
-            let longest = longest.filter(|seat| seat.since(&seat.busy_since).elapsed() > STRANGERS_TIME)?;
-            longest.is_cut_off.store(true, Ordering::Relaxed);
-            Some(longest)
-        });
-        let Some(longest) = longest else { return false };
-        longest.dismissed.cancel();
-        metrics::counter!("proofmark_connections_dismissed_total").increment(1);
-        true
-    }
-}
-
-impl Seat {
-    fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0 && !self.is_clogged.load(Ordering::Relaxed)
-    }
-
-    /// Whether the client has taken no byte of an answer for so long.
-    fn is_stuck(&self, patience: Duration) -> bool {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.iter().filter_map(Weak::upgrade).any(|one| {
-            one.leaving.load(Ordering::Relaxed) > 0 && self.since(&one.moved_at).elapsed() > patience
-        })
-    }
-
-    fn since(&self, milliseconds: &AtomicU64) -> Instant {
-        self.opened + Duration::from_millis(milliseconds.load(Ordering::Relaxed))
-    }
-
-    /// Milliseconds since it was opened.
-    fn age(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Drop for Taken {
+impl Drop for Busy {
     fn drop(&mut self) {
-        self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        let mut state = self.connection.state();
+        state.busy.remove(self.key);
+        if state.busy.is_empty() {
+            state.since = Instant::now();
+        }
     }
 }
 
-/// The service of one connection, which counts its requests.
-#[derive(Clone, Debug)]
-pub struct Seated<S> {
-    inner: S,
-    seat: Arc<Seat>,
+/// A piece of an answer, dropped when it is written.
+struct Piece {
+    bytes: Bytes,
+    _busy: Busy,
 }
 
-/// A request whose answer is not written yet.
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Notes the request on its connection until the last byte of its answer is written, which may be long after the
+/// handler made it.
+pub async fn note_request(request: Request, next: Next) -> Response {
+    let Some(connection) = request.extensions().get::<Connection>().cloned() else {
+        return next.run(request).await;
+    };
+    let busy = connection.begin(None);
+    let mut response = next.run(request).await;
+    // A stream has no size.
+    match response.body().size_hint().exact() {
+        Some(0) => return response,
+        Some(bytes) => _ = response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(bytes.into()),
+        None => {}
+    }
+    let noted = move |bytes| {
+        let _ = &busy;
+        Bytes::from_owner(Piece { bytes, _busy: connection.begin(Some(Instant::now())) })
+    };
+    response.map(|body| Body::from_stream(body.into_data_stream().map_ok(pieces).try_flatten().map_ok(noted)))
+}
+
+fn pieces(bytes: Bytes) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let starts = (0..bytes.len()).step_by(PIECE_BYTES);
+    stream::iter(starts.map(move |start| Ok(bytes.slice(start..bytes.len().min(start + PIECE_BYTES)))))
+}
+
+/// The socket of a connection. It fails when a timeout is over or the connection is evicted.
 #[derive(Debug)]
-struct UnderWay {
-    seat: Arc<Seat>,
-    /// Pieces of its answer that wait for the client.
-    leaving: AtomicUsize,
-    /// Milliseconds since the connection was opened when the client last took a byte of them.
-    moved_at: AtomicU64,
+pub struct Limited {
+    socket: TcpStream,
+    connection: Connection,
+    last_byte: Instant,
+    /// While the client takes no byte.
+    blocked: Option<Busy>,
+    checks: Interval,
+    limit: ConnectionLimit,
+    key: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl UnderWay {
-    fn begin(seat: &Arc<Seat>) -> Arc<Self> {
-        const SOME: usize = 16;
-        if seat.requests.fetch_add(1, Ordering::Relaxed) == 0 {
-            seat.busy_since.store(seat.age(), Ordering::Relaxed);
+impl Limited {
+    fn new(socket: TcpStream, limit: ConnectionLimit, permit: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        let (busy, waker) = (Slab::new(), Waker::noop().clone());
+        let state = State { busy, since: now, is_authenticated: false, is_evicted: false, waker };
+        let connection = Connection(Arc::new(Mutex::new(state)));
+        let key = lock(&limit.open).insert(connection.clone());
+        let period = (limit.idle_timeout.min(limit.write_timeout) / 2).max(Duration::from_millis(1));
+        let checks = interval_at(now + period, period);
+        Self { socket, connection, last_byte: now, blocked: None, checks, limit, key, _permit: permit }
+    }
+
+    /// What the socket answered, or why the connection ends while it waits for the socket.
+    fn checked<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.last_byte = Instant::now();
+            return polled;
         }
-        let begun = Arc::new(Self {
-            seat: Arc::clone(seat),
-            leaving: AtomicUsize::new(0),
-            moved_at: AtomicU64::new(0),
-        });
-        let mut under_way = seat.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.len() >= SOME {
-            under_way.retain(|one| one.strong_count() > 0);
+        let mut state = self.connection.state();
+        state.waker.clone_from(context.waker());
+        // A request that came meanwhile is answered first.
+        if state.is_evicted && state.eviction_rank().is_some() {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
         }
-        under_way.push(Arc::downgrade(&begun));
-        begun
-    }
-
-    fn moves(&self) {
-        self.moved_at.store(self.seat.age(), Ordering::Relaxed);
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.seat.idle_since.store(self.seat.age(), Ordering::Relaxed);
-        self.seat.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl<S, R, B> Service<Request<R>> for Seated<S>
-where
-    S: Service<Request<R>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Answer<B>>;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        request.extensions_mut().insert(Connection(Arc::clone(&self.seat)));
-        let under_way = UnderWay::begin(&self.seat);
-        let answered = self.inner.call(request);
-        async move { Ok(answered.await?.map(|body| Answer { body, under_way })) }.boxed()
-    }
-}
-
-/// The body of an answer. Its request is over when the last of its bytes is written, which may be long after
-/// they were asked for.
-#[derive(Debug)]
-pub struct Answer<B> {
-    body: B,
-    under_way: Arc<UnderWay>,
-}
-
-/// Bytes of an answer on their way out.
-#[derive(Debug)]
-pub struct Leaving<D> {
-    data: D,
-    under_way: Arc<UnderWay>,
-}
-
-impl<D> Leaving<D> {
-    fn begin(data: D, under_way: &Arc<UnderWay>) -> Self {
-        if under_way.leaving.fetch_add(1, Ordering::Relaxed) == 0 {
-            under_way.moves();
-        }
-        Self { data, under_way: Arc::clone(under_way) }
-    }
-}
-
-impl<D> Drop for Leaving<D> {
-    fn drop(&mut self) {
-        self.under_way.leaving.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = Leaving<B::Data>;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        let leaving = |data| Leaving::begin(data, &self.under_way);
-        polled.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(leaving))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<D: Buf> Buf for Leaving<D> {
-    fn remaining(&self) -> usize {
-        self.data.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.data.chunk()
-    }
-
-    fn chunks_vectored<'a>(&'a self, parts: &mut [IoSlice<'a>]) -> usize {
-        self.data.chunks_vectored(parts)
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.under_way.moves();
-        self.data.advance(count);
-    }
-}
-
-/// A connection that ends when no byte goes either way for too long, or when it is dismissed.
-#[derive(Debug)]
-pub struct Watched<I> {
-    inner: I,
-    patience: Patience,
-    last: Instant,
-    silence: Pin<Box<Sleep>>,
-    /// When answers are looked at.
-    look: Pin<Box<Sleep>>,
-    dismissed: Pin<Box<WaitForCancellationFutureOwned>>,
-    taken: Taken,
-}
-
-impl<I> Watched<I> {
-    fn new(inner: I, patience: Patience, taken: Taken) -> Self {
-        let last = Instant::now();
-        let silence = Box::pin(sleep_until(last + patience.idle));
-        let look = Box::pin(sleep_until(last + patience.answer / 2));
-        let dismissed = Box::pin(taken.seat.dismissed.clone().cancelled_owned());
-        Self { inner, patience, last, silence, look, dismissed, taken }
-    }
-
-    /// What the connection answered; silence that has lasted too long is an error. The timer is set
-    /// anew only when it rings, not at every byte. A dismissal that came while a request did waits for it.
-    fn heard<T>(&mut self, context: &mut Context<'_>, answered: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if answered.is_ready() {
-            self.last = Instant::now();
-            return answered;
-        }
-        let seat = &self.taken.seat;
-        if self.dismissed.as_mut().poll(context).is_ready()
-            && (seat.is_idle() || seat.is_cut_off.load(Ordering::Relaxed))
-        {
-            return Poll::Ready(Err(dismissal()));
-        }
-        while self.look.as_mut().poll(context).is_ready() {
-            if self.taken.seat.is_stuck(self.patience.answer) {
-                return Poll::Ready(Err(io::Error::new(
-                    ErrorKind::TimedOut,
-                    "no byte of an answer was taken",
-                )));
+        while self.checks.poll_tick(context).is_ready() {
+            let mut waits = state.busy.iter().filter_map(|(_, waits_since)| *waits_since);
+            if self.last_byte.elapsed() >= self.limit.idle_timeout
+                || waits.any(|since| since.elapsed() >= self.limit.write_timeout)
+            {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
-            self.look.as_mut().reset(Instant::now() + self.patience.answer / 2);
-        }
-        while self.silence.as_mut().poll(context).is_ready() {
-            let end = self.last + self.patience.idle;
-            if end <= Instant::now() {
-                return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no byte came or went")));
-            }
-            self.silence.as_mut().reset(end);
         }
         Poll::Pending
     }
 
-    /// What writing answered: where it cannot go on, bytes wait.
-    fn wrote<T>(&mut self, context: &mut Context<'_>, answered: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.taken.seat.is_clogged.store(answered.is_pending(), Ordering::Relaxed);
-        self.heard(context, answered)
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if polled.is_ready() {
+            self.blocked = None;
+        } else if self.blocked.is_none() {
+            self.blocked = Some(self.connection.begin(Some(Instant::now())));
+        }
+        self.checked(context, polled)
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl Drop for Limited {
+    fn drop(&mut self) {
+        lock(&self.limit.open).remove(self.key);
+    }
+}
+
+impl AsyncRead for Limited {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.heard(context, read)
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        self.checked(context, read)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl AsyncWrite for Limited {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.wrote(context, written)
     }
 
@@ -444,21 +302,19 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
         self.wrote(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        self.taken.seat.is_clogged.store(flushed.is_pending(), Ordering::Relaxed);
-        flushed
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }

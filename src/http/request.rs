@@ -4,6 +4,7 @@ use super::address::{ClientAddress, Proxies};
 use super::api::Problem;
 use super::browsers;
 use super::caller::{KnownSender, Sender};
+use super::connections::note_request;
 use crate::access::{Action, Denied};
 use crate::app::App;
 use crate::audit::{SecurityEvent, SecurityEventKind, SecurityEvents};
@@ -14,7 +15,7 @@ use crate::postgres::with_same_connections;
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http_body::Body as _;
 use std::any::Any;
@@ -144,7 +145,8 @@ pub fn layers(router: Router, app: &App) -> Router {
         security: app.security.clone(),
         over_tls: matches!(config.transport, Transport::Tls { .. }) || config.public_url.is_https(),
     };
-    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(watch, observe))
+    let router = router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(watch, observe));
+    router.layer(from_fn(note_request))
 }
 
 /// What is needed to see who asks and to say what browsers may do with the answer.

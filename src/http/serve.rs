@@ -1,6 +1,6 @@
 //! Listening, TLS, the bounds of connections, and an orderly end.
 
-use super::connections::{Doorkeeper, Patience};
+use super::connections::ConnectionLimit;
 use super::{operations, request, router};
 use crate::app::App;
 use crate::config::{Limits, Transport};
@@ -8,10 +8,8 @@ use crate::failure::Failure;
 use crate::secret_files;
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
-use hyper_util::rt::TokioTimer;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -52,12 +50,10 @@ pub async fn serve_on(listener: TcpListener, app: App, handle: Handle<SocketAddr
                 .await
                 .map_err(|error| Failure::new("reading the TLS certificate and key", error))?;
             let _ = app.tls.set(tls.clone());
-            let acceptor = RustlsAcceptor::new(tls)
-                .handshake_timeout(limits.header_timeout)
-                .acceptor(NoDelayAcceptor::new());
-            let server = bounded(listener, handle, &limits);
-            let doorkeeper = Doorkeeper::new(acceptor, limits.connections, patience(&limits));
-            server.acceptor(doorkeeper).serve(addressed(router(&app))).await
+            let server = bounded(listener, handle, &limits).map(|limit| {
+                RustlsAcceptor::new(tls).handshake_timeout(limits.header_timeout).acceptor(limit)
+            });
+            server.serve(addressed(router(&app))).await
         }
     };
     served.map_err(|error| Failure::new("serving", error))
@@ -89,18 +85,12 @@ async fn plain(
     handle: Handle<SocketAddr>,
     limits: &Limits,
 ) -> std::io::Result<()> {
-    let server = bounded(listener, handle, limits);
-    let doorkeeper = Doorkeeper::new(NoDelayAcceptor::new(), limits.connections, patience(limits));
-    server.acceptor(doorkeeper).serve(addressed(router)).await
+    bounded(listener, handle, limits).serve(addressed(router)).await
 }
 
 /// Requests with the address of their peer among their extensions.
 fn addressed(router: Router) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {
     router.into_make_service_with_connect_info()
-}
-
-fn patience(limits: &Limits) -> Patience {
-    Patience { idle: limits.connection_idle, answer: limits.document_time }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -110,21 +100,24 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Bytes of an answer over HTTP/2 that are held for a client that is slow to take them.
 const SEND_BYTES: usize = 64 << 10;
 
-/// A server that knows the bounds of a connection: how long its headers may take and be, and over
-/// HTTP/2 how many requests it may have open or take back.
-fn bounded(listener: TcpListener, handle: Handle<SocketAddr>, limits: &Limits) -> Server<SocketAddr> {
+/// A server that accepts so many connections, with the limits of each: how long its headers may take and be, and over
+/// HTTP/2 how many requests it may have open. There hyper's defaults are the limits of headers (16 KiB), and of requests
+/// that the client takes back before they begin (20).
+fn bounded(
+    listener: TcpListener,
+    handle: Handle<SocketAddr>,
+    limits: &Limits,
+) -> Server<SocketAddr, ConnectionLimit> {
     let mut server = Server::<SocketAddr>::from_listener(listener)
         .handle(handle)
         .first_request_timeout(limits.header_timeout);
     let mut http = server.http_builder().http1();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    http.header_read_timeout(limits.header_timeout);
     // Bodies are read in steps of this size too, of which each connection holds some.
     http.max_buf_size(limits.header_bytes);
     let mut http = server.http_builder().http2();
-    http.timer(TokioTimer::new()).max_header_list_size(limits.http2_header_bytes);
-    http.max_concurrent_streams(limits.http2_streams).max_pending_accept_reset_streams(limits.http2_resets);
-    http.max_send_buf_size(SEND_BYTES);
-    server
+    http.max_concurrent_streams(limits.http2_streams).max_send_buf_size(SEND_BYTES);
+    server.acceptor(ConnectionLimit::new(limits))
 }
 
 /// Every connection is an open file, and a shell's usual limit is far below what may come.

@@ -2,7 +2,9 @@
 
 use crate::harness::oci::{Document, IMAGE, INDEX};
 use crate::harness::{Client, Registry, Signing, eventually, expect, noise};
-use h2::Reason;
+use crate::reloading::make_certificate;
+use bytes::Bytes;
+use h2::{Ping, Reason, RecvStream};
 use proofmark::access::Role;
 use proofmark::failure::Failure;
 use proofmark::storage::PIECE;
@@ -206,6 +208,73 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     registry.check().await;
 }
 
+/// The answer over HTTP/2 to a GET of a manifest, of which the client holds so many bytes, and the connection.
+async fn answer_over_http2(
+    registry: &Registry,
+    path: &str,
+    window: u32,
+) -> (RecvStream, h2::client::Connection<TcpStream>) {
+    let mut client = h2::client::Builder::new();
+    let handshake = client.initial_window_size(window).handshake::<_, Bytes>(Wire::open(registry).await.0);
+    let (mut client, mut connection) = handshake.await.unwrap();
+    let token = format!("Bearer {}", registry.admin().token().unwrap());
+    let request = http::Request::get(format!("{}{path}", registry.url)).header("authorization", token);
+    let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+    let answer = tokio::select! {
+        answer = answer => answer.unwrap(),
+        ended = &mut connection => panic!("the connection ended: {ended:?}"),
+    };
+    assert_eq!(answer.status(), 200);
+    (answer.into_body(), connection)
+}
+
+#[tokio::test]
+async fn an_answer_over_http2_that_is_not_read_is_given_up_while_pings_are_answered() {
+    let registry = Registry::with(|settings| {
+        settings.document_seconds = Some(1);
+        settings.manifest_cache_bytes = Some(0);
+    })
+    .await;
+    let free = || registry.app.answer_room.free_pieces();
+    let all = free();
+    // A short answer is whole in the buffers of HTTP/2, a long one is not.
+    for (version, bytes) in [("1.0", 20_000), ("2.0", 1 << 20)] {
+        let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+            "annotations": {"long": "x".repeat(bytes)}}));
+        registry.admin().pushes("app", version, &long).await;
+        let path = format!("/v2/app/manifests/{version}");
+        let (unread, mut connection) = answer_over_http2(&registry, &path, 1000).await;
+        assert!(free() < all);
+        let mut pings = connection.ping_pong().unwrap();
+        tokio::spawn(connection);
+        let pinging = async { while pings.ping(Ping::opaque()).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(30), pinging).await.expect("the connection ends");
+        eventually("its memory is free", async || free() == all).await;
+        drop(unread);
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn an_answer_over_http2_that_is_read_slowly_is_complete() {
+    let registry = Registry::with(|settings| settings.document_seconds = Some(1)).await;
+    let long = Document::new(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+        "annotations": {"long": "x".repeat(2 << 20)}}));
+    registry.admin().pushes("app", "1.0", &long).await;
+    let (mut body, connection) = answer_over_http2(&registry, "/v2/app/manifests/1.0", 16 << 10).await;
+    tokio::spawn(connection);
+    let mut read = Vec::new();
+    while let Some(bytes) = body.data().await {
+        let bytes = bytes.unwrap();
+        read.extend_from_slice(&bytes);
+        // The whole takes longer than the timeout, and each piece of it less.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        body.flow_control().release_capacity(bytes.len()).unwrap();
+    }
+    assert_eq!(read, long.body);
+    registry.check().await;
+}
+
 #[tokio::test]
 async fn a_body_that_falls_silent_is_given_up_with_a_word() {
     let registry = Registry::with(|settings| settings.body_idle_seconds = Some(1)).await;
@@ -327,7 +396,7 @@ async fn a_connection_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn where_all_connections_are_open_an_idle_one_makes_place_and_a_busy_one_does_not() {
+async fn when_all_connections_are_open_an_idle_one_is_evicted_and_a_busy_one_is_not() {
     let registry = Registry::with(|settings| settings.max_connections = Some(2)).await;
     let admin = registry.admin();
     let live = async || Wire::begin(&registry, "GET /livez", None, "").await;
@@ -343,40 +412,64 @@ async fn where_all_connections_are_open_an_idle_one_makes_place_and_a_busy_one_d
     let mut idle = live().await;
     assert!(idle.answer().await.starts_with("HTTP/1.1 200 "));
     let mut next = live().await;
-    assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "the idle one made place");
+    assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "the idle one is evicted");
     assert_eq!(idle.answer().await, "");
     let _second = busy().await;
     assert_eq!(next.answer().await, "");
     assert_eq!(live().await.answer().await, "", "both are busy");
     drop(first);
-    eventually("the place of the first is free", async || !live().await.answer().await.is_empty()).await;
+    eventually("the first has closed", async || !live().await.answer().await.is_empty()).await;
     registry.check().await;
 }
 
 #[tokio::test]
-async fn strangers_whose_requests_have_no_end_make_place_in_the_end_and_nobody_else_does() {
-    let registry = Registry::with(|settings| settings.max_connections = Some(2)).await;
+async fn a_connection_in_its_tls_handshake_is_evicted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, certificate) = (directory.path().join("tls.key"), directory.path().join("tls.pem"));
+    make_certificate(&key, &certificate);
+    let registry = Registry::with(|settings| {
+        settings.max_connections = Some(1);
+        settings.header_timeout_seconds = Some(600);
+        (settings.tls_key, settings.tls_cert) = (Some(key), Some(certificate));
+    })
+    .await;
+    let mut silent = Wire::open(&registry).await;
+    let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap();
+    let url = registry.url.replace("http://", "https://");
+    assert_eq!(client.get(format!("{url}/livez")).send().await.unwrap().status(), 200);
+    assert_eq!(silent.answer().await, "");
+}
+
+#[tokio::test]
+async fn endless_requests_of_an_anonymous_client_are_evicted_and_others_are_not() {
+    // No other timeout ends them before.
+    let registry = Registry::with(|settings| {
+        settings.max_connections = Some(2);
+        (settings.answer_seconds, settings.body_idle_seconds) = (Some(600), Some(600));
+    })
+    .await;
     let admin = registry.admin();
-    let form =
-        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\nExpect: 100-continue\r\n";
-    let mut stranger = Wire::begin(&registry, "POST /auth/token", None, form).await;
-    let headers = "Content-Length: 9\r\nExpect: 100-continue\r\n";
-    let mut known = Wire::begin(&registry, "PUT /v2/app/manifests/1.0", admin.token(), headers).await;
-    for wire in [&mut stranger, &mut known] {
+    let begin = async |line, token, headers| {
+        let headers = format!("{headers}Content-Length: 9\r\nExpect: 100-continue\r\n");
+        let mut wire = Wire::begin(&registry, line, token, &headers).await;
         let mut heard = [0; 25];
         wire.0.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"HTTP/1.1 100 Continue\r\n\r\n");
-    }
+        wire
+    };
+    let mut known = begin("PUT /v2/app/manifests/1.0", admin.token(), "").await;
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let _anonymous = begin("POST /auth/token", None, form).await;
     let live = async || Wire::begin(&registry, "GET /livez", None, "").await.answer().await;
-    assert_eq!(live().await, "", "a stranger has its time");
-    eventually("a stranger makes place", async || !live().await.is_empty()).await;
+    assert_eq!(live().await, "", "an anonymous client has some time");
+    eventually("the anonymous client is evicted", async || !live().await.is_empty()).await;
     known.say(b"{\"a\": 10}").await;
-    assert!(known.answer().await.contains("HTTP/1.1 400"), "whoever is known goes on");
+    assert!(known.answer().await.contains("MANIFEST_INVALID"), "a client with a credential goes on");
     registry.check().await;
 }
 
 #[tokio::test]
-async fn a_client_that_still_reads_its_answer_makes_place_for_nobody() {
+async fn a_client_that_still_reads_its_answer_is_not_evicted() {
     const LONG: usize = 12 << 20;
     let registry = Registry::with(|settings| {
         settings.max_connections = Some(2);
@@ -394,7 +487,7 @@ async fn a_client_that_still_reads_its_answer_makes_place_for_nobody() {
     let mut idle = Vec::new();
     for _ in 0..3 {
         let mut next = Wire::begin(&registry, "GET /livez", None, "").await;
-        assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "an idle one made place");
+        assert!(next.answer().await.starts_with("HTTP/1.1 200 "), "an idle one is evicted");
         idle.push(next);
     }
     let answer = slow.answer().await;
@@ -471,7 +564,7 @@ async fn whoever_finds_no_room_in_memory_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_credential_that_is_nobodys_is_a_strangers() {
+async fn a_token_of_nobody_counts_as_anonymous() {
     let registry = Registry::start().await;
     registry.admin().push_release("public/app", "1.0", "one").await;
     let public = json!({"principal": "anonymous", "role": "reader", "repositories": "public/**"});
@@ -481,13 +574,13 @@ async fn a_credential_that_is_nobodys_is_a_strangers() {
     let nobody = Client::new(&registry.url, Some(issued));
     let list = "/v2/public/app/tags/list";
     assert_eq!(nobody.get(list).send().await.unwrap().status(), 200);
-    let mut strangers = registry.app.answer_room.own(None).take();
-    strangers.grow(strangers.most_bytes()).await.unwrap();
+    let mut public = registry.app.answer_room.own(None).take();
+    public.grow(public.most_bytes()).await.unwrap();
     for asked in [&nobody, &registry.anyone()] {
         assert_eq!(asked.get(list).send().await.unwrap().status(), 503);
     }
     assert_eq!(registry.admin().get(list).send().await.unwrap().status(), 200);
-    drop(strangers);
+    drop(public);
     registry.check().await;
 }
 

@@ -120,7 +120,7 @@ async fn a_hangup_reloads_and_ends_nothing() {
 }
 
 /// A key and a certificate for 127.0.0.1 that it signed itself.
-fn make_certificate(key: &Path, certificate: &Path) {
+pub fn make_certificate(key: &Path, certificate: &Path) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
