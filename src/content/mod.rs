@@ -37,7 +37,7 @@ pub use manifest::{
     Layer, Manifest, OCI_IMAGE, OCI_INDEX, ParsedManifest, Stored, StoredLayer, TITLE, attach, config_fits,
     file_manifest, find, known, link_empty_config, manifest, note_author, platform_of_config, put_manifest,
 };
-pub use pins::pin;
+pub use pins::{pin, promoted_to};
 pub use quotas::{OverQuota, Usage, count_evidence, over_evidence_quota, over_quota, usage};
 pub use referrers::{AttachedTag, REFERRERS_BYTES, Referrer, Referrers, referrers};
 pub use refused::{DeleteRefused, Holder, PushRefused, ReserveRefused};

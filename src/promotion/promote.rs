@@ -172,7 +172,7 @@ pub(super) async fn write(
         renewed: false,
     };
     let (summary, valid_until) = summary::sign(keys, &of, validity)?;
-    let pinned = format!("promoted to {}", place.environment);
+    let pinned = content::promoted_to(&place.environment);
     content::pin(allowance.connection(), place.repository_id, &digest, &pinned, None).await?;
     pin_evidence(&mut allowance, &place).await?;
     let mut facts = json!({

@@ -194,11 +194,16 @@ async fn what_can_make_a_decision_stricter_passes_the_evidence_quota() {
 async fn acts_that_fit_alone_and_not_together_never_pass_the_evidence_quota() {
     let scene = scene().await;
     let replica = scene.registry.replica().await;
-    let each = scene.result("PASSED", 0).len();
+    // Nothing but the quota makes these wait for each other: only results and scans take the repository alone.
+    let statement = |number: u8| {
+        let predicate = json!({"number": format!("{number:03}")});
+        scene.key.statement(&scene.image, "https://example.com/v1", &predicate)
+    };
+    let each = statement(0).len();
     let pusher = scene.registry.client(Role::Pusher, "**").await;
     scene.quota(i64::try_from(each * 10 + each / 2).unwrap()).await;
     let acts = (0..40_u8).map(|number| {
-        let envelope = scene.result("PASSED", number);
+        let envelope = statement(number);
         assert_eq!(envelope.len(), each);
         let (admin, pusher, image) = (scene.admin.at(&replica.url), pusher.clone(), scene.image.clone());
         tokio::spawn(async move {

@@ -57,6 +57,7 @@ mod replicating;
 mod resolving;
 mod results;
 mod retaining;
+mod retaining_evidence;
 mod rights;
 mod rolling_back;
 mod rooms;

@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 impl Registry {
-    async fn retention(&self, rules: Value) {
+    pub async fn retention(&self, rules: Value) {
         let body = json!({"name": "app", "retention": rules, "tags": {"floating": ["latest", "sha256-*"]}});
         let put = self.admin().put("/api/v1/repositories").json(&body).send().await.unwrap();
         assert!(put.status().is_success(), "{}", put.text().await.unwrap());
     }
 
-    async fn plan(&self) -> Vec<Value> {
+    pub async fn plan(&self) -> Vec<Value> {
         let page = self.admin().document("/api/v1/retention?repository=app").await;
         page["items"].as_array().unwrap().clone()
     }
 
     /// Lets go now, as soon as nobody else does.
-    async fn retain(&self) -> Retained {
+    pub async fn retain(&self) -> Retained {
         let stop = CancellationToken::new();
         let ours = async {
             loop {
@@ -177,7 +177,8 @@ async fn a_version_that_cannot_go_stands_in_no_others_way() {
 
 #[tokio::test]
 async fn a_run_that_is_told_to_stop_waits_for_nothing_and_another_goes_on() {
-    let registry = Registry::collecting().await;
+    let mut registry = Registry::collecting().await;
+    registry.stop_jobs().await;
     let ci = registry.client(Role::Pusher, "**").await;
     registry.retention(rules(true)).await;
     for mark in ["one", "two", "three"] {

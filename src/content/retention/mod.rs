@@ -3,6 +3,9 @@
 //! A plan says first what would go and why; only rules that are enforced take it. Each version goes in
 //! a transaction of its own with all that belongs to it, under locks and looked at again: a tag, a pin
 //! or a promotion that came meanwhile keeps it. Its blobs become garbage, which collection takes.
+//!
+//! Evidence goes with its version, except a FAILED and what is about another version too. Of superseded scan runs the
+//! reports go. Only bytes go: what was stated and found stays in rows, and so do decisions.
 
 mod family;
 mod rules;
@@ -11,7 +14,7 @@ pub use rules::{Expired, Named, Retention, RetentionRule};
 
 use super::referrers::subject_of_tag;
 use super::store::{manifests, retention as store};
-use super::{Holder, Repository, deletes, repositories, tags};
+use super::{Holder, Repository, deletes, pins, repositories, tags};
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
@@ -64,8 +67,11 @@ pub async fn next_enforced(connection: &mut PgConnection, after: i64) -> Result<
     store::next_enforced(connection, after).await
 }
 
-/// The versions that the rules do not keep now, by digest. The names of one repository are in memory
-/// while they are judged.
+/// Superseded reports that are judged at once; the next run goes on.
+const SUPERSEDED: i64 = 10_000;
+
+/// The versions that the rules do not keep now, by digest, and where there are rules the reports of superseded scan
+/// runs. The names of one repository are in memory while they are judged.
 pub async fn expired(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -85,6 +91,16 @@ pub async fn expired(
             expired.insert(untagged.digest, Expired { why: vec![why], ..Expired::default() });
         }
     }
+    if *retention != Retention::default() {
+        for superseded in store::superseded(connection, repository_id, None, SUPERSEDED).await? {
+            // It goes with its version.
+            if !expired.contains_key(&superseded.manifest) {
+                let why = format!("newer scan runs took the place of run {}", superseded.run);
+                let report = Expired { why: vec![why], is_superseded_report: true, ..Expired::default() };
+                expired.entry(superseded.report).or_insert(report);
+            }
+        }
+    }
     Ok(expired)
 }
 
@@ -95,12 +111,22 @@ pub async fn plan(
     expired: impl IntoIterator<Item = (Digest, Expired)>,
 ) -> Result<Vec<Planned>, Failure> {
     let mut planned = Vec::new();
-    for (digest, Expired { tags, why, .. }) in expired {
+    for (digest, expired) in expired {
         let family = family(connection, repository_id, &digest).await?;
+        let held_by = holding(&expired, family.holders);
         let with = family.members.into_keys().filter(|member| *member != digest).collect();
-        planned.push(Planned { digest, tags, why, with, held_by: family.holders });
+        planned.push(Planned { digest, tags: expired.tags, why: expired.why, with, held_by });
     }
     Ok(planned)
+}
+
+/// What holds it. That a version was promoted holds no report of a superseded run.
+fn holding(expired: &Expired, mut holders: Vec<Holder>) -> Vec<Holder> {
+    if expired.is_superseded_report {
+        let of_promotion = |holder: &Holder| matches!(holder, Holder::BelongsTo { reason, .. } if pins::is_of_promotion(reason));
+        holders.retain(|holder| !of_promotion(holder));
+    }
+    holders
 }
 
 /// Lets go of a version and its family, in the caller's transaction, unless something holds it or what
@@ -129,10 +155,15 @@ pub async fn expire(
     let own = family.members.get(digest).cloned().unwrap_or_default();
     let same = family.members.keys().eq(seen.members.keys());
     let unnamed = own.iter().all(|tag| expired.tags.contains(tag) || subject_of_tag(tag).is_some());
-    if !same || !unnamed || !stands(tx, enforced, digest, expired).await? {
+    let stands = stands(tx, enforced, digest, expired).await?;
+    if expired.is_superseded_report && !(stands && unnamed) {
+        // Nothing else rests on it.
+        return Ok(Expiry::Held);
+    }
+    if !same || !unnamed || !stands {
         return Ok(Expiry::Changed);
     }
-    if !family.holders.is_empty() {
+    if !holding(expired, family.holders).is_empty() {
         return Ok(Expiry::Held);
     }
     let members: Vec<Digest> = family.members.keys().cloned().collect();
@@ -161,6 +192,10 @@ async fn stands(
     digest: &Digest,
     expired: &Expired,
 ) -> Result<bool, Failure> {
+    if expired.is_superseded_report {
+        let found = store::superseded(connection, enforced.repository_id, Some(digest), 1).await?;
+        return Ok(!found.is_empty());
+    }
     if expired.names.is_empty() {
         let Some(span) = enforced.retention.untagged_for else { return Ok(false) };
         let before = database_time(connection).await? - span.delta();

@@ -62,6 +62,8 @@ pub struct Expired {
     /// And for each rule that keeps the last, the newer versions that it keeps in its stead. Shared by all
     /// that the rule lets go of.
     pub newer: Vec<Arc<[Named]>>,
+    /// Whether it is the report of a superseded scan run, and no version.
+    pub is_superseded_report: bool,
 }
 
 /// The versions of one rule, counted from the newest.

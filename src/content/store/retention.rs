@@ -74,7 +74,7 @@ pub struct Untagged {
 }
 
 /// Manifests from before a time that no tag names, no index lists, and whose subject, if they have one,
-/// is not there: all of them, or this one if it is one.
+/// is not there, and that carry no evidence which stays: all of them, or this one if it is one.
 pub async fn untagged(
     connection: &mut PgConnection,
     repository_id: i64,
@@ -99,6 +99,7 @@ pub async fn untagged(
              and (m.subject is null or not exists (
                select from manifests s
                where s.repository_id = $1 and (s.sha256 = m.subject or s.sha512 = m.subject)))
+             and not carries_kept_evidence($1, m.digest, array[m.digest])
            order by m.digest"#,
         repository_id,
         before,
@@ -107,6 +108,59 @@ pub async fn untagged(
     .fetch_all(connection)
     .await
     .map_err(|error| Failure::new("looking for manifests that nothing names", error))
+}
+
+/// A scan run in whose place newer ones count.
+pub struct Superseded {
+    pub run: i64,
+    /// What was scanned.
+    pub manifest: Digest,
+    /// The manifest of its report.
+    pub report: Digest,
+}
+
+/// Superseded runs whose reports are there, or the one with this report. Not signed statements, nor what was
+/// retracted, nor runs that the decision of a promotion may name: those that were there when it was promoted.
+pub async fn superseded(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    only: Option<&Digest>,
+    limit: i64,
+) -> Result<Vec<Superseded>, Failure> {
+    sqlx::query_as!(
+        Superseded,
+        r#"select s.id as run, s.manifest as "manifest: Digest", s.report as "report: Digest"
+           from scan_runs s join manifests m on m.repository_id = s.repository_id and m.digest = s.report
+           where s.repository_id = $1 and s.attestation_id is null and s.report = coalesce($2, s.report)
+             and not exists (select from scan_coverage c where c.run_id = s.id and c.is_current)
+             and not exists (select from scan_retractions x where x.run_id = s.id)
+             and (select not was_promoted(c.repository_id, c.image, s.received_at)
+                  from scan_coverage c where c.run_id = s.id limit 1)
+           order by s.id limit $3"#,
+        repository_id,
+        only as Option<&Digest>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for superseded scan runs", error))
+}
+
+/// Those of these manifests that carry evidence which stays when all of them go.
+pub async fn kept_evidence(
+    connection: &mut PgConnection,
+    repository_id: i64,
+    digests: &[Digest],
+) -> Result<Vec<Digest>, Failure> {
+    sqlx::query_scalar!(
+        r#"select digest as "digest!: Digest" from unnest($2::text[]) digest
+           where carries_kept_evidence($1, digest, $2)"#,
+        repository_id,
+        digests as &[Digest],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("looking for evidence that stays", error))
 }
 
 /// What refers to these manifests, by subject (under either digest of theirs) or by one of these floating

@@ -158,6 +158,7 @@ pub(super) struct ScanItem {
     /// Open findings by severity, and how many the scanner itself suppressed.
     counts: Value,
     finding_set: Digest,
+    /// The OCI artifact that keeps the raw report. Retention deletes it of runs that are superseded.
     report: Digest,
     /// What the run looked at, as far as the report states it; null for runs recorded before it was read.
     #[schema(value_type = Option<Scope>)]
