@@ -81,8 +81,8 @@ pub struct Parts {
     looked_at: Mutex<BTreeSet<Digest>>,
     /// What the role of the service may do in Postgres.
     pub runtime_role: RuntimeRole,
-    /// What the last reload found unusable and left as it was.
-    pub kept_at_reload: Mutex<Vec<&'static str>>,
+    /// Files that the start or the last reload could not use.
+    pub unused_files: Mutex<Vec<&'static str>>,
     /// Renders /metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -176,11 +176,12 @@ impl App {
         attestation::enqueue_verifying(&db, Duration::ZERO).await?;
         evidence::enqueue_settling(&db, Duration::ZERO).await?;
         let uploads = Uploads::new(db.clone(), store.clone(), bounds(&config), Some(keys.began()));
-        if let Some(path) = &config.admin_token_file {
-            identity::ensure_admin_token(&db, path, config.secret_file_mode)
-                .await
-                .map_err(|refused| Failure::new("reading the administrator's token file", refused))?;
-        }
+        let unused = match &config.admin_token_file {
+            Some(path) => {
+                unless_ended(identity::ensure_admin_token(&db, path, config.secret_file_mode).await)?
+            }
+            None => None,
+        };
         // This release may read them otherwise than the one before.
         attestation::enqueue_reading(&db).await?;
         let callers = Callers::new(config.wrong_credentials_per_minute);
@@ -222,7 +223,7 @@ impl App {
             tls: OnceLock::new(),
             looked_at: Mutex::default(),
             runtime_role,
-            kept_at_reload: Mutex::default(),
+            unused_files: Mutex::new(unused.into_iter().collect()),
             metrics,
         })))
     }
@@ -312,14 +313,11 @@ impl App {
             Ok(token) => *self.metrics_token.write().unwrap_or_else(PoisonError::into_inner) = token,
             Err(failure) => kept.push(("the metrics token", failure)),
         }
-        if let Some(path) = &self.config.admin_token_file {
-            let read = identity::ensure_admin_token(&self.db, path, self.config.secret_file_mode).await;
-            if let Err(refused) = read {
-                kept.push((
-                    "the administrator's token",
-                    Failure::new("reading the administrator's token file", refused),
-                ));
-            }
+        if let Some(path) = &self.config.admin_token_file
+            && let Err(refused) =
+                identity::reload_admin_token(&self.db, path, self.config.secret_file_mode).await
+        {
+            kept.push((ADMIN_TOKEN, Failure::new(READING_ADMIN_TOKEN, refused)));
         }
         kept
     }
@@ -660,5 +658,20 @@ fn bounds(config: &Config) -> Bounds {
         concurrent: config.limits.concurrent_uploads,
         sessions_per_principal: config.limits.sessions_per_principal,
         blob_grace: config.blob_grace,
+    }
+}
+
+const ADMIN_TOKEN: &str = "the administrator's token";
+const READING_ADMIN_TOKEN: &str = "reading the administrator's token file";
+
+/// A token that ended, or whose principal is disabled, opens nothing and keeps no replica from starting.
+fn unless_ended(read: Result<(), identity::Refused>) -> Result<Option<&'static str>, Failure> {
+    match read {
+        Ok(()) => Ok(None),
+        Err(refused @ (identity::Refused::Ended | identity::Refused::Disabled(_))) => {
+            tracing::error!(error = %refused, "the administrator's token file opens nothing");
+            Ok(Some(ADMIN_TOKEN))
+        }
+        Err(refused) => Err(Failure::new(READING_ADMIN_TOKEN, refused)),
     }
 }

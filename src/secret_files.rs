@@ -4,9 +4,10 @@
 //! checked is the file that is read, not what its name leads to a moment later.
 
 use crate::config::SecretFileMode;
-use std::fs::File;
+use nix::fcntl::OFlag;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -42,6 +43,12 @@ pub enum Unusable {
         /// Its mode.
         mode: u32,
     },
+    /// It is a pipe, a directory or a device.
+    #[error("{} is no regular file", path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// It is larger than any secret.
     #[error("{} has more than {MAX_BYTES} bytes, which no key or token has", path.display())]
     TooLarge {
@@ -60,8 +67,14 @@ impl Unusable {
 /// Reads a secret file whole, if nobody else may.
 pub fn read(path: &Path, rule: SecretFileMode) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     let unreadable = |error| Unusable::Unreadable { path: path.to_owned(), error };
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    // A pipe without a writer is not waited for.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Unusable::NoFile { path: path.to_owned() });
+    }
+    let mode = metadata.mode() & 0o7777;
     match (mode & OTHERS != 0, rule) {
         (true, SecretFileMode::Refuse) => return Err(Unusable::Open { path: path.to_owned(), mode }),
         (true, SecretFileMode::Warn) => {
@@ -127,6 +140,11 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(read(&link, SecretFileMode::Refuse).is_err(), "a link is what it leads to");
         assert!(read(&directory.path().join("none"), SecretFileMode::Warn).unwrap_err().is_missing());
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+        for no_file in [&pipe, directory.path()] {
+            assert!(matches!(read(no_file, SecretFileMode::Refuse), Err(Unusable::NoFile { .. })));
+        }
         fs::write(&path, vec![b'x'; (1 << 20) + 1]).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(matches!(read(&path, SecretFileMode::Refuse), Err(Unusable::TooLarge { .. })));

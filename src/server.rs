@@ -76,5 +76,5 @@ pub async fn reload(app: &App, settings: &Settings, levels: &LogLevels) {
         tracing::info!("reloaded the TLS certificate, the token files and the log levels");
     }
     let names = kept.into_iter().map(|(what, _)| what).collect();
-    *app.kept_at_reload.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    *app.unused_files.lock().unwrap_or_else(PoisonError::into_inner) = names;
 }

@@ -80,7 +80,7 @@ impl Named {
 
 fn disabled_in_words(name: &str, done: &Value) -> String {
     let count = |pointer: &str| done.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);
-    let stays: Vec<String> = ["blocks", "holds", "waivers"]
+    let stays: Vec<String> = ["blocks", "holds", "waivers", "overrides"]
         .into_iter()
         .filter(|kind| count(&format!("/stays/{kind}")) > 0)
         .map(|kind| format!("{kind} {}", at(done, &format!("/stays/{kind}"))))

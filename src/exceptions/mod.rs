@@ -34,7 +34,7 @@ pub use overrides::{
     MAX_OVERRIDE, NewOverride, OverrideFilter, Reviewer, create_override, find_override, overrides,
     review_override, revoke_override,
 };
-pub use principals::{DisableRefused, Ended, Held, disable_principal};
+pub use principals::{DisableRefused, Ended, Held, disable_principal, enable_principal};
 pub use reason::{InvalidReason, Reason};
 pub use refused::Refused;
 pub use shown::Page;

@@ -40,8 +40,8 @@ async fn read_metrics(State(app): State<App>, headers: HeaderMap) -> Response {
 /// 200 while requests are answered, with what an operator should look at; 503 when Postgres or the object store
 /// does not answer, or the clocks differ too much.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
-    let kept = app.kept_at_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let reload = (!kept.is_empty()).then(|| ReadyReason::kept_at_reload(&kept));
+    let kept = app.unused_files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let reload = (!kept.is_empty()).then(|| ReadyReason::unused_files(&kept));
     let role = (app.runtime_role == RuntimeRole::Unlimited).then(ReadyReason::unlimited_role);
     let own = reload.into_iter().chain(role);
     let readiness = Readiness::of(&app.db, &app.store, &app.job_statuses, own).await;

@@ -147,12 +147,13 @@ impl Callers {
             return Ok(Some(caller));
         }
         let docker = DockerToken::read(keys, secret);
+        // The same wrong credential again guesses nothing, and costs no look-up.
+        if self.wrong.get(&key) == Some(generation) {
+            return Ok(None);
+        }
         let is_ours = docker.is_some() || self.known.contains_key(&key);
         if !is_ours {
             self.tries.take(from)?;
-        }
-        if self.wrong.get(&key) == Some(generation) {
-            return Ok(None);
         }
         let found = match docker {
             Some(token) => by_docker_token(db, token).await,

@@ -16,12 +16,14 @@ mod wrong;
 pub use callers::{Caller, Callers};
 pub use docker::{DockerToken, MAX_SCOPES, Made, Requested, TooManyScopes, issue};
 pub use grants::{Given, GrantRow, give, grants, take_back};
-pub use principals::{Allowed, Disabled, PrincipalRow, Uses, allowed_by, disable, enable, principals};
+pub use principals::{
+    Allowed, Disabled, PrincipalRow, Uses, allowed_by, disable, enable, is_disabled, principals,
+};
 pub use secret::{NoSecret, Secret, chosen_secret, without_secrets};
 pub use store::tokens::TokenRow;
 pub use tokens::{
-    ENDS_SOON, Expiry, Issued, NewToken, Refused, announce_ends, create_first_token, create_token,
-    ensure_admin_token, revoke_token, rotate_token, tokens,
+    ENDS_SOON, Expiry, Issued, NewToken, Refused, Rotator, announce_ends, create_first_token, create_token,
+    ensure_admin_token, reload_admin_token, revoke_token, rotate_token, tokens,
 };
 
 use crate::access::Principal;

@@ -7,7 +7,7 @@ use crate::access::{
 };
 use crate::failure::Failure;
 use crate::ledger::{self, Event, Kind};
-use crate::postgres::{Db, Generation, Tx, act, agreed_time};
+use crate::postgres::{Db, Generation, Tx, act, agreed_time, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -55,9 +55,10 @@ pub async fn disable(
     by: &Principal,
     id: PrincipalId,
     reason: &str,
-    at: DateTime<Utc>,
 ) -> Result<Disabled, Refused> {
     let administrators = Administrators::lock(tx).await?;
+    // After the lock: a token or grant that ended meanwhile did so before.
+    let at = database_time(tx).await?;
     let principal = store::principals::find(tx, id).await?.ok_or(Refused::Unknown)?;
     if id == super::service().id || principal.name == "anonymous" {
         return Err(Refused::BuiltIn);
@@ -74,7 +75,12 @@ pub async fn disable(
     Ok(Disabled { principal, tokens, grants })
 }
 
-/// Enables a principal that was disabled: it can be given tokens and grants again, and has none yet.
+/// Whether the principal is disabled.
+pub async fn is_disabled(db: &Db, id: PrincipalId) -> Result<bool, Failure> {
+    Ok(store::tokens::is_disabled(&mut *db.acquire().await?, id).await?)
+}
+
+/// Enables a principal that was disabled and has no open approval: it can be given tokens and grants again, and has none yet.
 pub async fn enable(
     db: &Db,
     grant: &Grant<Administer, Everything>,

@@ -1,5 +1,6 @@
 //! Making and revoking tokens.
 
+use super::callers::Caller;
 use super::principals::Administrators;
 use super::secret::{NoSecret, Secret, chosen_secret};
 use super::store::{self, tokens::TokenRow};
@@ -94,6 +95,9 @@ pub enum Refused {
     /// No open token or grant of this id.
     #[error("there is no open token or grant of this id")]
     Unknown,
+    /// Another token has taken its place.
+    #[error("another token has taken this one's place; rotate that one, or make a new token")]
+    Replaced,
     /// A life that no calendar can end.
     #[error("a token lives 1 second to 100 years; one that does not end by itself is given no end")]
     Life,
@@ -131,9 +135,10 @@ pub enum Refused {
     /// An overlap that is too long.
     #[error("the old token lives on for at most {} days", LONGEST_OVERLAP.as_secs() / 86_400)]
     Overlap,
-    /// A token that was revoked stands in the file.
+    /// A token that ended stands in the file.
     #[error(
-        "the secret in the administrator's token file belongs to a token that was revoked or has expired; write another one"
+        "the secret in the administrator's token file belongs to a token that was revoked or rotated, or has expired; \
+         write another one"
     )]
     Ended,
     /// A chosen secret that cannot be taken.
@@ -271,7 +276,7 @@ pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uu
         let principal = store::tokens::end(&mut tx, id, by.id, at).await?.ok_or(Refused::Unknown)?;
         let ended = store::grants::end_of_token(&mut tx, id, by.id, at).await?;
         administrators.remain(&mut tx).await?;
-        // The right of whom ended with it.
+        // Whose rights it changes.
         let of = (!ended.is_empty()).then_some(principal);
         let changes = of.map(Generation::rights).into_iter().collect();
         let event = event(Kind::TokenRevoked, at, by, json!({ "token": id, "of": of }));
@@ -282,14 +287,34 @@ pub async fn revoke_token(db: &Db, grant: &Grant<Administer, Everything>, id: Uu
     .await
 }
 
+/// The right to rotate a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotator<'a> {
+    by: &'a Principal,
+    id: Uuid,
+}
+
+impl<'a> Rotator<'a> {
+    /// The token itself. A docker token that was made with it, for some scopes, does not rotate it.
+    pub fn itself(caller: &'a Caller, id: Uuid) -> Option<Self> {
+        let is_own = caller.token == Some(id) && !caller.authority.is_narrowed();
+        is_own.then(|| Self { by: caller.authority.principal(), id })
+    }
+
+    /// An administrator.
+    pub fn administrator(grant: &'a Grant<Administer, Everything>, id: Uuid) -> Self {
+        Self { by: grant.principal(), id }
+    }
+}
+
 /// Makes a token that takes another's place: of the same principal, with the same grants and networks, and as long a
-/// life. The other one ends when the overlap is over.
+/// life. The other one ends when the overlap is over, and is not rotated again.
 pub async fn rotate_token(
     db: &Db,
-    by: &Principal,
-    id: Uuid,
+    rotator: Rotator<'_>,
     overlap: Duration,
 ) -> Result<(String, Issued), Refused> {
+    let Rotator { by, id } = rotator;
     if overlap > LONGEST_OVERLAP {
         return Err(Refused::Overlap);
     }
@@ -298,6 +323,9 @@ pub async fn rotate_token(
         store::grants::raise_generation(&mut tx).await?;
         let old = store::tokens::by_id(&mut tx, id).await?.filter(|live| live.valid);
         let old = old.ok_or(Refused::Unknown)?;
+        if old.is_replaced {
+            return Err(Refused::Replaced);
+        }
         let at = agreed_time(&mut tx).await?;
         let ends_at = at + TimeDelta::from_std(overlap).map_err(|_| Refused::Overlap)?;
         let life = store::tokens::life(&mut tx, id).await?.and_then(|life| life.to_std().ok());
@@ -385,6 +413,15 @@ pub async fn ensure_admin_token(db: &Db, path: &Path, rule: SecretFileMode) -> R
         Err(NoSecret::Unusable(unusable)) if unusable.is_missing() => write_new(path)?,
         chosen => chosen?,
     };
+    take_admin_token(db, secret).await
+}
+
+/// Makes the content of the administrator's token file a token, if it is none yet. A missing file is an error.
+pub async fn reload_admin_token(db: &Db, path: &Path, rule: SecretFileMode) -> Result<(), Refused> {
+    take_admin_token(db, chosen_secret(path, rule)?).await
+}
+
+async fn take_admin_token(db: &Db, secret: Secret) -> Result<(), Refused> {
     let mut connection = db.pool().acquire().await?;
     match store::tokens::by_secret(&mut connection, &secret.sha256()).await? {
         Some(live) if live.valid => return Ok(()),

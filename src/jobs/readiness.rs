@@ -92,10 +92,13 @@ impl ReadyReason {
         Self::new("database-role-unlimited", message)
     }
 
-    /// A reload found these unusable and left them as they were.
-    pub fn kept_at_reload(what: &[&str]) -> Self {
+    /// The start or the last reload could not use these files; a reload left what was read before.
+    pub fn unused_files(what: &[&str]) -> Self {
         let what = what.join(", ");
-        Self::new("reload-failed", format!("the last reload left as it was: {what}; the log says why"))
+        Self::new(
+            "reload-failed",
+            format!("the start or the last reload could not use {what}; the log says why"),
+        )
     }
 
     fn new(code: &'static str, message: impl Into<String>) -> Self {

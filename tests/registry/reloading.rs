@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use proofmark::config::{SecretFileMode, Settings};
 use proofmark::server::reload;
 use proofmark::telemetry::LogLevels;
+use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -66,6 +67,12 @@ async fn a_reload_that_finds_a_bad_file_keeps_what_was_loaded_and_says_so_until_
     write(&admin, "aaaaaaaaaaaaaaaaaaaa", 0o600);
     reload().await;
     assert!(kept(&registry).await.unwrap().contains("administrator"));
+    fs::remove_file(&admin).unwrap();
+    reload().await;
+    assert!(
+        kept(&registry).await.unwrap().contains("administrator") && !admin.exists(),
+        "a reload makes no token"
+    );
     let next = "another-administrators-token";
     write(&admin, next, 0o600);
     reload().await;
@@ -95,6 +102,19 @@ async fn a_secret_file_that_others_may_read_starts_no_service_unless_the_operato
         fs::set_permissions(&keys, Permissions::from_mode(mode)).unwrap();
         assert_eq!(proofmark::secret_files::read(&keys, rule).is_ok(), starts);
     }
+}
+
+#[tokio::test]
+async fn an_administrators_file_whose_token_was_rotated_keeps_no_replica_from_starting() {
+    let registry = Registry::start().await;
+    let file = registry.app.config.admin_token_file.clone().unwrap();
+    let admin = registry.admin();
+    let whoami = admin.document("/api/v1/whoami").await;
+    let rotation = format!("/api/v1/tokens/{}/rotation", whoami["token"].as_str().unwrap());
+    admin.post_document(&rotation, &json!({}), 201).await;
+    let replica = registry.replica_with(|settings| settings.admin_token_file = Some(file)).await;
+    assert!(kept(&replica).await.unwrap().contains("administrator"));
+    assert_eq!(replica.admin().get("/api/v1/tokens").send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
@@ -154,7 +174,7 @@ async fn a_certificate_is_reloaded_for_new_connections_and_one_that_does_not_fit
     };
     let settings = Settings { data: Some(directory.path().into()), ..Settings::default() };
     let reload = async || reload(&registry.app, &settings, &LogLevels::none()).await;
-    let bad = || registry.app.kept_at_reload.lock().unwrap().clone();
+    let bad = || registry.app.unused_files.lock().unwrap().clone();
     let first = presented().await;
 
     // A key of another certificate, a key that others may read, and no certificate at all.

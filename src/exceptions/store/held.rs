@@ -14,6 +14,8 @@ pub struct Held {
     pub holds: Vec<i64>,
     /// Waivers.
     pub waivers: Vec<i64>,
+    /// Overrides.
+    pub overrides: Vec<i64>,
 }
 
 /// The open ones of a principal.
@@ -26,7 +28,9 @@ pub async fn of(connection: &mut PgConnection, principal: i64) -> Result<Held, F
              array(select h.id from holds h, now where h.by = $1 and h.ended_at is null
                and coalesce(h.until > now.at, true) order by h.id) as "holds!",
              array(select w.id from waivers w, now where w.created_by = $1 and w.ended_at is null
-               and coalesce(w.expires_at > now.at, true) order by w.id) as "waivers!""#,
+               and coalesce(w.expires_at > now.at, true) order by w.id) as "waivers!",
+             array(select o.id from overrides o, now where o.created_by = $1 and o.ended_at is null
+               and o.expires_at > now.at order by o.id) as "overrides!""#,
         principal,
     )
     .fetch_one(connection)

@@ -69,7 +69,7 @@ struct PrincipalDisabled {
 
 /// Disables a principal: its tokens, grants and approvals end at once, and it gets no other until it is enabled.
 ///
-/// Its blocks, holds and waivers stay, and are listed.
+/// Its blocks, holds, waivers and overrides stay, and are listed.
 #[utoipa::path(post, path = "/api/v1/principals/{id}/revocation", tag = "access", params(("id" = i64, Path)),
     request_body = Revocation, responses((status = 200, body = PrincipalDisabled), (status = 404),
         (status = 409, description = "`last-administrator`; `not-open`: it is disabled already"),
@@ -101,7 +101,7 @@ async fn enable_principal(
 ) -> Result<Json<PrincipalRow>, Problem> {
     let grant = caller.may::<Administer, _>(&Everything)?;
     let Revocation { reason } = body.json(&grant).await?;
-    Ok(Json(identity::enable(&app.db, &grant, id, reason.as_str()).await?))
+    Ok(Json(exceptions::enable_principal(&app.db, &grant, id, reason.as_str()).await?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -6,7 +6,7 @@ use super::page::{Page, PageOf};
 use crate::access::{Administer, Binding, Everything, Role};
 use crate::app::App;
 use crate::http::Caller;
-use crate::identity::{self, Expiry, Given, GrantRow, Issued, NewToken, Refused, TokenRow};
+use crate::identity::{self, Expiry, Given, GrantRow, Issued, NewToken, Refused, Rotator, TokenRow};
 use crate::names::{EnvironmentName, Pattern};
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -177,6 +177,7 @@ fn shown_once(principal: String, issued: &Issued) -> Shown {
 /// one ends after the overlap. A token may rotate itself; others are an administrator's to rotate.
 #[utoipa::path(post, path = "/api/v1/tokens/{id}/rotation", tag = "access", params(("id" = Uuid, Path)),
     request_body = Rotation, responses((status = 201, body = TokenCreated), (status = 404),
+        (status = 409, description = "`not-open`: another token has taken its place"),
         (status = 422, description = "`principal-refused`")))]
 async fn rotate_token(
     State(app): State<App>,
@@ -184,13 +185,16 @@ async fn rotate_token(
     Path(id): Path<Uuid>,
     body: Unread,
 ) -> Result<Shown, Problem> {
-    let is_own = caller.known().token == Some(id) && !caller.authority().is_narrowed();
-    if !is_own {
-        caller.may::<Administer, _>(&Everything)?;
-    }
+    let administrator;
+    let rotator = if let Some(itself) = Rotator::itself(caller.known(), id) {
+        itself
+    } else {
+        administrator = caller.may::<Administer, _>(&Everything)?;
+        Rotator::administrator(&administrator, id)
+    };
     let Rotation { overlap_seconds } = body.json(&caller.about_itself()?).await?;
     let overlap = Duration::from_secs(overlap_seconds);
-    let (principal, issued) = identity::rotate_token(&app.db, caller.principal(), id, overlap).await?;
+    let (principal, issued) = identity::rotate_token(&app.db, rotator, overlap).await?;
     refresh(&app).await;
     Ok(shown_once(principal, &issued))
 }
@@ -268,7 +272,7 @@ impl From<Refused> for Problem {
             Refused::Disabled(_) => {
                 Self::new(StatusCode::CONFLICT, "principal-disabled", refused.to_string())
             }
-            Refused::DisabledAlready(_) | Refused::NotDisabled(_) => {
+            Refused::DisabledAlready(_) | Refused::NotDisabled(_) | Refused::Replaced => {
                 Self::new(StatusCode::CONFLICT, "not-open", refused.to_string())
             }
             Refused::PrincipalName

@@ -27,8 +27,10 @@ macro_rules! rows {
     ($rest:literal, $($argument:tt)*) => {
         sqlx::query_as!(
             PrincipalRow,
-            r#"select p.id, p.name, p.created_at,
-                 (select count(*) from tokens t where t.principal_id = p.id and token_is_live(t)) as "tokens!",
+            r#"with now as materialized (select decision_time() as at)
+               select p.id, p.name, p.created_at,
+                 (select count(*) from tokens t, now where t.principal_id = p.id
+                    and coalesce(t.ended_at > now.at, true) and coalesce(t.expires_at > now.at, true)) as "tokens!",
                  (select count(*) from grants g where g.principal_id = p.id and g.ended_at is null) as "grants!",
                  d.disabled_at as "disabled_at?", d.reason as "disabled_reason?"
                from principals p left join principals_disabled d on d.principal_id = p.id

@@ -35,6 +35,8 @@ pub struct Live {
     pub addresses: Option<Vec<String>>,
     /// When it ends, by itself or since another took its place.
     pub ends_at: Option<DateTime<Utc>>,
+    /// Whether another took its place.
+    pub is_replaced: bool,
     pub valid: bool,
 }
 
@@ -108,28 +110,26 @@ pub async fn note_uses(
     Ok(())
 }
 
+macro_rules! live {
+    ($condition:literal, $argument:expr) => {
+        sqlx::query_as!(
+            Live,
+            r#"select t.id, t.principal_id, p.name as principal, t.secret_sha256, t.has_grants, t.addresses,
+                 least(t.expires_at, t.ended_at) as ends_at, t.ended_at is not null as "is_replaced!",
+                 token_is_live(t) as "valid!"
+               from tokens t join principals p on p.id = t.principal_id where "#
+                + $condition,
+            $argument
+        )
+    };
+}
+
 pub async fn by_secret(connection: &mut PgConnection, secret_sha256: &[u8]) -> sqlx::Result<Option<Live>> {
-    sqlx::query_as!(
-        Live,
-        r#"select t.id, t.principal_id, p.name as principal, t.secret_sha256, t.has_grants, t.addresses,
-                  least(t.expires_at, t.ended_at) as ends_at, token_is_live(t) as "valid!"
-           from tokens t join principals p on p.id = t.principal_id where t.secret_sha256 = $1"#,
-        secret_sha256
-    )
-    .fetch_optional(connection)
-    .await
+    live!("t.secret_sha256 = $1", secret_sha256).fetch_optional(connection).await
 }
 
 pub async fn by_id(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Live>> {
-    sqlx::query_as!(
-        Live,
-        r#"select t.id, t.principal_id, p.name as principal, t.secret_sha256, t.has_grants, t.addresses,
-                  least(t.expires_at, t.ended_at) as ends_at, token_is_live(t) as "valid!"
-           from tokens t join principals p on p.id = t.principal_id where t.id = $1"#,
-        id
-    )
-    .fetch_optional(connection)
-    .await
+    live!("t.id = $1", id).fetch_optional(connection).await
 }
 
 /// Tokens in the order in which they were made, which is that of their ids.
@@ -151,7 +151,7 @@ pub async fn list(
     .await
 }
 
-/// Ends a token that holds or will end, at this time; the principal and its name. `None` when there is no such token, or
+/// Ends a token that holds or will end, at this time; its principal. `None` when there is no such token, or
 /// it ends before that.
 pub async fn end(
     connection: &mut PgConnection,
@@ -188,7 +188,7 @@ pub async fn ending(
         Ending,
         r#"select t.id, t.principal_id, p.name as principal, t.expires_at as "ends_at!"
            from tokens t join principals p on p.id = t.principal_id
-           where t.expires_at < $1 and token_is_live(t) and t.ended_at is null
+           where t.expires_at > (select decision_time()) and t.expires_at < $1 and t.ended_at is null
              and not exists (select from token_ends_announced a where a.token_id = t.id)
            order by t.id limit $2"#,
         before,
@@ -208,10 +208,11 @@ pub async fn announce(connection: &mut PgConnection, id: Uuid, at: DateTime<Utc>
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// How many tokens hold and end by themselves before this time.
+/// How many tokens that nobody has replaced hold and end by themselves before this time.
 pub async fn count_ending(connection: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"select count(*) as "count!" from tokens t where t.expires_at < $1 and token_is_live(t)"#,
+        r#"select count(*) as "count!" from tokens
+           where expires_at > (select decision_time()) and expires_at < $1 and ended_at is null"#,
         before
     )
     .fetch_one(connection)

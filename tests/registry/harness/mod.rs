@@ -98,12 +98,18 @@ impl Registry {
     /// Another replica of this registry: the same database and storage, an own process' worth of
     /// caches and jobs.
     pub async fn replica(&self) -> Self {
+        self.replica_with(|_| ()).await
+    }
+
+    /// The same, with settings of its own.
+    pub async fn replica_with(&self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings(self.directory.path(), self.database_url());
         settings.storage = Some(self.app.config.storage.clone());
         settings.keys.clone_from(&self.app.config.keys);
         settings.trust_file.clone_from(&self.app.config.trust_file);
         settings.collection_seconds = Some(self.app.config.collection.as_secs());
         settings.background_percent = Some(self.app.config.background_percent);
+        change(&mut settings);
         Self::open(Starting { settings }, tempfile::tempdir().unwrap()).await
     }
 
