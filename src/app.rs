@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::identity::{Callers, Secret};
 use crate::intake::ScanReading;
 use crate::jobs::{
-    self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Retained,
-    Schedule, Worker,
+    self, ClockWatch, CollectionSettings, Due, Handlers, JobStatuses, Jobs, Pace, QueueSettings, Restored,
+    Retained, Schedule, Worker,
 };
 use crate::keys::{self, Keys, Source, Sources};
 use crate::ledger::LogListener;
@@ -117,9 +117,11 @@ const QUEUE_EVERY: Duration = Duration::from_secs(2);
 const QUEUE_REST: Duration = Duration::from_millis(100);
 /// How often security events are written. A crash loses those since the last time.
 const WRITE_SECURITY_EVENTS_EVERY: Duration = Duration::from_mins(1);
-/// How often damaged blobs are read again, and how many: who restored the store's bytes gets them back by that.
+/// How long after all damaged blobs were read again they are read once more: who restored the store's bytes gets them
+/// back by that.
 const RESTORE_BLOBS_EVERY: Duration = Duration::from_mins(10);
-const RESTORED_AT_ONCE: i64 = 10;
+/// How often a replica looks whether they are to be read again, or another replica's run was cut off.
+const LOOK_FOR_DAMAGED_EVERY: Duration = Duration::from_mins(1);
 /// How often security events are deleted that are too old or too many.
 const FORGET_SECURITY_EVENTS_EVERY: Duration = Duration::from_hours(1);
 /// Dry runs at once; one principal has half of them.
@@ -398,9 +400,14 @@ impl App {
         self.security.write(&self.db).await
     }
 
-    /// Gives out again the damaged blobs whose bytes are right by now; how many.
-    pub async fn restore_blobs(&self) -> Result<u64, Failure> {
-        audit::restore_blobs(&self.db, &self.store, &identity::service(), RESTORED_AT_ONCE).await
+    /// Gives out again the damaged blobs whose bytes are right by now, if it is due and no other replica does.
+    pub async fn restore_blobs(
+        &self,
+        due: Due,
+        stop: &CancellationToken,
+    ) -> Result<Option<Restored>, Failure> {
+        let pace = Pace::percent(self.config.background_percent);
+        jobs::restore_blobs(&self.db, &self.store, pace, due, stop).await
     }
 
     fn start_audit_jobs(&self, jobs: &mut Jobs) {
@@ -409,10 +416,9 @@ impl App {
             let app = app.clone();
             async move { app.write_security_events().await.map(|_| ()) }
         });
-        let schedule = Schedule::every(RESTORE_BLOBS_EVERY).may_run_long();
+        let schedule = Schedule::every(LOOK_FOR_DAMAGED_EVERY).may_run_long();
         self.start_while_clocks_agree(jobs, "restored-blobs", schedule, |app, stop| async move {
-            let restoring = app.restore_blobs();
-            stop.run_until_cancelled(restoring).await.unwrap_or(Ok(0)).map(|_| ())
+            app.restore_blobs(Due::Every(RESTORE_BLOBS_EVERY), &stop).await.map(|_| ())
         });
         let schedule = Schedule::every(FORGET_SECURITY_EVENTS_EVERY);
         self.start_while_clocks_agree(jobs, "security-event-retention", schedule, |app, _| async move {
@@ -519,7 +525,8 @@ async fn migrate(db: &Db, config: &Config) -> Result<RuntimeRole, Failure> {
     if role == RuntimeRole::Unlimited {
         tracing::warn!(
             role = name,
-            "the service's role owns its tables: set PROOFMARK_MIGRATION_DATABASE_URL, so that it cannot change events"
+            "the service's role owns its database, schema, tables or functions: set PROOFMARK_MIGRATION_DATABASE_URL, so \
+             that it cannot change events"
         );
     }
     Ok(role)

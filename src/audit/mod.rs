@@ -12,7 +12,7 @@ mod store;
 
 pub use events::{Auditor, Page, Question, export, page};
 pub use fsck::{Checkpoint, ROW_BYTES, Report, Run, Step, Violation, fsck, fsck_from};
-pub use repair::{Repair, repair, restore_blobs};
+pub use repair::{Repair, next_damaged, repair};
 pub use security::{
     SecurityEvent, SecurityEventKind, SecurityEventRow, SecurityEvents, SecurityQuestion,
     UnknownSecurityEventKind, forget_security_events, security_events,

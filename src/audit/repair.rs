@@ -12,6 +12,7 @@ use crate::postgres::{Db, Generation, act, database_time};
 use crate::storage::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::PgConnection;
 use std::fmt;
 
 /// What would set a violation right.
@@ -53,14 +54,12 @@ impl fmt::Display for Repair {
     }
 }
 
-/// Gives out again the damaged blobs that are whole by now, as where the object store was restored; looks at so many at
-/// the most. How many.
-pub async fn restore_blobs(db: &Db, bytes: &Store, by: &Principal, most: i64) -> Result<u64, Failure> {
-    let mut restored = 0;
-    for digest in store::damaged(&mut *db.acquire().await?, most).await? {
-        restored += u64::from(repair(db, bytes, &Repair::RestoredBlob { digest }, by).await?);
-    }
-    Ok(restored)
+/// The damaged blob with the next digest.
+pub async fn next_damaged(
+    connection: &mut PgConnection,
+    after: Option<&Digest>,
+) -> Result<Option<Digest>, Failure> {
+    store::next_damaged(connection, after).await
 }
 
 /// Repairs, and says whether there was still something to repair. One transaction, with its event.

@@ -145,7 +145,8 @@ impl Blob {
     }
 
     /// A range of its bytes that is not empty, checked by the digests of its pieces, where it has them. `found` is
-    /// called for damage.
+    /// called for damage. It is read where the blob lies now: somebody may have pushed a damaged one again since it
+    /// was found.
     pub async fn read_range<F>(
         &self,
         db: &Db,
@@ -156,18 +157,21 @@ impl Blob {
     where
         F: FnOnce(Checked) + Send + 'static,
     {
-        let touched = TouchedPieces::of(&range, self.size_bytes);
-        let digests = match &self.location {
-            Location::Inline(_) => Some(PieceDigests::new(Vec::new())),
-            Location::Object(key) if self.has_pieces => {
-                store::pieces(&mut *db.acquire().await?, &self.digest, key, &touched.digests).await?
-            }
-            Location::Object(_) => None,
-        };
-        match digests {
-            Some(digests) => store.read_range_checked(self.described(), range, digests, found).await,
-            None => store.read(&self.location, range).await,
+        if !self.has_pieces && matches!(self.location, Location::Object(_)) {
+            return store.read(&self.location, range).await;
         }
+        let touched = TouchedPieces::of(&range, self.size_bytes);
+        let (location, digests) = match &self.location {
+            location @ Location::Inline(_) => (location.clone(), PieceDigests::new(Vec::new())),
+            Location::Object(_) => {
+                let found = store::pieces(&mut *db.acquire().await?, &self.digest, &touched.digests).await?;
+                found.ok_or_else(|| {
+                    Failure::new("reading a part of a blob", "its bytes were replaced or deleted meanwhile")
+                })?
+            }
+        };
+        let described = Described { location: &location, ..self.described() };
+        store.read_range_checked(described, range, digests, found).await
     }
 
     /// Memory that a range of it takes while it is read: the piece that is checked, and the one that goes out.

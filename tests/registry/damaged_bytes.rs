@@ -1,10 +1,17 @@
 //! The object store is not believed: wrong bytes never come as a whole answer, and are seen.
 
 use crate::harness::{Client, Registry, eventually, header, noise};
+use futures::TryStreamExt;
 use proofmark::access::Role;
+use proofmark::content;
+use proofmark::failure::Failure;
+use proofmark::jobs::Due;
 use proofmark::names::Digest;
 use proofmark::storage::PIECE_BYTES;
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// The file that holds a blob.
 async fn file(registry: &Registry, digest: &Digest) -> PathBuf {
@@ -124,6 +131,42 @@ async fn a_range_is_checked_by_the_pieces_that_it_touches() {
 }
 
 #[tokio::test]
+async fn a_range_of_a_blob_that_moves_after_it_was_found_is_checked_where_it_lies_now() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let bytes = noise(11, 300_000);
+    let digest = ci.push_blob("store/x", &bytes).await;
+    let app = &registry.app;
+    let mut connection = app.db.acquire().await.unwrap();
+    let name = "store/x".parse().unwrap();
+    let repository = content::repository(&mut connection, &name).await.unwrap().unwrap();
+    let blob = content::blobs::find(&mut connection, repository.id, &digest).await.unwrap().unwrap();
+    drop(connection);
+    // Its bytes are damaged, and somebody pushes it again.
+    let damaged = file(&registry, &digest).await;
+    let moved = damaged.with_file_name("moved");
+    fs::copy(&damaged, &moved).unwrap();
+    flip(&damaged, 1000);
+    registry
+        .tamper(
+            "update blobs set object_key = regexp_replace(object_key, '[^/]+$', 'moved')
+             where object_key is not null",
+        )
+        .await;
+    let range = async || {
+        let stream = blob.read_range(&app.db, &app.store, 999..1002, |_| ()).await?;
+        let chunks: Vec<_> = stream.try_collect().await.expect("the bytes are right");
+        Ok::<_, Failure>(chunks.concat())
+    };
+    assert_eq!(range().await.unwrap(), bytes[999..1002]);
+    // What has no pieces any more is not read unchecked.
+    registry.tamper("update blobs set pieces = null where object_key is not null").await;
+    range().await.unwrap_err();
+    fs::remove_file(&damaged).unwrap();
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn a_truncated_object_breaks_the_answer_off_and_is_marked() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;
@@ -141,9 +184,51 @@ async fn a_truncated_object_breaks_the_answer_off_and_is_marked() {
     registry.check().await;
 }
 
+/// Reads all damaged blobs again: how many are given out again, are damaged still, and cannot be read.
+async fn restored(registry: &Registry) -> (u64, u64, u64) {
+    let run = registry.app.restore_blobs(Due::Now, &CancellationToken::new()).await.unwrap().unwrap();
+    (run.restored, run.damaged, run.unread)
+}
+
+#[tokio::test]
+async fn blobs_that_stay_damaged_or_cannot_be_read_keep_no_other_from_being_restored() {
+    let mut registry = Registry::with(|settings| settings.background_percent = Some(100)).await;
+    registry.stop_jobs().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    let mut files = Vec::new();
+    for seed in 20..32 {
+        let digest = ci.push_blob("store/x", &noise(seed, 70_000)).await;
+        files.push((file(&registry, &digest).await, digest));
+    }
+    registry.tamper("update blobs set damaged_at = clock_timestamp() where object_key is not null").await;
+    files.sort_by(|(_, one), (_, other)| one.cmp(other));
+    let ((unreadable, _), others) = files.split_first().unwrap();
+    let ((_, whole), damaged) = others.split_last().unwrap();
+    let aside = unreadable.with_file_name("aside");
+    fs::rename(unreadable, &aside).unwrap();
+    fs::create_dir(unreadable).unwrap();
+    for (path, _) in damaged {
+        flip(path, 7);
+    }
+    assert_eq!(restored(&registry).await, (1, 10, 1));
+    assert_eq!(ci.head_blob("store/x", whole).await, 200);
+    // No other replica reads them meanwhile, or again before it is due.
+    let other = registry.replica().await;
+    let due = Due::Every(Duration::from_hours(1));
+    let run = other.app.restore_blobs(due, &CancellationToken::new()).await.unwrap();
+    assert!(run.is_none(), "{run:?}");
+    fs::remove_dir(unreadable).unwrap();
+    fs::rename(&aside, unreadable).unwrap();
+    for (path, _) in damaged {
+        flip(path, 7);
+    }
+    assert_eq!(restored(&registry).await, (11, 0, 0));
+    registry.check().await;
+}
+
 #[tokio::test]
 async fn a_damaged_blob_whose_bytes_the_operator_restored_is_given_out_again() {
-    let registry = Registry::start().await;
+    let mut registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;
     let bytes = noise(10, 300_000);
     let digest = ci.push_blob("store/x", &bytes).await;
@@ -152,9 +237,10 @@ async fn a_damaged_blob_whose_bytes_the_operator_restored_is_given_out_again() {
     flip(&file, 7);
     assert_eq!(read(&ci, &path, None).await.1, None);
     eventually("it is marked", async || ci.head_blob("store/x", &digest).await == 404).await;
-    assert_eq!(registry.app.restore_blobs().await.unwrap(), 0, "it is still wrong");
+    registry.stop_jobs().await;
+    assert_eq!(restored(&registry).await, (0, 1, 0), "it is still wrong");
     flip(&file, 7);
-    assert_eq!(registry.app.restore_blobs().await.unwrap(), 1);
+    assert_eq!(restored(&registry).await, (1, 0, 0));
     assert_eq!(read(&ci, &path, None).await, (200, Some(bytes)));
     assert!(codes(&registry).await.is_empty());
     registry.check().await;

@@ -36,15 +36,19 @@ pub async fn blob(
     }))
 }
 
-/// Damaged blobs, those that were found first.
-pub async fn damaged(connection: &mut PgConnection, limit: i64) -> Result<Vec<Digest>, Failure> {
+/// The damaged blob with the next digest.
+pub async fn next_damaged(
+    connection: &mut PgConnection,
+    after: Option<&Digest>,
+) -> Result<Option<Digest>, Failure> {
     sqlx::query_scalar!(
-        r#"select digest as "digest: Digest" from blobs where damaged_at is not null order by damaged_at limit $1"#,
-        limit
+        r#"select digest as "digest: Digest" from blobs
+           where damaged_at is not null and digest > $1 order by digest limit 1"#,
+        after.map_or("", Digest::as_str)
     )
-    .fetch_all(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(|error| Failure::new("reading damaged blobs", error))
+    .map_err(|error| Failure::new("looking for a damaged blob", error))
 }
 
 /// Marks the blob as damaged, or as whole, if its bytes lie where they were looked at.

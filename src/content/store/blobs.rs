@@ -211,28 +211,27 @@ pub async fn manifests_using(
     .map_err(|error| Failure::new("finding who needs a blob", error))
 }
 
-/// Some digests of the pieces of a blob, by where they stand among all; `None` when the blob lies elsewhere by now.
+/// Where the blob lies now, and some digests of its pieces, by where they stand among all; `None` when it has none or
+/// is gone.
 pub async fn pieces(
     connection: &mut PgConnection,
     digest: &Digest,
-    key: &str,
     among: &Range<u64>,
-) -> Result<Option<PieceDigests>, Failure> {
+) -> Result<Option<(Location, PieceDigests)>, Failure> {
     let failed = |error| Failure::new("reading the digests of a blob's pieces", error);
     let number =
         |number: u64| i32::try_from(number).map_err(|error| Failure::new("finding a blob's pieces", error));
-    let bytes = sqlx::query_scalar!(
-        r#"select substring(pieces from $3 for $4) as "pieces!" from blobs
-           where digest = $1 and object_key = $2 and pieces is not null"#,
+    let row = sqlx::query!(
+        r#"select object_key as "object_key!", substring(pieces from $2 for $3) as "pieces!" from blobs
+           where digest = $1 and object_key is not null and pieces is not null"#,
         digest as &Digest,
-        key,
         number(among.start + 1)?,
         number(among.end - among.start)?,
     )
     .fetch_optional(connection)
     .await
     .map_err(failed)?;
-    Ok(bytes.map(PieceDigests::new))
+    Ok(row.map(|row| (Location::Object(row.object_key), PieceDigests::new(row.pieces))))
 }
 
 /// Keeps the digests of the pieces of a blob that has none, if its bytes lie where they were read.
