@@ -50,11 +50,13 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// The outcome and the gates that refuse; not their messages, which tell of times.
+/// The outcome, the policies that were asked and the gates that refuse; not their messages, which tell of times.
 fn grounds(judged: &Judged) -> Result<Digest, Failure> {
     let decision = &judged.decision;
     let refusing = decision.gates.iter().filter(|gate| gate.stands_in_the_way());
     let gates: BTreeSet<_> = refusing.map(|gate| (&gate.policy, gate.gate)).collect();
-    let text = serde_json::to_vec(&json!({"outcome": decision.verdict.as_str(), "gates": gates}));
+    let policies: Vec<_> = judged.policies.in_force.keys().collect();
+    let grounds = json!({"outcome": decision.verdict.as_str(), "policies": policies, "gates": gates});
+    let text = serde_json::to_vec(&grounds);
     Ok(Digest::sha256(&text.map_err(|error| Failure::new("recording a refusal", error))?))
 }

@@ -334,6 +334,14 @@ async fn the_same_refusal_is_one_record_with_a_count_and_others_are_so_many_a_mi
     assert_ne!(expect(other.promote("app", &image, "prod").await, 409).await["decision"], first);
     registry.policy("prod", "{min_age: 1h}").await;
     assert_ne!(refused(&image).await, first);
+    // So is one by another version of the policy, though the same gate refuses.
+    registry.policy("prod", "{min_age: 2h}").await;
+    let second = refused(&image).await;
+    registry.policy("prod", "{min_age: 3h}").await;
+    let third = expect(admin.promote("app", &image, "prod").await, 409).await;
+    assert_ne!(third["decision"], second);
+    let recorded = format!("/api/v1/decisions/{}", third["decision"].as_str().unwrap());
+    assert_eq!(admin.document(&recorded).await["gates"], third["gates"]);
     // An hour later it is recorded anew.
     registry.tamper("update promotion_refusals set first_at = first_at - interval '61 minutes'").await;
     assert_ne!(refused(&image).await, first);
