@@ -9,12 +9,12 @@ use super::store::security as store;
 use crate::access::{Action, Audit, Everything, Grant, Principal, PrincipalId};
 use crate::clock;
 use crate::failure::Failure;
-use crate::names::RepositoryName;
+use crate::names::{RepositoryName, client_network};
 use crate::postgres::Db;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
@@ -92,13 +92,36 @@ struct Key {
     repository: Option<RepositoryName>,
 }
 
+impl Key {
+    /// Whether it says more than what happened, and by whom.
+    fn is_detailed(&self) -> bool {
+        self.action.is_some() || self.repository.is_some()
+    }
+}
+
+/// Maximum number of records of one principal or address that name an action or a repository; what is beyond is
+/// counted without them.
+const MAX_DETAILED: usize = 10;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Principal(PrincipalId),
-    /// Of somebody without a credential that holds. Of IPv6 the first 64 bits, which are one customer's.
+    /// A client whose credential does not hold, or that shows none: its address, of IPv6 the first 64 bits, which
+    /// belong to one customer.
     Address(IpAddr),
     /// More than there are records for.
     Others,
+}
+
+impl Who {
+    /// Whether both have a credential that holds, or neither has.
+    fn is_like(&self, other: &Self) -> bool {
+        match self {
+            Self::Principal(_) => matches!(other, Self::Principal(_)),
+            Self::Address(_) => matches!(other, Self::Address(_)),
+            Self::Others => matches!(other, Self::Others),
+        }
+    }
 }
 
 /// What is known of those that are counted together.
@@ -121,7 +144,8 @@ pub struct SecurityEvents {
 }
 
 impl SecurityEvents {
-    /// None yet; between two writes as many records as this, of which those without a credential have half.
+    /// None yet; maximum number of records between two writes. Half of them are for clients without a credential, and
+    /// of either half one half is for records without an action or a repository.
     pub fn new(records: usize) -> Self {
         Self { pending: Arc::default(), records }
     }
@@ -132,7 +156,7 @@ impl SecurityEvents {
         let now = clock::now();
         let who = match &event.principal {
             Some(principal) => Who::Principal(principal.id),
-            None => Who::Address(network(event.address)),
+            None => Who::Address(client_network(event.address)),
         };
         let key = Key { kind: event.kind, who, action: event.action, repository: event.repository };
         let counted = Counted {
@@ -146,20 +170,28 @@ impl SecurityEvents {
         self.add(key, counted);
     }
 
-    /// Adds to the record, to a coarser one where there are as many as may be, or to that of all others.
+    /// Adds to the record, to a coarser one where there are as many as may be, or to that of all others. The names of
+    /// repositories may be made up, so they take neither more than a few records of one client nor the half that is
+    /// for clients alone.
     fn add(&self, key: Key, counted: Counted) {
         let mut pending = self.pending();
-        let of_addresses = pending.keys().filter(|key| matches!(key.who, Who::Address(_))).count();
-        let of_principals = pending.keys().filter(|key| matches!(key.who, Who::Principal(_))).count();
-        let is_full = |key: &Key| match key.who {
-            Who::Principal(_) => of_principals >= self.records - self.records / 2,
-            Who::Address(_) => of_addresses >= self.records / 2,
-            Who::Others => false,
+        let most = match key.who {
+            Who::Principal(_) => self.records - self.records / 2,
+            Who::Address(_) => self.records / 2,
+            Who::Others => usize::MAX,
         };
-        let without_repository = Key { action: None, repository: None, ..key.clone() };
-        let others = Key { who: Who::Others, ..without_repository.clone() };
+        let of_such: Vec<_> = pending.keys().filter(|one| one.who.is_like(&key.who)).collect();
+        let is_full = |new: &Key| {
+            let detailed = of_such.iter().filter(|one| one.is_detailed());
+            let own = detailed.clone().filter(|one| one.who == new.who);
+            let has_details =
+                new.is_detailed() && (own.count() >= MAX_DETAILED || detailed.count() >= most / 2);
+            of_such.len() >= most || has_details
+        };
+        let without_details = Key { action: None, repository: None, ..key.clone() };
+        let others = Key { who: Who::Others, ..without_details.clone() };
         let fits = |key: &Key| pending.contains_key(key) || !is_full(key);
-        let key = [key, without_repository].into_iter().find(fits).unwrap_or(others);
+        let key = [key, without_details].into_iter().find(fits).unwrap_or(others);
         let counted = if key.who == Who::Others {
             Counted { principal: None, token: None, address: None, ..counted }
         } else {
@@ -218,14 +250,6 @@ impl Counted {
         if other.last_at >= self.last_at {
             (self.last_at, self.token, self.address) = (other.last_at, other.token, other.address);
         }
-    }
-}
-
-/// What is one client's of an address.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -297,6 +321,7 @@ pub async fn forget_security_events(db: &Db, days: u32, most: i64) -> Result<u64
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     fn event(
         kind: SecurityEventKind,
@@ -339,6 +364,33 @@ mod tests {
         let named = pending.keys().filter(|key| matches!(key.who, Who::Principal(_))).count();
         assert_eq!((named, pending.len()), (10, 21));
         assert_eq!(pending.values().map(|counted| counted.count).sum::<i64>(), 10_010);
+    }
+
+    #[test]
+    fn a_principal_that_makes_up_names_hides_no_other() {
+        let events = SecurityEvents::new(400);
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let named = |events: &SecurityEvents, id: i64| {
+            let pending = events.pending();
+            let of = pending.iter().filter(|(key, _)| key.who == Who::Principal(id));
+            of.map(|(_, counted)| (counted.principal.is_some(), counted.count)).collect::<Vec<_>>()
+        };
+        for number in 0..1000 {
+            let made_up = format!("made/up-{number}");
+            events.note(event(SecurityEventKind::AccessRefused, Some(3), address, &made_up));
+        }
+        let found = named(&events, 3);
+        assert_eq!(found.len(), MAX_DETAILED + 1);
+        assert_eq!(found.iter().map(|(_, count)| count).sum::<i64>(), 1000);
+        // Of many that do it the last is known too.
+        for id in 4..60 {
+            for number in 0..20 {
+                let made_up = format!("made/up-{number}");
+                events.note(event(SecurityEventKind::AccessRefused, Some(id), address, &made_up));
+            }
+        }
+        events.note(event(SecurityEventKind::AuditExported, Some(60), address, ""));
+        assert_eq!(named(&events, 60), [(true, 1)]);
     }
 
     proptest! {

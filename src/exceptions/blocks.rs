@@ -4,7 +4,7 @@
 use super::store::blocks as store;
 use super::target::Target;
 use super::{BlockRow, Reason, Refused};
-use crate::access::{Block, EveryLane, Grant, Lane, Principal, Pull, Rank, SomeLane};
+use crate::access::{Action, Block, EveryLane, Grant, Lane, Principal, Pull, Rank, SomeLane};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{Digest, EnvironmentName, Pattern, RepositoryName};
@@ -147,7 +147,7 @@ pub async fn end_block(db: &Db, scope: &BlockScope, id: i64, reason: &Reason) ->
         let at = database_time(&mut tx).await?;
         let by = scope.principal();
         let found = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-        Refused::rank_is_too_low("block", found.rank, scope.rank())?;
+        Refused::rank_is_too_low(Action::Block, found.rank, scope.rank())?;
         let digest = store::end(&mut tx, &target, id, at, by.id).await?.ok_or(Refused::Unknown)?;
         let facts = json!({"block": id, "reason": reason.as_str()});
         queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;

@@ -4,7 +4,7 @@
 use super::store::holds as store;
 use super::target::Target;
 use super::{HoldRow, Origin, Reason, Refused};
-use crate::access::{EveryLane, Grant, Hold, Lane, Principal, Rank};
+use crate::access::{Action, EveryLane, Grant, Hold, Lane, Principal, Rank};
 use crate::failure::Failure;
 use crate::ledger::{self, Kind};
 use crate::names::{EnvironmentName, RepositoryName};
@@ -124,7 +124,7 @@ pub async fn end_hold(db: &Db, scope: &HoldScope, id: i64, reason: &Reason) -> R
         let at = database_time(&mut tx).await?;
         let by = scope.principal();
         let found = store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?;
-        Refused::rank_is_too_low("hold", found.rank, scope.rank())?;
+        Refused::rank_is_too_low(Action::Hold, found.rank, scope.rank())?;
         if !store::end(&mut tx, &target, id, at, by.id).await? {
             return Err(Refused::Unknown);
         }

@@ -1,7 +1,7 @@
 //! Why an exception was not made, changed or ended.
 
 use super::reason::InvalidReason;
-use crate::access::Rank;
+use crate::access::{Action, Rank};
 use crate::failure::Failure;
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::postgres::refusal;
@@ -66,12 +66,13 @@ pub enum Refused {
     ReviewerIsAuthor,
     /// It was placed with a higher rank.
     #[error(
-        "this {kind} was placed with the rank {needed}: the same rank or a higher one lifts it (promoter < security < \
-         admin), and yours here is {held}"
+        "this {} was placed with the rank {needed}: the same rank or a higher one lifts it (promoter < security < \
+         admin), and yours here is {held}",
+        action.as_str()
     )]
     RankTooLow {
-        /// What it is.
-        kind: &'static str,
+        /// The right that placed it, which is called as it is: to block, or to hold.
+        action: Action,
         /// Its rank.
         needed: Rank,
         /// The caller's, in its scope.
@@ -96,8 +97,8 @@ impl Refused {
 
 impl Refused {
     /// Refuses to lift what was placed with a higher rank.
-    pub(super) fn rank_is_too_low(kind: &'static str, needed: Rank, held: Rank) -> Result<(), Self> {
-        if needed > held { Err(Self::RankTooLow { kind, needed, held }) } else { Ok(()) }
+    pub(super) fn rank_is_too_low(action: Action, needed: Rank, held: Rank) -> Result<(), Self> {
+        if needed > held { Err(Self::RankTooLow { action, needed, held }) } else { Ok(()) }
     }
 }
 

@@ -45,17 +45,17 @@ impl Caller {
         self.known.authority.allows(action, place)
     }
 
-    /// The caller's room for what comes in and is held in memory whole; strangers share one.
+    /// The caller's memory budget for request bodies that are held whole; anonymous clients share one.
     pub fn room(&self, app: &App) -> OwnRoom {
         app.document_room.own(self.whose_room())
     }
 
-    /// The same for what goes out.
+    /// The caller's memory budget for answers.
     pub fn answer_room(&self, app: &App) -> OwnRoom {
         app.answer_room.own(self.whose_room())
     }
 
-    /// Strangers have one room together, with a credential that was made for nobody and without one.
+    /// Whose budget it is; `None` is the one of all anonymous clients.
     pub(super) fn whose_room(&self) -> Option<PrincipalId> {
         (!self.is_anonymous()).then(|| self.principal().id)
     }
@@ -65,6 +65,15 @@ impl Caller {
     pub fn sees(&self, repository: &RepositoryName, environment: Option<&EnvironmentName>) -> bool {
         let environment = environment.map_or(InEnvironment::Any, InEnvironment::One);
         self.allows(Action::Pull, Place { repository: Some(repository), environment })
+    }
+
+    /// Refuses, as if there were nothing, who does not see it.
+    pub fn must_see(
+        &self,
+        repository: &RepositoryName,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<(), Problem> {
+        if self.sees(repository, environment) { Ok(()) } else { Err(Problem::hidden(Action::Pull)) }
     }
 
     /// All that the caller may do; list queries filter by its patterns.
@@ -82,7 +91,7 @@ impl Caller {
         self.known.token.is_none()
     }
 
-    /// Whether a credential was shown; `GET /v2/` challenges whoever showed none.
+    /// Whether a credential was shown; `GET /v2/` answers 401 with a challenge without one.
     pub fn showed_credential(&self) -> bool {
         self.shown
     }
@@ -121,12 +130,12 @@ impl Caller {
             return Ok(Somewhere(()));
         }
         if self.is_anonymous() {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::unauthenticated_for(action));
         }
         Err(Denied { action, visible: may(Action::Pull) || may(Action::View) }.into())
     }
 
-    /// Authenticates a request once, and lets those know who asked for its sender, and its connection.
+    /// Authenticates a request once, and notes its sender for the log, the limits and the connection.
     pub async fn of(app: &App, parts: &mut Parts) -> Result<Option<Self>, Failure> {
         if let Some(Authenticated(caller)) = parts.extensions.get() {
             return Ok(caller.clone());
@@ -149,7 +158,7 @@ impl Caller {
         self.known.may_come_from(request.get::<ClientAddress>().map(|client| client.0))
     }
 
-    /// Lets those know who asked for the sender of a request, and its connection.
+    /// Notes the sender of a request for the log, the limits and the connection.
     pub fn is_sender_of(&self, request: &mut Extensions) {
         if self.is_anonymous() {
             return;
@@ -174,7 +183,13 @@ impl Caller {
 
     /// Authenticates a secret alone.
     pub async fn by_secret(app: &App, secret: &Secret, from: IpAddr) -> Result<Option<Self>, Failure> {
-        let known = app.callers.authenticate(&app.db, &app.keys, secret, from).await?;
+        let known =
+            app.callers.authenticate(&app.db, &app.keys, secret, from).await.inspect_err(|failure| {
+                // One of too many is not looked up: it counts as one that does not hold.
+                if failure.retry_after().is_some() {
+                    note_failed_credential();
+                }
+            })?;
         Ok(known.map(|known| Self { known, shown: true }))
     }
 }

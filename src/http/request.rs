@@ -93,7 +93,9 @@ impl This {
         let refused =
             [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&status);
         let denied = notes.denied.take().filter(|_| refused);
-        let (kind, action, repository) = if notes.credential_failed && refused {
+        // 429: one of too many wrong credentials of the address.
+        let is_wrong = notes.credential_failed && (refused || status == StatusCode::TOO_MANY_REQUESTS);
+        let (kind, action, repository) = if is_wrong {
             (SecurityEventKind::AuthenticationFailed, None, None)
         } else if let Some(denied) = denied {
             let asked = notes.asked.take().filter(|(action, _)| denied.visible && *action == denied.action);
@@ -118,7 +120,7 @@ pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> 
     THIS.scope(THIS.try_with(This::clone).unwrap_or_default(), future)
 }
 
-/// Characters of a path that are logged at the most: longer ones are nobody's names.
+/// Maximum number of characters of a path that are logged: no name is longer.
 const LOGGED_PATH: usize = 1000;
 
 /// Maximum number of bytes of an error message. Parsers quote what they refuse, which may be as long as

@@ -1,8 +1,9 @@
 //! Wrong credentials, slowed for each address: a guess costs its client more time than it costs the database.
 
 use crate::failure::{Failure, TooManyWrong};
+use crate::names::client_network;
 use moka::sync::Cache;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,17 +65,9 @@ impl Tries {
     }
 
     fn bucket(&self, from: IpAddr) -> Arc<Mutex<Bucket>> {
-        self.addresses.get_with(network(from), || {
+        self.addresses.get_with(client_network(from), || {
             Arc::new(Mutex::new(Bucket { left: f64::from(self.per_minute), at: Instant::now() }))
         })
-    }
-}
-
-/// Who has one IPv6 address has its /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

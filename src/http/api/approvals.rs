@@ -150,9 +150,7 @@ async fn end_approval(
     body: Unread,
 ) -> Result<Json<ApprovalRow>, Problem> {
     let row = exceptions::find_approval(&app.db, id).await?.ok_or_else(Problem::not_found)?;
-    if !caller.sees(&row.repository, Some(&row.environment)) {
-        return Err(Problem::not_found());
-    }
+    caller.must_see(&row.repository, Some(&row.environment))?;
     let grant =
         caller.may::<Approve, _>(&Lane { repository: row.repository, environment: row.environment })?;
     let request: Revocation = body.json(&grant).await?;

@@ -4,11 +4,11 @@ use super::Problem;
 use super::approvals::{FactsAsked, Revocation};
 use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
-use crate::access::{Block, EveryLane, Lane, SomeLane};
+use crate::access::{Action, Block, EveryLane, Lane, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, BlockRow, BlockScope, BlockedDigests, NewBlock, Reason};
-use crate::http::Caller;
+use crate::http::{Caller, note_asked};
 use crate::names::{Digest, EnvironmentName, RepositoryName};
 use crate::postgres::Db;
 use axum::extract::State;
@@ -140,9 +140,8 @@ async fn end_block(
 ) -> Result<Json<BlockRow>, Problem> {
     let row = exceptions::find_block(&app.db, id).await?.ok_or_else(Problem::not_found)?;
     let repository = row.repository.ok_or_else(Problem::not_found)?;
-    if !caller.sees(&repository, row.environment.as_ref()) {
-        return Err(Problem::not_found());
-    }
+    caller.must_see(&repository, row.environment.as_ref())?;
+    note_asked(Action::Block, Some(&repository));
     let scope = scope(&caller, repository, row.environment)?;
     let request: Revocation = body.json(&scope).await?;
     Ok(Json(exceptions::end_block(&app.db, &scope, id, &request.reason).await?))

@@ -22,8 +22,8 @@ pub fn routes() -> OpenApiRouter<App> {
 /// Room for the decision, if the caller may see its lane.
 async fn room(app: &App, caller: &Caller, id: &Digest) -> Result<Taken, Problem> {
     let found = promotion::lane_of(&app.db, id).await?;
-    let seen = found.filter(|(lane, _)| caller.sees(&lane.repository, Some(&lane.environment)));
-    let (_, size_bytes) = seen.ok_or_else(Problem::not_found)?;
+    let (lane, size_bytes) = found.ok_or_else(Problem::not_found)?;
+    caller.must_see(&lane.repository, Some(&lane.environment))?;
     let mut room = caller.answer_room(app).take();
     room.grow(size_bytes).await.map_err(NotTaken::from)?;
     room.wait_to_read(size_bytes).await.map_err(NotTaken::from)?;

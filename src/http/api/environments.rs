@@ -106,10 +106,10 @@ async fn list_releases(
     Query(wanted): Query<ReleasesWanted>,
 ) -> Result<Json<Page<ReleaseRow>>, Problem> {
     if caller.is_anonymous() {
-        return Err(Problem::unauthenticated());
+        return Err(Problem::unauthenticated_for(Action::Pull));
     }
     if !caller.authority().is_in(Action::Pull, &name) {
-        return Err(Problem::not_found());
+        return Err(Problem::hidden(Action::Pull));
     }
     let (after, limit) = PageOf { cursor: wanted.cursor, limit: wanted.limit }.bounds::<RepositoryName>()?;
     let sees = |repository: &RepositoryName| {

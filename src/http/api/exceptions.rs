@@ -4,7 +4,7 @@ use super::Problem;
 use super::extract::{Json, Query};
 use super::idempotency::Once;
 use super::page::{Page, PageOf};
-use crate::access::{Action, Matching, Pull, SomeLane};
+use crate::access::{Action, Denied, Matching, Pull, SomeLane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, ExceptionFilter, ExceptionKind, ExceptionRow, Reason, Refused};
@@ -48,7 +48,7 @@ pub(super) fn may_list(caller: &Caller, repository: Option<&RepositoryName>) -> 
             caller.may::<Pull, _>(&SomeLane(repository.clone()))?;
             Ok(())
         }
-        None if caller.is_anonymous() => Err(Problem::unauthenticated()),
+        None if caller.is_anonymous() => Err(Problem::unauthenticated_for(Action::Pull)),
         None => Ok(()),
     }
 }
@@ -140,7 +140,9 @@ impl From<Refused> for Problem {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request")
             }
             Refused::NotOverridable { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "gate-not-overridable"),
-            Refused::RankTooLow { .. } => (StatusCode::FORBIDDEN, "rank-too-low"),
+            Refused::RankTooLow { action, .. } => {
+                return Self::refused(Denied { action, visible: true }, "rank-too-low", detail);
+            }
             Refused::NotOpen(_) => (StatusCode::CONFLICT, "not-open"),
             Refused::AlreadyApproved(_) => (StatusCode::CONFLICT, "already-approved"),
             Refused::AlreadyReviewed(_) => (StatusCode::CONFLICT, "already-reviewed"),

@@ -9,7 +9,7 @@ use crate::access::{Action, EveryLane, Hold, Lane};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, HoldRow, HoldScope, NewHold, Origin, Reason};
-use crate::http::Caller;
+use crate::http::{Caller, note_asked};
 use crate::names::{EnvironmentName, RepositoryName};
 use crate::postgres::Db;
 use axum::extract::State;
@@ -127,8 +127,11 @@ async fn end_hold(
     Path(id): Path<i64>,
     body: Unread,
 ) -> Result<Json<HoldRow>, Problem> {
-    let row = exceptions::find_hold(&app.db, id).await?.filter(|hold| is_shown(&caller, hold));
-    let row = row.ok_or_else(Problem::not_found)?;
+    let row = exceptions::find_hold(&app.db, id).await?.ok_or_else(Problem::not_found)?;
+    if !is_shown(&caller, &row) {
+        return Err(Problem::hidden(Action::Pull));
+    }
+    note_asked(Action::Hold, row.repository.as_ref());
     let scope = scope(&caller, row.repository, row.environment)?;
     let request: Revocation = body.json(&scope).await?;
     Ok(Json(exceptions::end_hold(&app.db, &scope, id, &request.reason).await?))

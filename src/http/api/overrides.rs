@@ -122,7 +122,9 @@ async fn list_overrides(
 
 async fn visible(app: &App, caller: &Caller, id: i64) -> Result<OverrideRow, Problem> {
     let row = exceptions::find_override(&app.db, id).await?;
-    row.filter(|row| caller.sees(&row.repository, Some(&row.environment))).ok_or_else(Problem::not_found)
+    let row = row.ok_or_else(Problem::not_found)?;
+    caller.must_see(&row.repository, Some(&row.environment))?;
+    Ok(row)
 }
 
 /// One override.

@@ -136,7 +136,7 @@ async fn list_policies(
     if let Some(repository) = &asked.repository {
         caller.may::<Pull, _>(&SomeLane(repository.clone()))?;
     } else if !caller.allows(Action::Audit, Everything.place()) {
-        return Err(Problem::not_found());
+        return Err(Problem::hidden(Action::Audit));
     }
     let (before, limit) = PageOf { cursor: asked.cursor, limit: asked.limit }.bounds()?;
     let (environment, history) = (asked.environment.as_ref(), asked.history);

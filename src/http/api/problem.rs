@@ -1,6 +1,6 @@
 //! RFC 9457 problem details, the one form of refusal at `/api/v1`.
 
-use crate::access::Denied;
+use crate::access::{Action, Denied};
 use crate::failure::{ClocksDiffer, Failure};
 use crate::http::{bounded_message, clocks, note_denied, request_id};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -35,10 +35,27 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "there is nothing of this name that you may see")
     }
 
+    /// The same for what the caller may not see, recorded as a refusal of what was to be done.
+    pub fn hidden(action: Action) -> Self {
+        Denied { action, visible: false }.into()
+    }
+
     /// 401 `unauthenticated`.
     pub fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "a valid bearer token is needed")
             .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"proofmark\""))
+    }
+
+    /// 401 `unauthenticated` where the public may not do something, recorded as a refusal of it.
+    pub fn unauthenticated_for(action: Action) -> Self {
+        note_denied(Denied { action, visible: false });
+        Self::unauthenticated()
+    }
+
+    /// 403 in words of its own, recorded as a refusal for want of a right.
+    pub fn refused(denied: Denied, code: &'static str, detail: impl Into<String>) -> Self {
+        note_denied(denied);
+        Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
     /// Adds a member to the document.

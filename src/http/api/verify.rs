@@ -80,7 +80,7 @@ async fn verify(
         Wanted::Anywhere(_) | Wanted::InAnotherRegistry(_)
             if !caller.authority().is_in(Action::View, &environment) =>
         {
-            return Err(Problem::not_found());
+            return Err(Problem::hidden(Action::View));
         }
         Wanted::Anywhere(digest) => {
             let may_view = |repository: &RepositoryName| may_view(repository.clone()).ok();

@@ -5,7 +5,7 @@ use super::approvals::Revocation;
 use super::exceptions::{Remark, may_list, paged};
 use super::extract::{Json, Path, Query, Unread};
 use super::page::{Page, PageOf};
-use crate::access::{Accept, Denied, Matching, Waive};
+use crate::access::{Accept, Action, Denied, Matching, Waive};
 use crate::app::App;
 use crate::clock::Moment;
 use crate::exceptions::{self, NewWaiver, Reason, WaiverEnd, WaiverFilter, WaiverRow, WaiverState};
@@ -105,8 +105,8 @@ fn not_covered(caller: &Caller, denied: Denied, scope: &Matching) -> Problem {
     let held: Vec<String> = held.into_iter().map(|pattern| format!("'{pattern}'")).collect();
     let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
     let place = scope.environment.as_ref().map_or("every environment".to_owned(), |name| format!("'{name}'"));
-    Problem::new(
-        StatusCode::FORBIDDEN,
+    Problem::refused(
+        denied,
         "forbidden",
         format!(
             "this needs the right to {} in all repositories that match '{}', in {place}, by one grant whose pattern \
@@ -181,7 +181,8 @@ async fn list_waivers(
 
 async fn visible(app: &App, caller: &Caller, id: i64) -> Result<WaiverRow, Problem> {
     let row = exceptions::find_waiver(&app.db, id).await?;
-    row.filter(|row| caller.authority().sees_matching(&row.scope())).ok_or_else(Problem::not_found)
+    let row = row.ok_or_else(Problem::not_found)?;
+    if caller.authority().sees_matching(&row.scope()) { Ok(row) } else { Err(Problem::hidden(Action::Pull)) }
 }
 
 /// One waiver.
