@@ -84,10 +84,10 @@ impl Readiness {
 }
 
 impl ReadyReason {
-    /// The service's role in Postgres owns the tables.
+    /// The service's role in Postgres owns what it works on.
     pub fn unlimited_role() -> Self {
-        let message = "the service's role in Postgres owns its tables, so that who has its credentials may change \
-                       everything: set PROOFMARK_MIGRATION_DATABASE_URL to the owner's URL and DATABASE_URL to another \
+        let message = "the service's role in Postgres owns its database, schema, tables or functions, so that who has \
+                       its credentials may change everything: set PROOFMARK_MIGRATION_DATABASE_URL to the owner's URL and DATABASE_URL to another \
                        role's";
         Self::new("database-role-unlimited", message)
     }

@@ -92,7 +92,8 @@ pub const PRIVILEGES: &[(&str, &str)] = &[
 pub enum RuntimeRole {
     /// It has the rights that the service needs and no others.
     Limited,
-    /// It owns the tables, or is a superuser: who has its credentials may do everything.
+    /// It owns the database, its schema, a table or a function, by itself or as a member of another role, or is a
+    /// superuser: who has its credentials may drop or replace what keeps history.
     Unlimited,
 }
 
@@ -172,8 +173,12 @@ pub async fn current(connection: &mut PgConnection) -> Result<(String, RuntimeRo
     let (name, unlimited): (String, bool) = sqlx::query_as(
         "select current_user::text,
                 (select rolsuper from pg_roles where rolname = current_user)
-                or exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                          where n.nspname = 'public' and c.relkind = 'r' and pg_has_role(c.relowner, 'member'))",
+                or exists(select from (
+                     select datdba from pg_database where datname = current_database()
+                     union select nspowner from pg_namespace where nspname = 'public'
+                     union select relowner from pg_class where relnamespace = to_regnamespace('public')
+                     union select proowner from pg_proc where pronamespace = to_regnamespace('public')) o(owner)
+                   where pg_has_role(owner, 'member'))",
     )
     .fetch_one(connection)
     .await

@@ -2,7 +2,9 @@
 
 use crate::harness::{Client, Registry, Service, eventually};
 use nix::sys::signal::{Signal, kill};
+use proofmark::app::App;
 use proofmark::config::{SecretFileMode, Settings};
+use proofmark::postgres::{Db, Options};
 use proofmark::server::reload;
 use proofmark::telemetry::LogLevels;
 use serde_json::json;
@@ -10,6 +12,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+use tokio::net::TcpListener;
 
 fn write(path: &Path, text: &str, mode: u32) {
     fs::write(path, text).unwrap();
@@ -84,6 +88,20 @@ async fn a_reload_that_finds_a_bad_file_keeps_what_was_loaded_and_says_so_until_
 
 #[tokio::test]
 async fn a_secret_file_that_others_may_read_starts_no_service_unless_the_operator_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (metrics, admin) = (directory.path().join("metrics"), directory.path().join("admin"));
+    let (tls_key, certificate) = (directory.path().join("tls.key"), directory.path().join("tls.pem"));
+    write(&metrics, "a-token-for-the-metrics", 0o600);
+    write(&admin, "a-token-of-an-administrator", 0o600);
+    make_certificate(&tls_key, &certificate);
+    let registry = Registry::with(|settings| {
+        settings.metrics_token_file = Some(metrics.clone());
+        settings.admin_token_file = Some(admin.clone());
+        settings.tls_key = Some(tls_key.clone());
+        settings.tls_cert = Some(certificate.clone());
+    })
+    .await;
+    let keys = registry.app.config.keys.clone().unwrap();
     for (mode, rule, starts) in [
         (0o600, SecretFileMode::Refuse, true),
         (0o640, SecretFileMode::Refuse, true),
@@ -91,16 +109,40 @@ async fn a_secret_file_that_others_may_read_starts_no_service_unless_the_operato
         (0o602, SecretFileMode::Refuse, false),
         (0o644, SecretFileMode::Warn, true),
     ] {
-        let directory = tempfile::tempdir().unwrap();
-        for file in ["metrics", "admin"] {
-            let path = directory.path().join(file);
-            write(&path, "a-token-of-an-operator", mode);
-            let read = proofmark::identity::chosen_secret(&path, rule);
-            assert_eq!(read.is_ok(), starts, "{file} {mode:o} {rule:?}");
+        for file in [&metrics, &admin, &tls_key, &keys] {
+            fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+            let started = start_again(&registry, rule).await;
+            fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+            let name = file.display().to_string();
+            match started {
+                Ok(()) => assert!(starts, "{name} {mode:o} {rule:?}"),
+                Err(why) => {
+                    assert!(
+                        !starts && why.contains(&name) && why.contains("chmod"),
+                        "{name} {mode:o}: {why}"
+                    );
+                }
+            }
         }
-        let keys = crate::harness::make_keys(directory.path()).keys;
-        fs::set_permissions(&keys, Permissions::from_mode(mode)).unwrap();
-        assert_eq!(proofmark::secret_files::read(&keys, rule).is_ok(), starts);
+    }
+    registry.check().await;
+}
+
+/// Starts the service once more with the files of a registry, and stops it once it listens.
+async fn start_again(registry: &Registry, rule: SecretFileMode) -> Result<(), String> {
+    let mut config = registry.app.config.clone();
+    config.secret_file_mode = rule;
+    let options = Options::new(registry.database_url(), 4, Duration::from_secs(30));
+    let app = App::assemble(config, Db::connect(&options).await.unwrap()).await.map_err(|why| why.chain())?;
+    let handle = axum_server::Handle::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let serving = proofmark::http::serve_on(listener, app, handle.clone());
+    tokio::select! {
+        served = serving => served.map_err(|why| why.chain()),
+        listening = handle.listening() => {
+            assert!(listening.is_some());
+            Ok(())
+        }
     }
 }
 

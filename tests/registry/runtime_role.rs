@@ -3,7 +3,7 @@
 use crate::harness::{PROVENANCE, Registry, expect, fresh_database, noise};
 use proofmark::access::Role;
 use proofmark::jobs::Due;
-use proofmark::postgres::roles;
+use proofmark::postgres::roles::{self, RuntimeRole};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +131,35 @@ async fn a_role_that_owns_the_tables_is_told_of() {
     assert!(reason["message"].as_str().unwrap().contains("PROOFMARK_MIGRATION_DATABASE_URL"), "{ready}");
     assert_eq!(ready["status"], "degraded");
     registry.check().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_drop_or_replace_what_keeps_history_is_not_called_limited() {
+    let (owner, runtime, role) = two_roles().await;
+    roles::migrate_as(&owner, &role).await.unwrap();
+    let mut migrator = PgConnection::connect(&owner).await.unwrap();
+    let database: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(&mut migrator).await.unwrap();
+    let mut run =
+        async |sql: String| sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut migrator).await.unwrap();
+    let current = async || {
+        let mut service = PgConnection::connect(&runtime).await.unwrap();
+        roles::current(&mut service).await.unwrap().1
+    };
+    assert_eq!(current().await, RuntimeRole::Limited);
+    let group = format!("{role}_group");
+    run(format!("create role {group}; grant {group} to {role}")).await;
+    for what in [&format!("database {database}"), "schema public", "table events", "function refuse_change()"]
+    {
+        for owns in [&role, &group] {
+            run(format!("alter {what} owner to {owns}")).await;
+            assert_eq!(current().await, RuntimeRole::Unlimited, "{what} of {owns}");
+            // What the documentation says about an installation that began with one role.
+            run(format!("reassign owned by {owns} to current_user")).await;
+            assert_eq!(current().await, RuntimeRole::Limited, "{what} of {owns}");
+        }
+    }
+    run(format!("drop owned by {role}; drop role {role}; drop role {group}")).await;
 }
 
 /// What statements do with tables, as far as words tell.
