@@ -239,7 +239,8 @@ async fn attempt_reservation(
             environment: None,
             digest: names.get(tag),
             facts: json!({"tag": tag}),
-            // Who reserves a name is an author of the bytes that it names.
+            // A mutable name of these bytes is a version now. Its reservation makes nobody their author: only
+            // who pushes bytes is one.
             changes: [Generation::tag(&repository.name, tag)]
                 .into_iter()
                 .chain(names.get(tag).map(Generation::bytes))

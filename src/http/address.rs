@@ -21,7 +21,7 @@ impl fmt::Display for ClientAddress {
 /// The header that most proxies write.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whose word about the client counts, and in which header.
+/// The proxies whose header is trusted to name the client, and which header that is.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     trusted: Arc<[IpNet]>,
@@ -46,7 +46,7 @@ impl Proxies {
     }
 
     /// The client's address: the peer's, or where that is a trusted proxy the rightmost address of the header that is
-    /// not one. A header of anybody else is a claim of its sender and is not read.
+    /// not one. A header that another peer sends is not read: its sender can write anything.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<ClientAddress, Ambiguous> {
         let peer = peer.to_canonical();
         let walk = |name: HeaderName, read: fn(&str) -> Option<IpAddr>| {
@@ -67,8 +67,8 @@ impl Proxies {
         Ok(ClientAddress(found.unwrap_or(peer)))
     }
 
-    /// From hop to hop as long as each was named by a proxy that is trusted. What cannot be read names nobody, so the
-    /// proxy that passed it on is as far as is known.
+    /// Follows the hops as long as a trusted proxy named each. A hop that cannot be read ends it: the client is then the
+    /// proxy that wrote it.
     fn walk(&self, peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
         let mut known = peer;
         for hop in hops {

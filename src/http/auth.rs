@@ -104,7 +104,7 @@ async fn by_post(State(app): State<App>, request: Request) -> Result<Response, R
     answer(&app, &caller, Requested::parse(form.scopes.iter().map(String::as_str))?)
 }
 
-/// Bytes of the form at the most: nobody has asked yet who calls.
+/// Maximum number of bytes of the form, which is read before its sender is known: it holds the credential.
 const FORM_BYTES: u64 = 64 << 10;
 
 async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {

@@ -39,14 +39,14 @@ pub async fn earlier(connection: &mut PgConnection, keyed: &Keyed) -> Result<Opt
     }))
 }
 
-/// Lets go of a few keys that are older than a day.
+/// Deletes some of the keys that are older than a day.
 pub async fn forget(connection: &mut PgConnection) -> Result<(), Failure> {
     store::forget(connection).await
 }
 
 /// Keeps the answer for a day, in the transaction of what was done: both are there or neither. `false`
-/// when the key is taken; the transaction is then to be dropped. Waits for whoever holds the key in a
-/// transaction of its own.
+/// when the key is taken: the caller then rolls the transaction back. Waits for a concurrent transaction that
+/// has inserted the same key.
 pub async fn keep(
     transaction: &mut PgConnection,
     keyed: &Keyed,

@@ -26,9 +26,9 @@ pub struct Db {
 pub struct Options {
     /// A Postgres URL.
     pub url: String,
-    /// Connections at the most.
+    /// Maximum number of connections.
     pub max_connections: u32,
-    /// So many more for what stops something ([`with_reserve`]), opened when they are needed.
+    /// Further connections for what stops something ([`with_reserve`]), opened when they are needed.
     pub reserved_connections: u32,
     /// How long a statement may run; `None` is without a limit.
     pub statement_time: Option<Duration>,

@@ -17,7 +17,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes from which hashing leaves the threads that serve requests.
+/// Chunks of this many bytes or more are hashed on a blocking thread, off those that serve requests.
 const LARGE: usize = 128 << 10;
 
 /// What a reading found.

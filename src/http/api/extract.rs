@@ -42,8 +42,8 @@ pub struct Unread {
 /// Bytes of a body from the anonymous public: enough for a question, too few to fill the memory of the service.
 const STRANGERS_BYTES: u64 = 64 << 10;
 
-/// Bytes of a body that stops something. Each such request has memory of its own: there are no more of them than
-/// connections.
+/// Maximum number of bytes of a body that stops something. Each such request has memory of its own: there are as many
+/// as connections, over HTTP/2 as many as their streams.
 const STOP_BYTES: u64 = 64 << 10;
 
 impl FromRequest<App> for Unread {
