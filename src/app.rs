@@ -69,6 +69,8 @@ pub struct Parts {
     log_position: Growing,
     /// Requests that are worked at.
     pub turns: Shares,
+    /// Those among them that stop something.
+    pub stop_turns: Shares,
     /// Dry runs of promotions that are under way.
     pub dry_runs: Shares,
     /// Security events that are not written yet.
@@ -198,7 +200,7 @@ impl App {
         let answer_room = Room::of(config.limits.document_memory_bytes);
         let downloads = Shares::halves(config.limits.concurrent_downloads);
         let dry_runs = Shares::halves(CONCURRENT_DRY_RUNS);
-        let turns = turns(&config);
+        let (turns, stop_turns) = turns(&config);
         let metrics = telemetry::start_metrics()?;
         let security = SecurityEvents::new(config.security_events_per_minute);
         let metrics_token = RwLock::new(metrics_token(&config)?);
@@ -219,6 +221,7 @@ impl App {
             job_statuses: JobStatuses::default(),
             log_position: Growing::default(),
             turns,
+            stop_turns,
             dry_runs,
             security,
             metrics_token,
@@ -651,12 +654,16 @@ fn store_secrets(url: &str) -> Vec<PathBuf> {
     names.iter().filter_map(|name| config::variable(name)).map(PathBuf::from).collect()
 }
 
-/// As many requests as there are connections, of one principal so many percent of them.
-fn turns(config: &Config) -> Shares {
-    let connections = config.database_connections - config.reserved_connections;
+/// As many requests as there are connections, of one principal so many percent of them. Of those that stop something, as
+/// many as there are reserved connections, half of them one principal's; without any, they are like all others.
+fn turns(config: &Config) -> (Shares, Shares) {
+    let reserved = config.reserved_connections;
+    let connections = config.database_connections - reserved;
     let share = connections.saturating_mul(config.principal_percent).div_ceil(100);
     let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-    Shares::new(count(connections), count(share))
+    let turns = Shares::new(count(connections), count(share));
+    let stop_turns = if reserved == 0 { turns.clone() } else { Shares::halves(count(reserved)) };
+    (turns, stop_turns)
 }
 
 fn bounds(config: &Config) -> Bounds {

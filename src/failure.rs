@@ -14,9 +14,9 @@ pub struct Failure {
     cause: Box<dyn Error + Send + Sync>,
 }
 
-/// Others hold all the memory that there is for documents.
+/// Others hold all the memory that there is for documents, or all the connections.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("others fill the memory that there is for documents; try again in a moment")]
+#[error("others use all the memory or all the connections that there are; try again in a moment")]
 pub struct Overloaded;
 
 /// Too many wrong credentials came from one address.

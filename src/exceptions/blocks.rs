@@ -12,7 +12,7 @@ use crate::postgres::queue::{self, Changed};
 use crate::postgres::{Db, Decisions, Scopes, Tx, act, database_time};
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a block counts in a repository that has its bytes: in its own, and where its author had the right to block
 /// when it was placed. Every reader of blocks decides by this function.
@@ -113,7 +113,9 @@ async fn lock(tx: &mut Tx, scope: &BlockScope) -> Result<Target, Refused> {
     Ok(target)
 }
 
-/// Blocks the bytes of the manifests, all of them or none; the blocks in the order of their digests.
+/// Blocks the bytes of the manifests, all of them or none; the blocks in the order of their digests. Where the same
+/// principal has placed just this block already and it is open, that is the one, and nothing is written. However many
+/// they are, it is a few statements: every decision waits for them.
 pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<Vec<BlockRow>, Refused> {
     act(|| async {
         let mut tx = db.begin().await?;
@@ -121,18 +123,27 @@ pub async fn block(db: &Db, scope: &BlockScope, new: &NewBlock) -> Result<Vec<Bl
         let at = database_time(&mut tx).await?;
         Refused::until_is_past(new.until, at)?;
         let (by, rank, reach) = (scope.principal(), scope.rank(), scope.reach());
-        let mut placed = Vec::new();
-        for digest in new.digests.iter() {
-            store::end_expired(&mut tx, &target, digest, at).await?;
-            let id = store::insert(&mut tx, &target, digest, new, (rank, &reach), at, by.id).await?;
-            let id = id.ok_or_else(|| Refused::UnknownArtifact(digest.to_string()))?;
-            let facts = json!({"block": id, "reason": new.reason.as_str(), "until": new.until,
-                "rank": rank, "repositories": reach});
-            let event = target.event(Kind::BlockPlaced, at, by, Some(digest), facts);
-            queue::reevaluate(&mut tx, &Changed::Bytes(digest.clone())).await?;
-            ledger::append(&mut tx, event).await?;
-            placed.push(store::find(&mut tx, id).await?.ok_or(Refused::Unknown)?);
+        let placing = store::Placing { by: by.id, rank, reach: &reach };
+        let digests: Vec<Digest> = new.digests.iter().cloned().collect();
+        store::end_expired(&mut tx, &target, &digests, at).await?;
+        let added = store::insert_missing(&mut tx, &target, (&digests, new), &placing, at).await?;
+        let mut placed = BTreeMap::new();
+        for row in store::placed(&mut tx, &target, (&digests, new), &placing).await? {
+            placed.entry(row.digest.clone()).or_insert(row);
         }
+        if let Some(unknown) = digests.iter().find(|digest| !placed.contains_key(digest)) {
+            return Err(Refused::UnknownArtifact(unknown.to_string()));
+        }
+        let placed: Vec<BlockRow> = placed.into_values().collect();
+        let added: Vec<&BlockRow> = placed.iter().filter(|row| added.contains(&row.id)).collect();
+        let changed: Vec<Changed> = added.iter().map(|row| Changed::Bytes(row.digest.clone())).collect();
+        queue::reevaluate_all(&mut tx, &changed).await?;
+        let events = added.iter().map(|row| {
+            let facts = json!({"block": row.id, "reason": new.reason.as_str(), "until": new.until,
+                "rank": rank, "repositories": reach});
+            target.event(Kind::BlockPlaced, at, by, Some(&row.digest), facts)
+        });
+        ledger::append_all(&mut tx, events.collect()).await?;
         tx.commit().await?;
         Ok(placed)
     })

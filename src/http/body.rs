@@ -117,5 +117,9 @@ pub async fn whole(
         room.grow(length).await?;
         read.extend_from_slice(&frame);
     }
+    // What is as small as this is sent again.
+    if Turn::current().is_some_and(|turn| !turn.is_held()) {
+        return Err(Overloaded.into());
+    }
     Ok((read.freeze(), room))
 }

@@ -1,5 +1,6 @@
 //! The requests that are worked at together: as many as there are database connections, of one principal its share.
-//! More wait for each other, so that nobody's many requests keep the others from a connection.
+//! More wait for each other, so that nobody's many requests keep the others from a connection. What stops something has
+//! connections of its own, and turns of its own for them.
 
 use super::api::Problem;
 use super::caller::Caller;
@@ -44,7 +45,12 @@ impl Turn {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Goes on, when its turn comes again. What has come in is not thrown away where that takes too long.
+    /// Whether it has its turn now.
+    pub fn is_held(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Goes on, when its turn comes again, or without it where that takes too long: a large body is not thrown away.
     pub async fn resume(&self) {
         if let Ok(taken) = self.share.take(1, WITH_ITS_BODY).await {
             *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
@@ -52,15 +58,21 @@ impl Turn {
     }
 }
 
-/// Waits for the request's turn and runs it. What stops something has connections of its own and waits for nobody.
+/// Waits for the request's turn and runs it. The anonymous public has no right to stop anything, and is refused before
+/// anything is looked up.
 pub async fn in_turn(State(app): State<App>, request: Request, next: Next) -> Response {
-    if takes_from_the_reserve() {
-        return next.run(request).await;
+    let stops = takes_from_the_reserve();
+    if stops && !request.headers().contains_key(header::AUTHORIZATION) {
+        return Problem::unauthenticated().into_response();
     }
     let (mut parts, body) = request.into_parts();
     // What does not hold, or cannot be asked now, is refused by the handler in its own words.
     let caller = Caller::of(&app, &mut parts).await.ok().flatten();
-    let share = app.turns.of(caller.as_ref().and_then(Caller::whose_room));
+    if stops && caller.as_ref().is_some_and(Caller::is_anonymous) {
+        return Problem::unauthenticated().into_response();
+    }
+    let shares = if stops { &app.stop_turns } else { &app.turns };
+    let share = shares.of(caller.as_ref().and_then(Caller::whose_room));
     let of_oci = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with("/v2"));
     let request = Request::from_parts(parts, body);
     match share.take(1, SOON).await {

@@ -197,6 +197,35 @@ pub async fn append(tx: &mut Tx, event: Event<'_>) -> Result<Recorded, Failure> 
     Ok(Recorded { id, leaf })
 }
 
+/// The same for several in one statement.
+pub async fn append_all(tx: &mut Tx, events: Vec<Event<'_>>) -> Result<(), Failure> {
+    let column = |of: fn(&Event<'_>) -> Option<i64>| -> Vec<Option<i64>> { events.iter().map(of).collect() };
+    let kinds: Vec<String> = events.iter().map(|event| event.kind.as_str().to_owned()).collect();
+    let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
+    let digests: Vec<Option<Digest>> = events.iter().map(|event| event.digest.cloned()).collect();
+    let leaves = events.iter().map(leaf).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query!(
+        r#"with appended as (
+             insert into events(kind, at, principal_id, repository_id, environment_id, digest, leaf)
+             select * from unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
+                                  $7::bytea[])
+             returning id)
+           insert into log_pending(event_id) select id from appended"#,
+        &kinds,
+        &times,
+        &column(|event| Some(event.principal.id)) as &[Option<i64>],
+        &column(|event| event.repository.map(|(id, _)| id)) as &[Option<i64>],
+        &column(|event| event.environment.map(|(id, _)| id)) as &[Option<i64>],
+        &digests as &[Option<Digest>],
+        &leaves,
+    )
+    .execute(&mut **tx)
+    .await
+    .map_err(|error| Failure::new("appending events", error))?;
+    tx.raise(events.into_iter().flat_map(|event| event.changes));
+    Ok(())
+}
+
 /// RFC 8785 canonical JSON. The nonce keeps a leaf's hash, which will be public, from telling what
 /// the entry says.
 fn leaf(event: &Event<'_>) -> Result<Vec<u8>, Failure> {

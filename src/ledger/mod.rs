@@ -9,7 +9,7 @@ mod listen;
 mod read;
 mod sequencer;
 
-pub use event::{Event, Kind, Recorded, UnknownKind, append};
+pub use event::{Event, Kind, Recorded, UnknownKind, append, append_all};
 pub use listen::LogListener;
 pub use read::{Filter, Logged, MAX_PAGE, page, size};
 pub use sequencer::{CHANNEL, Sequenced, sequence, sequence_batch};

@@ -136,6 +136,22 @@ pub async fn reevaluate(connection: &mut PgConnection, changed: &Changed) -> Res
     enqueue(connection, REEVALUATE, &changed.to_string(), &Value::Null, None).await
 }
 
+/// The same about several.
+pub async fn reevaluate_all(connection: &mut PgConnection, changed: &[Changed]) -> Result<(), Failure> {
+    let keys: Vec<String> = changed.iter().map(Changed::to_string).collect();
+    sqlx::query!(
+        "insert into job_queue(kind, key, payload, run_after, max_attempts)
+         select $1, key, 'null', clock_timestamp(), $3 from unnest($2::text[]) key",
+        REEVALUATE,
+        &keys,
+        MAX_ATTEMPTS,
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| Failure::new("enqueuing jobs", error))?;
+    Ok(())
+}
+
 /// Enqueues a job for each key that has none which waits: one that runs may have read before the fact that this
 /// one follows from. A dead one is tried again, at most once in `again_after`; where that is zero, one that
 /// waits after a failure runs now.

@@ -4,7 +4,7 @@
 use crate::harness::{Client, Registry, Signing, debian_report, eventually, expect};
 use proofmark::access::Role;
 use proofmark::names::Digest;
-use proofmark::postgres::{Db, Options, Scopes};
+use proofmark::postgres::{Db, Options, Scopes, with_reserve};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -185,6 +185,76 @@ async fn what_stops_something_has_connections_that_nothing_else_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_principal_keeps_no_other_from_stopping_something() {
+    let registry = Registry::with(|settings| {
+        settings.database_connections = Some(8);
+        settings.reserved_connections = Some(2);
+    })
+    .await;
+    let (admin, promoter) = (registry.admin(), registry.client(Role::Promoter, "other/*").await);
+    registry.environment("prod", "min_age: 0s").await;
+    let digest = admin.push_subject("other/app", "one").await;
+    // A block waits, and holds a connection of the reserve.
+    let mut stalled = registry.sql().await;
+    sqlx::raw_sql("begin; lock table blocks in share row exclusive mode")
+        .execute(&mut *stalled)
+        .await
+        .unwrap();
+    let flood: Vec<_> = (0..40)
+        .map(|_| {
+            let (client, digest) = (promoter.clone(), digest.clone());
+            beside(async move {
+                let body = json!({"repository": "other/app", "digest": digest, "reason": "flood"});
+                client.post("/api/v1/blocks").json(&body).send().await.unwrap()
+            })
+        })
+        .collect();
+    eventually("one of them waits", async || waiting_for_locks(&registry).await == 1).await;
+    for reason in 0..20 {
+        let hold = json!({"environment": "prod", "reason": format!("reason {reason}")});
+        admin.post_document("/api/v1/holds", &hold, 201).await;
+    }
+    assert_eq!((waiting_for_locks(&registry).await, registry.app.stop_turns.free()), (1, 1));
+    sqlx::raw_sql("rollback").execute(&mut *stalled).await.unwrap();
+    let mut ids = std::collections::BTreeSet::new();
+    for request in flood {
+        let (status, placed) = request.await.unwrap();
+        assert_eq!(status, 201, "{placed}");
+        ids.insert(placed["id"].as_i64());
+    }
+    assert_eq!(ids.len(), 1, "the same block is placed once");
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anonymous_client_stops_nothing_and_takes_no_connection_for_it() {
+    let registry = Registry::start().await;
+    let mut taken = Vec::new();
+    let reserve = with_reserve(async { registry.app.db.pool().clone() }).await;
+    while reserve.size() < reserve.options().get_max_connections() || reserve.num_idle() > 0 {
+        taken.push(reserve.acquire().await.unwrap());
+    }
+    let paths = [
+        "approvals/1/revocation",
+        "blocks",
+        "blocks/1/revocation",
+        "holds",
+        "holds/1/revocation",
+        "overrides/1/revocation",
+        "principals/1/revocation",
+        "signers/some/revocation",
+        "waivers/1/revocation",
+    ];
+    for path in paths {
+        let asked = registry.anyone().post(&format!("/api/v1/{path}")).json(&json!({"reason": "r"}));
+        let answer = asked.timeout(Duration::from_secs(2)).send().await.unwrap();
+        assert_eq!(expect(answer, 401).await["code"], "unauthenticated", "{path}");
+    }
+    drop(taken);
+    registry.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_stops_something_needs_no_memory_that_others_hold() {
     let registry = Registry::with(|settings| {
         settings.max_manifest_bytes = Some(1 << 20);
@@ -263,6 +333,10 @@ async fn up_to_a_hundred_digests_are_blocked_at_once_or_none() {
     let placed = expect(promoter.post("/api/v1/blocks").json(&body).send().await.unwrap(), 201).await;
     assert_eq!(placed["items"].as_array().unwrap().len(), 100, "each once");
     assert_eq!(open().await.as_array().unwrap().len(), 100);
+    let again = expect(promoter.post("/api/v1/blocks").json(&body).send().await.unwrap(), 201).await;
+    assert_eq!(again, placed, "the same again is what there is");
+    ask(&[digests[0].clone()], 201).await;
+    assert_eq!(open().await.as_array().unwrap().len(), 101, "another principal's is another");
     for digest in [&digests[0], &digests[99]] {
         assert_eq!(admin.promote("app", digest, "prod").await.status(), 409);
     }

@@ -82,15 +82,15 @@ macro_rules! rows {
 pub async fn end_expired(
     connection: &mut PgConnection,
     target: &Target,
-    digest: &Digest,
+    digests: &[Digest],
     at: DateTime<Utc>,
 ) -> Result<(), Failure> {
     sqlx::query!(
         r#"update blocks b set ended_at = b.until from manifests m
-           where m.repository_id = $1 and m.digest = $2 and b.sha256 = m.sha256 and b.ended_at is null
+           where m.repository_id = $1 and m.digest = any($2) and b.sha256 = m.sha256 and b.ended_at is null
              and b.until <= $3"#,
         target.repository_id(),
-        digest as &Digest,
+        digests as &[Digest],
         at,
     )
     .execute(connection)
@@ -99,33 +99,74 @@ pub async fn end_expired(
     Ok(())
 }
 
-/// Blocks the bytes of a manifest; `None` when the repository has no such manifest.
-pub async fn insert(
+/// Who places blocks, and how widely they count.
+pub struct Placing<'a> {
+    /// The principal.
+    pub by: i64,
+    /// The rank of its role.
+    pub rank: Rank,
+    /// Where they count beside their own repository.
+    pub reach: &'a [Pattern],
+}
+
+/// Blocks the bytes of those manifests that the repository has, unless just this block of them is open; the ids of the
+/// blocks that are new.
+pub async fn insert_missing(
     connection: &mut PgConnection,
     target: &Target,
-    digest: &Digest,
-    new: &NewBlock,
-    (rank, reach): (Rank, &[Pattern]),
+    (digests, new): (&[Digest], &NewBlock),
+    placing: &Placing<'_>,
     at: DateTime<Utc>,
-    by: i64,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Vec<i64>, Failure> {
     sqlx::query_scalar!(
         r#"insert into blocks(repository_id, manifest, sha256, environment_id, why, until, by, at, rank, repositories)
-           select repository_id, digest, sha256, $3, $4, $5, $6, $7, $8, $9 from manifests
-           where repository_id = $1 and digest = $2 returning id"#,
+           select repository_id, digest, sha256, $3, $4, $5, $6, $7, $8, $9 from manifests m
+           where repository_id = $1 and digest = any($2) and not exists (
+             select from blocks b
+             where b.sha256 = m.sha256 and b.ended_at is null and b.repository_id = m.repository_id
+               and b.manifest = m.digest and b.environment_id is not distinct from $3 and b.why = $4
+               and b.until is not distinct from $5 and b.by = $6 and b.rank = $8 and b.repositories = $9)
+           returning id"#,
         target.repository_id(),
-        digest as &Digest,
+        digests as &[Digest],
         target.environment_id(),
         new.reason.as_str(),
         new.until,
-        by,
+        placing.by,
         at,
-        rank as Rank,
-        reach as &[Pattern],
+        placing.rank as Rank,
+        placing.reach as &[Pattern],
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await
-    .map_err(|error| Failure::new("placing a block", error))
+    .map_err(|error| Failure::new("placing blocks", error))
+}
+
+/// The open blocks that [`insert_missing`] placed or found, the older first.
+pub async fn placed(
+    connection: &mut PgConnection,
+    target: &Target,
+    (digests, new): (&[Digest], &NewBlock),
+    placing: &Placing<'_>,
+) -> Result<Vec<BlockRow>, Failure> {
+    rows!(
+        "where b.repository_id = $1 and b.manifest = any($2) and b.ended_at is null
+             and b.environment_id is not distinct from $3 and b.why = $4 and b.until is not distinct from $5
+             and b.by = $6 and b.rank = $7 and b.repositories = $8
+             and b.sha256 in (select m.sha256 from manifests m where m.repository_id = $1 and m.digest = any($2))
+           order by b.id",
+        target.repository_id(),
+        digests as &[Digest],
+        target.environment_id(),
+        new.reason.as_str(),
+        new.until,
+        placing.by,
+        placing.rank as Rank,
+        placing.reach as &[Pattern],
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(|error| Failure::new("reading blocks", error))
 }
 
 /// Ends it, if it is open and was placed in this scope: the manifest it was placed on.

@@ -69,7 +69,8 @@ fn scope(
 
 /// Blocks the bytes of a manifest, or of up to 100, in one environment or in all.
 ///
-/// With `digest` the answer is the block; with `digests` it is `{"items": [...]}`, one for each.
+/// With `digest` the answer is the block; with `digests` it is `{"items": [...]}`, one for each. The same block by the
+/// same principal, while it is open, is the one that is there.
 ///
 /// When it is acknowledged, no promotion is decided without it any more, and no question of a
 /// deployer is answered with these bytes.
