@@ -16,8 +16,17 @@ use tokio::time::timeout;
 pub struct Shares {
     all: Arc<Semaphore>,
     /// The shares of those who hold or want something.
-    own: Arc<Mutex<HashMap<Option<PrincipalId>, Weak<Semaphore>>>>,
+    own: Arc<Mutex<HashMap<Owner, Weak<Semaphore>>>>,
     share: usize,
+}
+
+/// Who has a share of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// A principal, or the anonymous public.
+    Sender(Option<PrincipalId>),
+    /// Those of whom it is not known yet who they are.
+    Unknown,
 }
 
 /// What one principal may take of it. Cheap to clone.
@@ -49,6 +58,15 @@ impl Shares {
 
     /// The share of a principal, or of the anonymous public.
     pub fn of(&self, whose: Option<PrincipalId>) -> Share {
+        self.owned_by(Owner::Sender(whose))
+    }
+
+    /// The share of those of whom it is being looked up who they are.
+    pub fn of_unknown(&self) -> Share {
+        self.owned_by(Owner::Unknown)
+    }
+
+    fn owned_by(&self, whose: Owner) -> Share {
         let mut all = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let own = all.get(&whose).and_then(Weak::upgrade).unwrap_or_else(|| {
             all.retain(|_, own| own.strong_count() > 0);

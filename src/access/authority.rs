@@ -19,7 +19,7 @@ pub struct Principal {
 }
 
 /// A role on the repositories that match a pattern, in all or in named environments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The role.
     pub role: Role,
@@ -98,6 +98,12 @@ impl Authority {
     /// All that the principal is bound to.
     pub fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// Whether the principal is bound to just the same, in whichever order.
+    pub fn has_same_bindings(&self, other: &Self) -> bool {
+        self.bindings.len() == other.bindings.len()
+            && self.bindings.iter().all(|binding| other.bindings.contains(binding))
     }
 
     /// A grant of the action on the scope, decided from the names alone.

@@ -16,6 +16,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use chrono::SecondsFormat;
 use serde_json::json;
+use std::future::ready;
 
 /// The route of the token service.
 pub fn routes() -> Router<App> {
@@ -112,13 +113,19 @@ async fn form(app: &App, request: Request) -> Result<OAuth, Refused> {
     let (parts, body) = request.into_parts();
     let headers = body::described(&parts.headers);
     drop(parts);
-    let (body, _room) =
-        body::whole(&app.config.limits, &app.document_room.own(None), &headers, body, FORM_BYTES)
-            .await
-            .map_err(|unread| match unread {
-                NotTaken::NoRoom(full) => Refused::Failed(Failure::new("reading a form", full)),
-                NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) => Refused::Request(FORM),
-            })?;
+    let (body, _room) = body::whole(
+        &app.config.limits,
+        &app.document_room.own(None),
+        &headers,
+        body,
+        FORM_BYTES,
+        ready(Ok(())),
+    )
+    .await
+    .map_err(|unread| match unread {
+        NotTaken::NoRoom(full) => Refused::Failed(Failure::new("reading a form", full)),
+        NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) => Refused::Request(FORM),
+    })?;
     let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = said.split(';').next().unwrap_or_default().trim();
     let is_form = essence.eq_ignore_ascii_case("application/x-www-form-urlencoded");

@@ -3,7 +3,7 @@
 
 use super::turns::Turn;
 use crate::config::Limits;
-use crate::failure::Overloaded;
+use crate::failure::{Failure, Overloaded};
 use crate::storage::{OwnRoom, Taken};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -22,24 +22,38 @@ pub enum Broken {
     /// The client went away, or its framing is wrong.
     #[error("the connection ended before the body did")]
     Cut(#[source] axum::Error),
+    /// Its sender is not known any more as who began to send it.
+    #[error("the credential or its rights changed while the request was sent; send it again")]
+    Changed,
+    /// Whether its sender is still known could not be asked.
+    #[error("whether the credential still holds could not be asked; send the request again")]
+    NotAsked(#[source] Failure),
 }
 
-/// A body as bytes, given up when none comes for `idle`. Until it ends, its request has no turn.
-pub fn stream(body: Body, idle: Duration) -> BoxStream<'static, Result<Bytes, Broken>> {
+/// A body as bytes, given up when none comes for `idle`. Until it ends, its request has no turn. It is good only if
+/// `ending` says so once all of it is there: who sends it may have lost the right meanwhile.
+pub fn stream(
+    body: Body,
+    idle: Duration,
+    ending: impl Future<Output = Result<(), Broken>> + Send + 'static,
+) -> BoxStream<'static, Result<Bytes, Broken>> {
     let frames = body.into_data_stream().map(|frame| frame.map_err(Broken::Cut)).boxed();
     let paused = Turn::current().inspect(Turn::pause);
-    watched(frames, idle).chain(resumed(paused)).boxed()
+    watched(frames, idle).chain(ended(paused, ending)).boxed()
 }
 
-/// Nothing, once the request has its turn again.
-fn resumed(paused: Option<Turn>) -> impl Stream<Item = Result<Bytes, Broken>> {
-    let resuming = async move {
+/// Nothing, once the request has its turn again, or why the body is not good.
+fn ended(
+    paused: Option<Turn>,
+    ending: impl Future<Output = Result<(), Broken>>,
+) -> impl Stream<Item = Result<Bytes, Broken>> {
+    let ended = async move {
         if let Some(turn) = paused {
             turn.resume().await;
         }
-        stream::empty()
+        ending.await.err().map(Err)
     };
-    stream::once(resuming).flatten()
+    stream::once(ended).filter_map(std::future::ready)
 }
 
 fn watched<S>(frames: S, idle: Duration) -> impl Stream<Item = Result<Bytes, Broken>>
@@ -96,6 +110,7 @@ pub async fn whole(
     headers: &HeaderMap,
     body: Body,
     limit_bytes: u64,
+    ending: impl Future<Output = Result<(), Broken>> + Send + 'static,
 ) -> Result<(Bytes, Taken), NotTaken> {
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
@@ -103,7 +118,7 @@ pub async fn whole(
         return Err(NotTaken::TooLarge { limit_bytes });
     }
     let deadline = Instant::now() + limits.document_time;
-    let mut frames = stream(body, limits.body_idle);
+    let mut frames = stream(body, limits.body_idle, ending);
     let mut read = BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0).min(FIRST)).unwrap_or(0));
     let mut room = room.take();
     loop {

@@ -2,6 +2,7 @@
 
 use super::address::ClientAddress;
 use super::api::Problem;
+use super::body::Broken;
 use super::connections::Connection;
 use super::{note_asked, note_failed_credential};
 use crate::access::{
@@ -140,6 +141,11 @@ impl Caller {
         if let Some(Authenticated(caller)) = parts.extensions.get() {
             return Ok(caller.clone());
         }
+        if let Some(failure) =
+            parts.extensions.remove::<NotAsked>().and_then(|asked| Arc::into_inner(asked.0))
+        {
+            return Err(failure);
+        }
         let caller = Self::authenticate(app, &parts.headers, address(&parts.extensions)).await?;
         let caller = caller.filter(|caller| caller.may_come_here(&parts.extensions));
         match &caller {
@@ -151,6 +157,24 @@ impl Caller {
         }
         parts.extensions.insert(Authenticated(caller.clone()));
         Ok(caller)
+    }
+
+    /// Keeps why it could not be asked who sends a request, for the handler to say: it is asked once.
+    pub fn not_asked(parts: &mut Parts, failure: Failure) {
+        parts.extensions.insert(NotAsked(Arc::new(failure)));
+    }
+
+    /// Fails where the credential does not hold any more, or may do more or less than when the request began: what was
+    /// proved then is proved no longer.
+    pub fn still_holds(&self, app: &App) -> impl Future<Output = Result<(), Broken>> + use<> {
+        let (app, known) = (app.clone(), self.known.clone());
+        async move {
+            match app.callers.is_unchanged(&app.db, &known).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Broken::Changed),
+                Err(failure) => Err(Broken::NotAsked(failure)),
+            }
+        }
     }
 
     /// Whether the token may be used from where the request comes.
@@ -197,6 +221,10 @@ impl Caller {
 /// What a request's credential turned out to be, among its extensions: it is looked at once.
 #[derive(Clone, Debug)]
 struct Authenticated(Option<Caller>);
+
+/// Why that could not be asked.
+#[derive(Clone, Debug)]
+struct NotAsked(Arc<Failure>);
 
 /// What was proved before a body is read. No body is read without one.
 pub trait Right {}

@@ -5,6 +5,7 @@ use super::api::Problem;
 use super::browsers;
 use super::caller::{KnownSender, Sender};
 use super::connections::note_request;
+use super::turns::Turn;
 use crate::access::{Action, Denied};
 use crate::app::App;
 use crate::audit::{SecurityEvent, SecurityEventKind, SecurityEvents};
@@ -114,9 +115,15 @@ impl This {
     }
 }
 
-/// The future as a part of this request, wherever it runs: with the request's id, span and connections.
+/// The future as a part of this request, wherever it runs: with the request's id, span, connections and turn, which it
+/// has until its end also where the client goes away before.
 pub fn part_of_request<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let future = with_same_connections(future.in_current_span());
+    let (turn, future) = (Turn::current(), with_same_connections(future.in_current_span()));
+    let future = async move {
+        let done = future.await;
+        drop(turn);
+        done
+    };
     THIS.scope(THIS.try_with(This::clone).unwrap_or_default(), future)
 }
 

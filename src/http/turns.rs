@@ -3,12 +3,14 @@
 //! connections of its own, and turns of its own for them.
 
 use super::api::Problem;
-use super::caller::Caller;
+use super::caller::{Caller, secret_of};
 use super::oci;
 use crate::app::App;
+use crate::failure::Overloaded;
 use crate::postgres::takes_from_the_reserve;
-use crate::shares::{Share, Taken};
+use crate::shares::{Share, Shares, Taken};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -66,14 +68,13 @@ pub async fn in_turn(State(app): State<App>, request: Request, next: Next) -> Re
         return Problem::unauthenticated().into_response();
     }
     let (mut parts, body) = request.into_parts();
-    // What does not hold, or cannot be asked now, is refused by the handler in its own words.
-    let caller = Caller::of(&app, &mut parts).await.ok().flatten();
+    let shares = if stops { &app.stop_turns } else { &app.turns };
+    let of_oci = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with("/v2"));
+    let Ok(caller) = sender(&app, shares, &mut parts).await else { return refused(of_oci, false) };
     if stops && caller.as_ref().is_some_and(Caller::is_anonymous) {
         return Problem::unauthenticated().into_response();
     }
-    let shares = if stops { &app.stop_turns } else { &app.turns };
     let share = shares.of(caller.as_ref().and_then(Caller::whose_room));
-    let of_oci = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with("/v2"));
     let request = Request::from_parts(parts, body);
     match share.take(1, SOON).await {
         Ok(taken) => {
@@ -84,6 +85,18 @@ pub async fn in_turn(State(app): State<App>, request: Request, next: Next) -> Re
         }
         Err(_) => refused(of_oci, share.is_used_up()),
     }
+}
+
+/// Who sends the request. Where that is not cached, it is looked up in a turn of those who are not known yet: they have
+/// a share of the connections together. What does not hold, or cannot be asked now, is refused by the handler in its
+/// own words.
+async fn sender(app: &App, shares: &Shares, parts: &mut Parts) -> Result<Option<Caller>, Overloaded> {
+    let is_cached = app.callers.is_cached(secret_of(&parts.headers).as_ref());
+    let _turn = if is_cached { None } else { Some(shares.of_unknown().take(1, SOON).await?) };
+    Ok(Caller::of(app, parts).await.unwrap_or_else(|failure| {
+        Caller::not_asked(parts, failure);
+        None
+    }))
 }
 
 fn refused(of_oci: bool, by_its_own: bool) -> Response {
@@ -102,4 +115,25 @@ fn refused(of_oci: bool, by_its_own: bool) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
     };
     Problem::new(status, code, detail).header(header::RETRY_AFTER, RETRY_AFTER).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::part_of_request;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn what_a_request_began_has_its_turn_until_its_end_also_when_the_client_has_gone() {
+        let shares = Shares::halves(2);
+        let share = shares.of(None);
+        let taken = share.try_take(1).unwrap();
+        let turn = Turn { share, held: Arc::new(Mutex::new(Some(taken))) };
+        let (end, ending) = oneshot::channel();
+        let act = TURN.sync_scope(turn, || part_of_request(ending));
+        assert_eq!(shares.free(), 1);
+        end.send(()).unwrap();
+        act.await.unwrap();
+        assert_eq!(shares.free(), 2);
+    }
 }

@@ -41,6 +41,8 @@ pub struct Caller {
     pub expires_at: Option<DateTime<Utc>>,
     /// The networks from which it may be used; everywhere when `None`.
     pub addresses: Option<Arc<[IpNet]>>,
+    /// The generation that held before it was looked up.
+    pub generation: i64,
 }
 
 impl Caller {
@@ -51,17 +53,13 @@ impl Caller {
     }
 }
 
-/// A caller with the generation that held before it was looked up.
-#[derive(Clone)]
-struct Known {
-    caller: Caller,
-    generation: i64,
-}
-
 /// The cache of callers. Its generation is Postgres' own: any change of a token or grant raises it,
 /// and nothing that was looked up under another one is believed.
 pub struct Callers {
-    known: Cache<[u8; 32], Known>,
+    known: Cache<[u8; 32], Caller>,
+    /// By the token, with all that it may do: a docker token is looked up no more often than the token it was made
+    /// with, however many there are. `None` is the anonymous public.
+    by_token: Cache<Option<Uuid>, Caller>,
     /// Credentials that did not hold, with the generation that held before they were looked up.
     wrong: Cache<[u8; 32], i64>,
     tries: Tries,
@@ -79,9 +77,10 @@ impl Callers {
     /// An empty cache, and the maximum number of wrong credentials in a minute from one address.
     pub fn new(wrong_per_minute: u32) -> Self {
         let read = Read { generation: -1, at: None };
-        let (known, wrong) = (Cache::new(MAX_CACHED), Cache::new(MAX_CACHED));
+        let (known, wrong, by_token) =
+            (Cache::new(MAX_CACHED), Cache::new(MAX_CACHED), Cache::new(MAX_CACHED));
         let (tries, read, uses) = (Tries::new(wrong_per_minute), Mutex::new(read), Mutex::default());
-        Self { known, wrong, tries, read, uses }
+        Self { known, by_token, wrong, tries, read, uses }
     }
 
     /// Notes that the caller's token was used; the next [`Self::write_uses`] writes it.
@@ -121,16 +120,31 @@ impl Callers {
 
     /// The public.
     pub async fn anonymous(&self, db: &Db) -> Result<Caller, Failure> {
-        let (key, generation) = ([0; 32], self.generation(db).await?);
-        if let Some(caller) = self.remembered(&key, generation) {
-            return Ok(caller);
+        let generation = self.generation(db).await?;
+        let found = self.of_token(db, None, generation).await?;
+        found.ok_or_else(|| Failure::new("reading what the public may do", "it is not there"))
+    }
+
+    /// Whether it is known without a connection who shows this, or nothing.
+    pub fn is_cached(&self, secret: Option<&Secret>) -> bool {
+        let Ok(Read { generation, at }) = self.read().map(|read| *read) else { return false };
+        let is_known = match secret.map(Secret::sha256) {
+            None => current(self.by_token.get(&None), generation).is_some(),
+            Some(key) => {
+                self.remembered(&key, generation).is_some() || self.wrong.get(&key) == Some(generation)
+            }
+        };
+        is_known && at.is_some_and(|at| at.elapsed() < BELIEVED_FOR)
+    }
+
+    /// Whether the caller's credential holds still, and its token may do what it might when the caller was looked up.
+    pub async fn is_unchanged(&self, db: &Db, caller: &Caller) -> Result<bool, Failure> {
+        let generation = self.generation(db).await?;
+        if generation == caller.generation {
+            return Ok(true);
         }
-        let mut connection = db.pool().acquire().await?;
-        let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
-        let authority = read_authority(&mut connection, principal, None).await?;
-        let caller = Caller { authority, token: None, expires_at: None, addresses: None };
-        self.known.insert(key, Known { caller: caller.clone(), generation });
-        Ok(caller)
+        let now = self.of_token(db, caller.token, generation).await?;
+        Ok(now.is_some_and(|now| now.authority.has_same_bindings(&caller.authority)))
     }
 
     /// The caller behind a credential that came from this address; `None` when it does not hold. After too many wrong
@@ -156,14 +170,14 @@ impl Callers {
             self.tries.take(from)?;
         }
         let found = match docker {
-            Some(token) => by_docker_token(db, token).await,
-            None => by_secret(db, secret).await,
+            Some(token) => self.by_docker_token(db, token, generation).await,
+            None => by_secret(db, secret, generation).await,
         };
         if !is_ours && !matches!(found, Ok(None)) {
             self.tries.give_back(from);
         }
         match &found {
-            Ok(Some(caller)) => self.known.insert(key, Known { caller: caller.clone(), generation }),
+            Ok(Some(caller)) => self.known.insert(key, caller.clone()),
             Ok(None) => self.wrong.insert(key, generation),
             Err(_) => {}
         }
@@ -179,45 +193,77 @@ impl Callers {
         Ok(self.read()?.generation)
     }
 
-    /// A caller that was looked up under this generation and has not ended since. What is looked up
-    /// while the generation moves may be of before: it serves the request that began then, and bears
-    /// the generation of before, whenever it is put here.
     fn remembered(&self, key: &[u8; 32], generation: i64) -> Option<Caller> {
-        let known = self.known.get(key).filter(|known| known.generation == generation)?;
-        known.caller.expires_at.is_none_or(|end| end > clock::now()).then_some(known.caller)
+        current(self.known.get(key), generation)
+    }
+
+    /// The caller with a token and all that it may do, or the public; `None` when the token does not hold.
+    async fn of_token(
+        &self,
+        db: &Db,
+        token: Option<Uuid>,
+        generation: i64,
+    ) -> Result<Option<Caller>, Failure> {
+        if let Some(caller) = current(self.by_token.get(&token), generation) {
+            return Ok(Some(caller));
+        }
+        let mut connection = db.pool().acquire().await?;
+        let caller = match token {
+            None => {
+                let principal = Principal { id: ANONYMOUS, name: "anonymous".to_owned() };
+                let authority = read_authority(&mut connection, principal, None).await?;
+                Caller { authority, token: None, expires_at: None, addresses: None, generation }
+            }
+            Some(id) => match store::tokens::by_id(&mut connection, id).await? {
+                Some(live) if live.valid => of_live(&mut connection, live, generation).await?,
+                Some(_) | None => return Ok(None),
+            },
+        };
+        self.by_token.insert(token, caller.clone());
+        Ok(Some(caller))
+    }
+
+    /// A docker token holds while the token it was made with does, and can do no more than both.
+    async fn by_docker_token(
+        &self,
+        db: &Db,
+        docker: DockerToken,
+        generation: i64,
+    ) -> Result<Option<Caller>, Failure> {
+        let Some(caller) = self.of_token(db, docker.token, generation).await? else { return Ok(None) };
+        let expires_at = caller.expires_at.map_or(docker.expires_at, |end| end.min(docker.expires_at));
+        let authority = Arc::new(caller.authority.narrowed(docker.narrowing));
+        Ok(Some(Caller { authority, expires_at: Some(expires_at), ..caller }))
     }
 }
 
-async fn by_secret(db: &Db, secret: &Secret) -> Result<Option<Caller>, Failure> {
+/// A caller that was looked up under this generation and has not ended since. What is looked up while the generation
+/// moves may be of before: it serves the request that began then, and bears the generation of before, whenever it is
+/// put in a cache.
+fn current(known: Option<Caller>, generation: i64) -> Option<Caller> {
+    let caller = known.filter(|known| known.generation == generation)?;
+    caller.expires_at.is_none_or(|end| end > clock::now()).then_some(caller)
+}
+
+async fn by_secret(db: &Db, secret: &Secret, generation: i64) -> Result<Option<Caller>, Failure> {
     let mut connection = db.pool().acquire().await?;
     let hash = secret.sha256();
     let Some(live) = store::tokens::by_secret(&mut connection, &hash).await? else { return Ok(None) };
     if !live.valid || !bool::from(live.secret_sha256.ct_eq(&hash)) {
         return Ok(None);
     }
-    let principal = Principal { id: live.principal_id, name: live.principal };
-    let authority = read_authority(&mut connection, principal, Some(live.id)).await?;
-    let addresses = networks(live.addresses)?;
-    Ok(Some(Caller { authority, token: Some(live.id), expires_at: live.ends_at, addresses }))
+    of_live(&mut connection, live, generation).await.map(Some)
 }
 
-/// A docker token holds while the token it was made with does, and can do no more than both.
-async fn by_docker_token(db: &Db, docker: DockerToken) -> Result<Option<Caller>, Failure> {
-    let mut connection = db.pool().acquire().await?;
-    let (principal, end, addresses) = match docker.token {
-        None => (Principal { id: ANONYMOUS, name: "anonymous".to_owned() }, None, None),
-        Some(id) => match store::tokens::by_id(&mut connection, id).await? {
-            Some(live) if live.valid => {
-                let addresses = networks(live.addresses)?;
-                (Principal { id: live.principal_id, name: live.principal }, live.ends_at, addresses)
-            }
-            _ => return Ok(None),
-        },
-    };
-    let expires_at = end.map_or(docker.expires_at, |end| end.min(docker.expires_at));
-    let authority = read_authority(&mut connection, principal, docker.token).await?;
-    let authority = Arc::new(authority.narrowed(docker.narrowing));
-    Ok(Some(Caller { authority, token: docker.token, expires_at: Some(expires_at), addresses }))
+async fn of_live(
+    connection: &mut PgConnection,
+    live: store::tokens::Live,
+    generation: i64,
+) -> Result<Caller, Failure> {
+    let principal = Principal { id: live.principal_id, name: live.principal };
+    let authority = read_authority(connection, principal, Some(live.id)).await?;
+    let addresses = networks(live.addresses)?;
+    Ok(Caller { authority, token: Some(live.id), expires_at: live.ends_at, addresses, generation })
 }
 
 /// The networks as they are kept, which is as they were given.
@@ -244,8 +290,8 @@ mod tests {
     fn remember(callers: &Callers, generation: i64, expires_at: Option<DateTime<Utc>>) {
         let principal = Principal { id: 3, name: "ci".to_owned() };
         let authority = Arc::new(Authority::new(principal, Vec::new()));
-        let caller = Caller { authority, token: None, expires_at, addresses: None };
-        callers.known.insert(KEY, Known { caller, generation });
+        let caller = Caller { authority, token: None, expires_at, addresses: None, generation };
+        callers.known.insert(KEY, caller);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Access: tokens, roles, docker's token flow, and the public.
 
 use crate::attesting::somebody_waits_for_a_scope;
+use crate::bounding::Wire;
 use crate::harness::{Client, Registry, eventually, expect};
 use proofmark::access::Role;
 use proofmark::identity::{self, Caller, Callers, DockerToken, Requested, Secret};
@@ -362,5 +363,73 @@ async fn a_docker_token_ends_with_the_token_it_was_made_with() {
     let caller =
         callers.authenticate(&app.db, &app.keys, &Secret::new(&longer.jwt), here).await.unwrap().unwrap();
     assert_eq!(caller.expires_at, Some(end));
+    registry.check().await;
+}
+
+#[tokio::test]
+async fn docker_tokens_are_looked_up_once_for_the_token_they_were_made_with() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Reader, "team/*").await;
+    let (app, callers, here) = (&registry.app, Callers::new(60), IpAddr::from([127, 0, 0, 1]));
+    let secret = Secret::new(ci.token().unwrap());
+    let ci = callers.authenticate(&app.db, &app.keys, &secret, here).await.unwrap().unwrap();
+    for whose in [ci, callers.anonymous(&app.db).await.unwrap()] {
+        let mut looked_up = std::collections::BTreeSet::new();
+        for scope in ["repository:team/a:pull", "repository:team/b:pull"] {
+            let requested = Requested::parse([scope]).unwrap();
+            let docker = identity::issue(&app.keys, &whose, requested, app.config.token_life).unwrap();
+            let caller = callers.authenticate(&app.db, &app.keys, &Secret::new(&docker.jwt), here).await;
+            looked_up.insert(caller.unwrap().unwrap().authority.bindings().as_ptr().addr());
+        }
+        assert_eq!(looked_up.len(), 1);
+    }
+    registry.check().await;
+}
+
+/// A request whose last byte is held back.
+async fn held_back(registry: &Registry, line: &str, token: Option<&str>, kind: &str, body: &[u8]) -> Wire {
+    let pieces = registry.app.document_room.free_pieces();
+    let headers = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+    let mut wire = Wire::begin(registry, line, token, &headers).await;
+    wire.say(&body[..body.len() - 1]).await;
+    eventually("its body is read", async || registry.app.document_room.free_pieces() < pieces).await;
+    wire
+}
+
+#[tokio::test]
+async fn who_loses_a_right_while_a_body_comes_is_refused_at_its_end() {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let registry = Registry::start().await;
+    let admin = registry.admin();
+    let tokens =
+        async || admin.document("/api/v1/tokens?limit=1000").await["items"].as_array().unwrap().clone();
+    let successor = json!({"principal": "successor", "grants": [{"role": "admin"}]}).to_string();
+    let make = "POST /api/v1/tokens";
+    let leaving = registry.named("leaving", Role::Admin, "**", None).await;
+    let pusher = registry.named("pusher", Role::Pusher, "team/*", None).await;
+    let config = pusher.push_blob("team/app", b"{}").await;
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2}});
+    let (manifest, push) = (manifest.to_string(), "PUT /v2/team/app/manifests/1.0");
+    let json = "application/json";
+    let mut revoked = held_back(&registry, make, leaving.token(), json, successor.as_bytes()).await;
+    let mut taken_back = held_back(&registry, push, pusher.token(), MANIFEST, manifest.as_bytes()).await;
+    let mut untouched = held_back(&registry, make, admin.token(), json, successor.as_bytes()).await;
+    let id = tokens().await.iter().find(|token| token["principal"] == "leaving").unwrap()["id"].clone();
+    let ended = admin.delete(&format!("/api/v1/tokens/{}", id.as_str().unwrap())).send().await.unwrap();
+    assert_eq!(ended.status(), 204);
+    let grants = admin.document("/api/v1/grants?limit=1000").await["items"].as_array().unwrap().clone();
+    let grant = grants.iter().find(|grant| grant["principal"] == "pusher").unwrap()["id"].clone();
+    assert_eq!(admin.delete(&format!("/api/v1/grants/{grant}")).send().await.unwrap().status(), 204);
+    let count = tokens().await.len();
+    for wire in [&mut revoked, &mut taken_back] {
+        wire.say(b"}").await;
+        let answer = wire.answer().await;
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("send it again"), "{answer}");
+    }
+    assert_eq!(tokens().await.len(), count, "nothing was made");
+    untouched.say(b"}").await;
+    let answer = untouched.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 201 "), "others' rights are not its own: {answer}");
     registry.check().await;
 }

@@ -2,7 +2,6 @@
 
 use super::Problem;
 use super::idempotency::Repeats;
-use crate::access::PrincipalId;
 use crate::app::App;
 use crate::http::body::{self, Broken};
 use crate::http::{Caller, Right};
@@ -33,7 +32,7 @@ pub struct Path<T>(pub T);
 /// way to a body, so that nobody else's costs more than its headers.
 pub struct Unread {
     app: App,
-    sender: Option<PrincipalId>,
+    caller: Caller,
     headers: HeaderMap,
     pub(super) repeats: Repeats,
     body: Body,
@@ -54,7 +53,7 @@ impl FromRequest<App> for Unread {
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let repeats = Repeats::of(&parts);
         let headers = body::described(&parts.headers);
-        Ok(Self { app: app.clone(), sender: caller.whose_room(), headers, repeats, body })
+        Ok(Self { app: app.clone(), caller, headers, repeats, body })
     }
 }
 
@@ -88,19 +87,22 @@ impl Unread {
 
     /// The bytes of a file as they come.
     pub fn stream(self, _: &impl Right) -> BoxStream<'static, Result<Bytes, Broken>> {
-        body::stream(self.body, self.app.config.limits.body_idle)
+        body::stream(self.body, self.app.config.limits.body_idle, self.caller.still_holds(&self.app))
     }
 
     async fn whole(self, _: &impl Right, limit_bytes: u64) -> Result<Bytes, Problem> {
-        let (limit_bytes, room) = match self.sender {
+        let sender = self.caller.whose_room();
+        let (limit_bytes, room) = match sender {
             // Nobody who holds the memory for documents keeps out what stops something.
             Some(_) if takes_from_the_reserve() => (limit_bytes.min(STOP_BYTES), Room::of(2 * STOP_BYTES)),
             Some(_) => (limit_bytes, self.app.document_room.clone()),
             None => (limit_bytes.min(STRANGERS_BYTES), self.app.document_room.clone()),
         };
-        let room = room.own(self.sender);
+        let room = room.own(sender);
         let limits = &self.app.config.limits;
-        let (bytes, mut room) = body::whole(limits, &room, &self.headers, self.body, limit_bytes).await?;
+        let ending = self.caller.still_holds(&self.app);
+        let (bytes, mut room) =
+            body::whole(limits, &room, &self.headers, self.body, limit_bytes, ending).await?;
         room.wait_to_read(bytes.len() as u64).await.map_err(body::NotTaken::from)?;
         Ok(room.hold(bytes))
     }
@@ -143,6 +145,10 @@ impl From<body::NotTaken> for Problem {
             body::NotTaken::Broken(body::Broken::Cut(_)) => {
                 Self::new(StatusCode::BAD_REQUEST, "body-interrupted", text)
             }
+            body::NotTaken::Broken(changed @ body::Broken::Changed) => {
+                Self::unauthenticated_since(changed.to_string())
+            }
+            body::NotTaken::Broken(body::Broken::NotAsked(failure)) => failure.into(),
             body::NotTaken::NoRoom(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
                 .header(RETRY_AFTER, HeaderValue::from_static("1")),
         }

@@ -42,7 +42,12 @@ impl Problem {
 
     /// 401 `unauthenticated`.
     pub fn unauthenticated() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "a valid bearer token is needed")
+        Self::unauthenticated_since("a valid bearer token is needed")
+    }
+
+    /// The same with another reason.
+    pub fn unauthenticated_since(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
             .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"proofmark\""))
     }
 

@@ -64,6 +64,10 @@ impl From<NotTaken> for OciError {
             NotTaken::Broken(Broken::Cut(_)) => {
                 Self::new(StatusCode::BAD_REQUEST, Code::SizeInvalid, message)
             }
+            NotTaken::Broken(changed @ Broken::Changed) => {
+                Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, changed.to_string())
+            }
+            NotTaken::Broken(Broken::NotAsked(failure)) => failure.into(),
             NotTaken::NoRoom(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, message)
                 .header(header::RETRY_AFTER, HeaderValue::from_static("1")),
         }

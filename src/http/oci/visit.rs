@@ -83,14 +83,25 @@ impl Visit {
 
     /// The body as it comes, for who may do what it asks.
     pub fn stream(&mut self, _: &impl Right) -> BoxStream<'static, Result<Bytes, Broken>> {
-        body::stream(std::mem::take(&mut self.body), self.app.config.limits.body_idle)
+        body::stream(
+            std::mem::take(&mut self.body),
+            self.app.config.limits.body_idle,
+            self.caller.still_holds(&self.app),
+        )
     }
 
     /// Reads the body whole, at most `limit_bytes`, within the bounds of memory, for who may do what it asks.
     pub async fn read_body(&mut self, _: &impl Right, limit_bytes: u64) -> Result<Bytes, OciError> {
         let body = std::mem::take(&mut self.body);
         let limits = &self.app.config.limits;
-        let (bytes, room) = body::whole(limits, &self.room(), &self.headers, body, limit_bytes).await?;
+        let ending = self.caller.still_holds(&self.app);
+        let read = body::whole(limits, &self.room(), &self.headers, body, limit_bytes, ending).await;
+        let (bytes, room) = read.map_err(|refused| match refused {
+            NotTaken::Broken(changed @ Broken::Changed) => challenge(&self.app, &changed.to_string(), None),
+            NotTaken::TooLarge { .. } | NotTaken::Slow(_) | NotTaken::Broken(_) | NotTaken::NoRoom(_) => {
+                refused.into()
+            }
+        })?;
         Ok(room.hold(bytes))
     }
 
