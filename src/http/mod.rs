@@ -8,6 +8,7 @@ pub mod api;
 mod auth;
 pub mod body;
 mod browsers;
+mod byteranges;
 mod caller;
 mod clocks;
 mod connections;

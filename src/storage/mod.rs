@@ -27,7 +27,7 @@ pub use append::WriteRefused;
 pub use blob::{Location, StoredBlob};
 pub use checked::{Checked, Damaged, Described};
 pub use finish::FinishRefused;
-pub use pieces::{PIECE_BYTES, PieceDigests, PieceHasher, TouchedPieces};
+pub use pieces::{PIECE_BYTES, PieceDigests, PieceHasher, TouchedPieces, joined_by_pieces};
 pub use read::ByteStream;
 pub use room::{OwnRoom, PIECE, Room, Taken};
 pub use staged::Staged;

@@ -27,6 +27,19 @@ impl PieceDigests {
     }
 }
 
+/// What to read for ascending ranges, so that no piece is read twice: ranges that touch the same piece become one, with
+/// what lies between them.
+pub fn joined_by_pieces(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if (last.end - 1) / PIECE_BYTES == range.start / PIECE_BYTES => last.end = range.end,
+            Some(_) | None => joined.push(range.clone()),
+        }
+    }
+    joined
+}
+
 /// Digests pieces as their bytes come.
 #[derive(Clone)]
 pub struct PieceHasher {

@@ -543,6 +543,45 @@ async fn ranges_of_a_blob_are_given_clamped_and_refused() {
 }
 
 #[tokio::test]
+async fn several_ranges_of_a_blob_come_in_parts_and_each_part_is_checked() {
+    let registry = Registry::start().await;
+    let ci = registry.client(Role::Pusher, "**").await;
+    // One blob that lies in the database, one in an object with pieces of 4 MiB.
+    for length in [1_000, 9_500_000] {
+        let bytes = noise(13, length);
+        let digest = ci.push_blob("app", &bytes).await;
+        let path = format!("/v2/app/blobs/{digest}");
+        let ask = |range: &str| ci.get(&path).header("range", range).send();
+        let ranges = [0..100, 100..101, 300..400, length - 500..length - 100, length - 7..length];
+        let spec: Vec<_> = ranges.iter().map(|range| format!("{}-{}", range.start, range.end - 1)).collect();
+        let answer = ask(&format!("bytes={}", spec.join(", "))).await.unwrap();
+        assert_eq!(answer.status(), 206);
+        let media_type = header(&answer, "content-type");
+        let boundary = media_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let announced: usize = header(&answer, "content-length").parse().unwrap();
+        let body = answer.bytes().await.unwrap();
+        assert_eq!(body.len(), announced);
+        let mut wanted = Vec::new();
+        for range in ranges {
+            let (first, last) = (range.start, range.end - 1);
+            wanted.extend_from_slice(
+                format!("\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n").as_bytes(),
+            );
+            wanted.extend_from_slice(
+                format!("Content-Range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes(),
+            );
+            wanted.extend_from_slice(&bytes[range]);
+        }
+        wanted.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        assert!(body == wanted, "{length}");
+        let one = ask(&format!("bytes=3-4,{length}-")).await.unwrap();
+        assert_eq!(header(&one, "content-range"), format!("bytes 3-4/{length}"));
+        assert_eq!(one.bytes().await.unwrap(), bytes[3..5]);
+    }
+    registry.check().await;
+}
+
+#[tokio::test]
 async fn a_repository_lets_go_of_a_blob_that_no_manifest_needs() {
     let registry = Registry::start().await;
     let ci = registry.client(Role::Pusher, "**").await;

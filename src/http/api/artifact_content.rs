@@ -7,7 +7,7 @@ use crate::access::{Grant, Pull};
 use crate::app::App;
 use crate::content::{self, Found, Manifest, blobs};
 use crate::http::body::NotTaken;
-use crate::http::range::{self, Wanted};
+use crate::http::range;
 use crate::http::{Caller, outgoing};
 use crate::names::{Digest, Reference};
 use crate::storage::Taken;
@@ -26,7 +26,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/v1/artifacts/{digest}/content", tag = "content",
     params(("digest" = Digest, Path, description = "the manifest's digest"), WhichQuery),
     responses((status = 200, description = "the file", content_type = "application/octet-stream"),
-              (status = 206, description = "a range of it"), (status = 304, description = "you have it"),
+              (status = 206, description = "a range of it, or several as multipart/byteranges"), (status = 304, description = "you have it"),
               (status = 404, description = "`not-found`"),
               (status = 409, description = "`not-one-file`: it has no layer or several; pull it with an OCI client"),
               (status = 416, description = "`range-not-satisfiable`"),
@@ -55,33 +55,16 @@ async fn download(
     if range::matches(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    let size = blob.size_bytes;
-    let range = match range::wanted(&headers, &etag, size) {
-        Wanted::Whole => None,
-        Wanted::Range(part) => Some(part),
-        Wanted::Unsatisfiable => return Err(unsatisfiable(size)),
+    let Ok(wanted) = range::wanted(&headers, &etag, blob.size_bytes) else {
+        return Err(unsatisfiable(blob.size_bytes));
     };
-    let part = range.clone().unwrap_or(0..size);
-    let described = [
-        (header::CONTENT_LENGTH, (part.end - part.start).to_string()),
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition(layer.title().unwrap_or("artifact"))),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-        (header::ETAG, etag),
-    ];
-    let content_range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
     let slot = app.downloads.try_take_one(caller.principal().id).ok_or_else(|| {
         let why = "as many blobs as this service gives out at once are on their way; try again";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-downloads", why)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     })?;
-    let is_range = range.is_some();
-    let body = outgoing::blob(&app, &caller, blob, range, slot).await?;
-    if is_range {
-        let range = [(header::CONTENT_RANGE, content_range)];
-        return Ok((StatusCode::PARTIAL_CONTENT, described, range, body).into_response());
-    }
-    Ok((StatusCode::OK, described, body).into_response())
+    let name = [(header::CONTENT_DISPOSITION, disposition(layer.title().unwrap_or("artifact")))];
+    Ok((name, outgoing::blob(&app, &caller, blob, wanted, slot).await?).into_response())
 }
 
 /// A manifest with its bytes, and the caller's room that they take.

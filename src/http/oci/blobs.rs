@@ -40,32 +40,25 @@ pub(super) async fn show(visit: Visit, grant: &Grant<Pull>, digest: Digest) -> R
     if range::matches(&visit.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    if let Some(valid) = visit.app.config.blob_redirect
+    let Ok(wanted) = range::wanted(&visit.headers, &etag, blob.size_bytes) else {
+        return Err(unsatisfiable(blob.size_bytes));
+    };
+    // Object stores answer a request for several ranges with all bytes.
+    if !matches!(wanted, Wanted::Ranges(_))
+        && let Some(valid) = visit.app.config.blob_redirect
         && let Some(url) = visit.app.store.redirect(&blob.location, valid).await?
     {
-        // The URL opens the bytes to whoever has it, so nobody but the client may keep it.
+        // The URL opens the bytes to everybody who has it, so only the client may keep it.
         let headers = [(header::LOCATION, url), (header::CACHE_CONTROL, "private, no-store".to_owned())];
         return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
     }
-    let size_bytes = blob.size_bytes;
-    let range = match range::wanted(&visit.headers, &etag, size_bytes) {
-        Wanted::Whole => None,
-        Wanted::Range(bytes) => Some(bytes),
-        Wanted::Unsatisfiable => return Err(unsatisfiable(size_bytes)),
-    };
     let slot = visit.app.downloads.try_take_one(visit.caller.principal().id).ok_or_else(|| {
         let message = "as many blobs as this service gives out at once are on their way; try again";
         OciError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message)
             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     })?;
-    let body = outgoing::blob(&visit.app, &visit.caller, blob, range.clone(), slot).await?;
-    let Some(range) = range else {
-        return Ok((StatusCode::OK, described(&digest, size_bytes), body).into_response());
-    };
-    let content_range = format!("bytes {}-{}/{size_bytes}", range.start, range.end.saturating_sub(1));
-    let described = described(&digest, range.end - range.start);
-    Ok((StatusCode::PARTIAL_CONTENT, described, [(header::CONTENT_RANGE, content_range)], body)
-        .into_response())
+    let answer = outgoing::blob(&visit.app, &visit.caller, blob, wanted, slot).await?;
+    Ok(([(CONTENT_DIGEST, digest.to_string())], answer).into_response())
 }
 
 /// `DELETE`: the repository lets go of the blob, unless one of its manifests needs it.
@@ -84,15 +77,16 @@ pub async fn delete(visit: Visit, repository: RepositoryName, digest: Digest) ->
     }
 }
 
-/// What every answer about a blob says. The length stands here because a HEAD has no body to take
-/// it from.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What a HEAD of a blob says. It has no body to take the length from.
 fn described(digest: &Digest, length: u64) -> [(HeaderName, String); 5] {
     [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::ETAG, format!("\"{digest}\"")),
-        (HeaderName::from_static("docker-content-digest"), digest.to_string()),
+        (CONTENT_DIGEST, digest.to_string()),
     ]
 }
 
