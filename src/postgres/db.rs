@@ -6,7 +6,7 @@ use super::wake::{Growing, Wake};
 use crate::failure::Failure;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -96,6 +96,16 @@ pub fn takes_from_the_reserve() -> bool {
 
 pub(super) static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// Whether all migrations of this binary, and no others, were applied. A role that may not change the schema can tell.
+async fn is_up_to_date(connection: &mut PgConnection) -> bool {
+    let applied = sqlx::query_as::<_, (i64, Vec<u8>)>(
+        "select version, checksum from _sqlx_migrations where success order by version",
+    );
+    let Ok(applied) = applied.fetch_all(connection).await else { return false };
+    let wanted = MIGRATOR.iter().map(|migration| (migration.version, migration.checksum.as_ref()));
+    wanted.eq(applied.iter().map(|(version, checksum)| (*version, checksum.as_slice())))
+}
+
 /// What Postgres does where a replica's host dies or freezes without a word: the locks of its transactions are free
 /// when it does not answer for half a minute, or does not go on with one. Whoever waits for a lock holds a
 /// connection, and is told to come back before all of them wait.
@@ -138,7 +148,9 @@ impl Db {
         // However long another replica's migration takes.
         let mut connection = self.acquire().await?.detach();
         sqlx::raw_sql("set lock_timeout = 0; set statement_timeout = 0").execute(&mut connection).await?;
-        MIGRATOR.run(&mut connection).await.map_err(migrating)?;
+        if !is_up_to_date(&mut connection).await {
+            MIGRATOR.run(&mut connection).await.map_err(migrating)?;
+        }
         connection.close().await.map_err(Failure::from)
     }
 
