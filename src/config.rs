@@ -40,7 +40,8 @@ pub struct Settings {
     /// Connections to Postgres at the most [default: 32]
     #[arg(long, env = "PROOFMARK_DATABASE_CONNECTIONS", value_name = "N")]
     pub database_connections: Option<u32>,
-    /// How many of them only blocks, holds and revocations use [default: 4, at most a quarter]
+    /// How many of them only blocks, holds and revocations use; one principal uses at most half of them at once [default:
+    /// 4, at most a quarter]
     #[arg(long, env = "PROOFMARK_RESERVED_CONNECTIONS", value_name = "N")]
     pub reserved_connections: Option<u32>,
     /// Maximum share of the connections, and of the concurrent requests, of one principal or of the anonymous public, in

@@ -88,7 +88,7 @@ impl Whoami {
         output.answer(&who, || in_words(&who, registry));
         if who.get("ends_soon").and_then(Value::as_bool) == Some(true) {
             let (end, token) = (at(&who, "/expires_at"), at(&who, "/token"));
-            output.remark(&format!("this token ends at {end}: proofmark token rotate {token} --overlap 1h"));
+            output.remark(&format!("this token ends at {end}; unless another has taken its place: proofmark token rotate {token} --overlap 1h"));
         }
         Ok(())
     }
@@ -96,7 +96,9 @@ impl Whoami {
 
 fn in_words(who: &Value, registry: &Registry) -> String {
     let grants = who.get("grants").and_then(Value::as_array).cloned().unwrap_or_default();
-    let name = format!("{} at {}", at(who, "/principal"), registry.base());
+    let token =
+        who.get("token").and_then(Value::as_str).map(|id| format!(" (token {id})")).unwrap_or_default();
+    let name = format!("{} at {}{token}", at(who, "/principal"), registry.base());
     if grants.is_empty() {
         return format!("{name}, without any role");
     }

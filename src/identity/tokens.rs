@@ -103,7 +103,7 @@ pub enum Refused {
     Life,
     /// The principal is disabled.
     #[error(
-        "{0} is disabled: it gets no token and no grant until it is enabled (proofmark principal enable {0})"
+        "{0} is disabled: it gets no token and no grant until it is enabled (proofmark principal enable {0} --reason ...)"
     )]
     Disabled(String),
     /// The public or the service itself.
