@@ -192,17 +192,21 @@ pub async fn gather(
             on e.repository_id = a.repository_id and e.digest = any(a.about) and e.failed
         ),
         evidence as materialized (
-          select e.digest, e.attestation_id from asked a cross join wanted w join attestation_evidence e
-            on e.repository_id = a.repository_id and e.digest = any(a.about) and e.predicate_type_id = w.type_id
-              and (w.signer_id is null or e.signer_id = w.signer_id)
+          -- For each that is wanted: whatever the planner believes, what nothing asks for is not read.
+          select e.digest, e.attestation_id from asked a cross join wanted w cross join lateral (
+              select e.digest, e.attestation_id from attestation_evidence e
+              where e.repository_id = a.repository_id and e.digest = any(a.about) and e.predicate_type_id = w.type_id
+                and (w.signer_id is null or e.signer_id = w.signer_id) offset 0) e
           union
           select d.digest, x.id from asked a cross join lateral (
               select n.attestation_id as id from run r join scan_runs n on n.id = r.run_id) x
             cross join lateral unnest(a.about) d(digest)
           where x.id is not null
           union
-          select e.digest, e.attestation_id from asked a join attestation_evidence e
-            on e.repository_id = a.repository_id and e.digest = any(a.about) and e.envelope = any(a.envelopes)
+          select e.digest, e.attestation_id from asked a cross join lateral unnest(a.envelopes) x(envelope)
+            cross join lateral (
+              select e.digest, e.attestation_id from attestation_evidence e
+              where e.repository_id = a.repository_id and e.digest = any(a.about) and e.envelope = x.envelope offset 0) e
         )
         select clock_timestamp() as "database_time!", (select at from events order by id desc limit 1) as newest_event,
           newest.decision as "newest?: Digest",
