@@ -1,7 +1,7 @@
-//! What all share and nobody takes alone: memory, slots for bodies, database connections.
+//! Limits that all callers share: memory, downloads, uploads, database connections.
 //!
-//! One principal, or the anonymous public together, holds its share at most; who waits, waits among its own first, so
-//! that nobody waits for all who has to wait for itself.
+//! A principal, or the anonymous public as one, holds at most its share. A request waits for the share of its principal
+//! first, and then for the whole, so that it takes no place in the second queue while it waits in the first.
 
 use crate::access::PrincipalId;
 use crate::failure::Overloaded;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// So many of something. Cheap to clone.
+/// A number of units that callers share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shares {
     all: Arc<Semaphore>,
@@ -25,11 +25,11 @@ pub struct Shares {
 enum Owner {
     /// A principal, or the anonymous public.
     Sender(Option<PrincipalId>),
-    /// Those of whom it is not known yet who they are.
+    /// Requests whose credential is still being looked up.
     Unknown,
 }
 
-/// What one principal may take of it. Cheap to clone.
+/// The share of one principal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Share {
     all: Arc<Semaphore>,
@@ -37,7 +37,7 @@ pub struct Share {
     size: usize,
 }
 
-/// What is taken; dropped, it is free again.
+/// Units that are taken. They are free again when this is dropped.
 #[derive(Debug)]
 pub struct Taken {
     own: OwnedSemaphorePermit,
@@ -45,13 +45,13 @@ pub struct Taken {
 }
 
 impl Shares {
-    /// So many, of which one principal has `share` at most.
+    /// `all` units, of which one principal holds at most `share`.
     pub fn new(all: usize, share: usize) -> Self {
         let all = all.min(Semaphore::MAX_PERMITS);
         Self { all: Arc::new(Semaphore::new(all)), own: Arc::default(), share: share.clamp(1, all.max(1)) }
     }
 
-    /// So many, of which one principal has half at most, and at least one.
+    /// `all` units, of which one principal holds at most half, but can hold one.
     pub fn halves(all: usize) -> Self {
         Self::new(all, all.div_ceil(2))
     }
@@ -61,7 +61,7 @@ impl Shares {
         self.owned_by(Owner::Sender(whose))
     }
 
-    /// The share of those of whom it is being looked up who they are.
+    /// The share of all requests whose credential is still being looked up.
     pub fn of_unknown(&self) -> Share {
         self.owned_by(Owner::Unknown)
     }
@@ -77,7 +77,7 @@ impl Shares {
         Share { all: Arc::clone(&self.all), own, size: self.share }
     }
 
-    /// One for the principal, if it is free now.
+    /// One unit for the principal, if it is free now.
     pub fn try_take_one(&self, principal: PrincipalId) -> Option<Taken> {
         self.of(Some(principal)).try_take(1)
     }
@@ -99,7 +99,7 @@ impl Share {
         self.own.available_permits() == 0
     }
 
-    /// So many, if they are free now.
+    /// `count` units, if they are free now.
     pub fn try_take(&self, count: usize) -> Option<Taken> {
         let count = u32::try_from(count).ok()?;
         let own = Arc::clone(&self.own).try_acquire_many_owned(count).ok()?;
@@ -107,15 +107,15 @@ impl Share {
         Some(Taken { own, all })
     }
 
-    /// So many, soon enough. Who waits is served in turn.
-    pub async fn take(&self, count: usize, patience: Duration) -> Result<Taken, Overloaded> {
+    /// `count` units, unless they are not free within `wait`. Requests are served in the order in which they came.
+    pub async fn take(&self, count: usize, wait: Duration) -> Result<Taken, Overloaded> {
         let count = u32::try_from(count).map_err(|_| Overloaded)?;
         let both = async {
             let own = Arc::clone(&self.own).acquire_many_owned(count).await.ok()?;
             let all = Arc::clone(&self.all).acquire_many_owned(count).await.ok()?;
             Some(Taken { own, all })
         };
-        timeout(patience, both).await.ok().flatten().ok_or(Overloaded)
+        timeout(wait, both).await.ok().flatten().ok_or(Overloaded)
     }
 }
 
